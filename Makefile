@@ -1,0 +1,36 @@
+# make bench   set everything up, race against torch's DataLoader, run the reference training
+# make test    set everything up, run the tests
+# make lint types smoke   what CI runs beside the tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: bench test lint types smoke clean
+
+bench: $(INSTALLED)
+	$(BIN)/fastload bench
+	$(BIN)/fastload train --loader torch --workers 2
+	$(BIN)/fastload train --loader fastload --workers 2
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+smoke: $(INSTALLED)
+	$(BIN)/fastload bench --quick
+	$(BIN)/fastload train --workers 2 --epochs 1
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv
