@@ -1,0 +1,122 @@
+"""After every test nothing is left: no process, no descriptor, no file in shared memory."""
+
+import gc
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+PATIENCE_S = 3.0
+POLL_S = 0.02
+# Descriptors that something opens once, at its first use, and keeps: over the whole session.
+LAZY_DESCRIPTORS_ALLOWED = 6
+
+ON_LINUX = sys.platform.startswith("linux")
+SHARED_MEMORY = Path("/dev/shm")
+_lazy_descriptors: set[str] = set()
+
+
+def pytest_configure(config):
+    # pytest-timeout runs a timer thread in every test, so Python 3.12 warns about every fork.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[HAS_FAILED] = report.failed
+    return report
+
+
+HAS_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request):
+    """Fail the test that leaves a process, a descriptor or a shared memory file behind."""
+    if not ON_LINUX:
+        yield
+        return
+    descriptors_before = _descriptors()
+    files_before = _shared_memory_files()
+    yield
+
+    def left():
+        return (
+            [f"process {child}" for child in _children()]
+            + [f"descriptor {d}" for d in sorted(_descriptors() - descriptors_before)]
+            + [f"file {name}" for name in sorted(_shared_memory_files() - files_before)]
+        )
+
+    deadline = time.monotonic() + PATIENCE_S
+    while left() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(POLL_S)
+    leftovers = left()
+    for child in _children():
+        _end(child)
+    if request.node.stash.get(HAS_FAILED, True):
+        return  # A failure keeps its frames, and so what they hold, alive.
+    lazy = {item for item in leftovers if item.startswith("descriptor")}
+    if len(lazy) == len(leftovers) and len(_lazy_descriptors | lazy) <= LAZY_DESCRIPTORS_ALLOWED:
+        _lazy_descriptors.update(lazy)
+        return
+    assert not leftovers, "the test left behind: " + "; ".join(leftovers)
+
+
+def _children() -> list[psutil.Process]:
+    """All descendants but the two servers that multiprocessing keeps for a whole session."""
+    servers = {
+        multiprocessing.forkserver._forkserver._forkserver_pid,
+        multiprocessing.resource_tracker._resource_tracker._pid,
+    }
+    return [c for c in psutil.Process().children(recursive=True) if c.pid not in servers]
+
+
+def _end(child: psutil.Process) -> None:
+    try:
+        child.kill()
+        child.wait(timeout=PATIENCE_S)
+    except psutil.Error:
+        pass
+
+
+def _descriptors() -> set[str]:
+    """What is open, as 'number target', without the two servers' ends."""
+    servers = {
+        multiprocessing.forkserver._forkserver._forkserver_alive_fd,
+        multiprocessing.resource_tracker._resource_tracker._fd,
+    }
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = link.readlink()
+        except FileNotFoundError:
+            continue  # The one that listed the folder.
+        if int(link.name) not in servers:
+            found.add(f"{link.name} {target}")
+    return found
+
+
+def _shared_memory_files() -> set[str]:
+    """Names in /dev/shm, without those that carry the id of another living process."""
+    if not SHARED_MEMORY.is_dir():
+        return set()
+    return {entry.name for entry in SHARED_MEMORY.iterdir() if not _is_foreign(entry.name)}
+
+
+def _is_foreign(name: str) -> bool:
+    owner = re.match(r"torch_(\d+)_", name)
+    if owner is None:
+        return False
+    pid = int(owner.group(1))
+    return pid != os.getpid() and psutil.pid_exists(pid)

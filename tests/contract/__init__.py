@@ -1,0 +1,1 @@
+"""What any loader must do: run against fastload's ways of loading and against torch's own."""

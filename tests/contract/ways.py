@@ -1,0 +1,118 @@
+"""The ways of loading that the contract is held against, and the marks that choose among them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch.utils.data
+
+import fastload
+
+WORKERS = 2
+
+every_way = pytest.mark.every_way
+"""Also with forkserver and spawn, whose start takes seconds."""
+
+with_workers = pytest.mark.with_workers
+"""Only where there are worker processes."""
+
+
+def better_than_torch(reason: str, *, inline_too: bool = False) -> pytest.MarkDecorator:
+    """Skip torch with workers (and without, if so told), and list the reason in the summary."""
+    return pytest.mark.better_than_torch(reason, inline_too=inline_too)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One class of loader with the options that make it go this way."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_torch(self) -> bool:
+        return self.name.startswith("torch")
+
+    @property
+    def has_workers(self) -> bool:
+        return "num_workers" in self.options
+
+    @property
+    def is_slow_to_start(self) -> bool:
+        return self.options.get("multiprocessing_context") in ("forkserver", "spawn")
+
+    @property
+    def is_persistent(self) -> bool:
+        return self.options.get("persistent_workers", False)
+
+    @property
+    def loader_class(self) -> type[torch.utils.data.DataLoader]:
+        return torch.utils.data.DataLoader if self.is_torch else fastload.DataLoader
+
+    def loader(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader:
+        return self.loader_class(dataset, **{**self.options, **options})
+
+    def reference(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader:
+        """Torch's loader with as many workers, living as long."""
+        worker_options = {}
+        if self.has_workers:
+            worker_options = {
+                "num_workers": self.options["num_workers"],
+                "multiprocessing_context": "fork",
+                "persistent_workers": self.is_persistent,
+            }
+        return torch.utils.data.DataLoader(dataset, **{**worker_options, **options})
+
+
+_FORK = {"num_workers": WORKERS, "multiprocessing_context": "fork"}
+
+WAYS = [
+    Way("torch", _FORK),
+    Way("torch-inline"),
+    Way("fastload-inline"),
+    Way("fastload-fork", _FORK),
+    Way("fastload-fork-persistent", {**_FORK, "persistent_workers": True}),
+    Way("fastload-forkserver", {"num_workers": 1, "multiprocessing_context": "forkserver"}),
+    Way(
+        "fastload-spawn",
+        {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True},
+    ),
+]
+
+
+def chosen(marked: pytest.Item) -> Iterator[Any]:
+    """Parameters for the ways that a test's marks leave, torch's known faults as skips."""
+    fault = marked.get_closest_marker("better_than_torch")
+    for way in WAYS:
+        if way.is_slow_to_start and not marked.get_closest_marker("every_way"):
+            continue
+        if not way.has_workers and marked.get_closest_marker("with_workers"):
+            continue
+        if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
+            skip = pytest.mark.skip(reason=f"better than torch: {fault.args[0]}")
+            yield pytest.param(way, marks=skip, id=way.name)
+        else:
+            yield pytest.param(way, id=way.name)
+
+
+def close(loader: torch.utils.data.DataLoader) -> None:
+    """End the loader's workers, also torch's persistent ones."""
+    if hasattr(loader, "close"):
+        loader.close()
+    elif loader._iterator is not None and hasattr(loader._iterator, "_shutdown_workers"):
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
+
+
+@contextmanager
+def closing(loader: torch.utils.data.DataLoader) -> Iterator[torch.utils.data.DataLoader]:
+    """The loader, closed at the end of the block."""
+    try:
+        yield loader
+    finally:
+        close(loader)
