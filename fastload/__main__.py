@@ -1,0 +1,8 @@
+"""`python -m fastload` is the command `fastload`."""
+
+import sys
+
+from fastload.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

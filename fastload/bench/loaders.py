@@ -1,0 +1,41 @@
+"""Make the loader of a workload, from torch's class or ours or any class named.
+
+Runs in: the measuring and verifying processes.
+Takes: a workload and the name of a loader class.
+Gives: the loader, made the same way for every class.
+"""
+
+import pkgutil
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from fastload.bench.workload import Workload
+
+_KNOWN = {"torch": "torch.utils.data:DataLoader", "fastload": "fastload:DataLoader"}
+
+
+def loader_class(name: str) -> type[DataLoader[Any]]:
+    """Return the class called `torch`, `fastload` or `module:attribute`."""
+    found: type[DataLoader[Any]] = pkgutil.resolve_name(_KNOWN.get(name, name))
+    return found
+
+
+def make_loader(workload: Workload, name: str, *, workers: int, samples: int) -> DataLoader[Any]:
+    """Make the loader; what is not said here is left at the class's defaults.
+
+    Args:
+        workload: what to load.
+        name: the loader class: `torch`, `fastload` or `module:attribute`.
+        workers: as asked for; workloads without workers keep to none.
+        samples: samples per epoch.
+    """
+    workers = workload.workers_given(workers)
+    recipe = workload.cook(samples)
+    return loader_class(name)(
+        recipe.dataset,
+        batch_size=workload.batch_size,
+        num_workers=workers,
+        persistent_workers=workload.persistent and workers > 0,
+        **recipe.options,
+    )

@@ -1,0 +1,68 @@
+"""Show results as a table for people."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from fastload.bench.report import WorkloadSummary, mean_ratio, summarize
+from fastload.bench.results import WorkloadResult
+from fastload.bench.suite import Settings
+
+
+def make_table(settings: Settings, results: Sequence[WorkloadResult]) -> Table:
+    """Return one row per workload; columns with two figures show baseline and candidate."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column("workload", overflow="fold")
+    both = f"\n{settings.baseline} / {settings.candidate}"
+    for title in (
+        "workers",
+        f"samples/s\n{settings.baseline}",
+        f"samples/s\n{settings.candidate}",
+        "ratio",
+        "at least",
+        f"first batch, ms{both}",
+        f"CPU s per epoch{both}",
+        f"peak memory, MiB{both}",
+    ):
+        table.add_column(title, justify="right", overflow="fold")
+    for result in results:
+        summary = summarize(result, settings)
+        if summary is None:
+            kind = result.failure.kind if result.failure is not None else "no pair"
+            table.add_row(result.workload, str(result.workers), "", "", kind, style="red")
+        else:
+            table.add_row(*_cells(summary))
+    return table
+
+
+def make_footer(settings: Settings, results: Sequence[WorkloadResult]) -> str:
+    """Return the line with the geometric means."""
+    found = (summarize(result, settings) for result in results)
+    summaries = [summary for summary in found if summary is not None]
+    workers = settings.workers
+    means = [
+        (f"with {workers} workers", mean_ratio(summaries, workers=workers)),
+        ("over all", mean_ratio(summaries)),
+    ]
+    words = [f"{mean:.2f} {what}" for what, mean in means if mean is not None]
+    return f"geometric mean of the ratios: {', '.join(words) or 'none'}"
+
+
+def _cells(summary: WorkloadSummary) -> list[str]:
+    before, after = summary.baseline, summary.candidate
+    suffix = " ep/s" if summary.unit == "epochs" else ""
+    return [
+        summary.workload,
+        str(summary.workers),
+        _rate(before.rate) + suffix,
+        _rate(after.rate) + suffix,
+        f"{summary.ratio.median:.2f}",
+        f"{summary.ratio.lower:.2f}",
+        f"{before.first_batch_s * 1e3:.1f} / {after.first_batch_s * 1e3:.1f}",
+        f"{before.cpu_s_per_epoch:.3f} / {after.cpu_s_per_epoch:.3f}",
+        f"{before.peak_memory_bytes / 2**20:.0f} / {after.peak_memory_bytes / 2**20:.0f}",
+    ]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"

@@ -1,0 +1,67 @@
+"""What a workload is: a name, a recipe for a dataset, and how much of it to load."""
+
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a loader is made of: a dataset and the loader's options besides size and workers.
+
+    Attributes:
+        dataset: map-style or iterable, a deterministic function of the index.
+        options: keyword arguments for the loader, such as `shuffle` and `collate_fn`.
+    """
+
+    dataset: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One kind of data that people load, in one fixed shape.
+
+    Attributes:
+        name: what `--workload` takes.
+        description: one line for people.
+        recipe: `module:function`; the function takes the number of samples and returns a `Recipe`.
+            A name, so that listing the workloads imports no torch.
+        batch_size: samples per batch.
+        samples: samples per epoch.
+        quick_samples: samples per epoch with `--quick`.
+        workers: 0 is part of the workload's definition, anything else can be overridden.
+        persistent: whether workers outlive the epoch (`persistent_workers`).
+        unit: what is counted: steady samples, or whole epochs with everything around them.
+        needs: modules that are not among fastload's own dependencies.
+    """
+
+    name: str
+    description: str
+    recipe: str
+    batch_size: int
+    samples: int
+    quick_samples: int
+    workers: int = 2
+    persistent: bool = False
+    unit: Literal["samples", "epochs"] = "samples"
+    needs: tuple[str, ...] = ()
+
+    def workers_given(self, requested: int) -> int:
+        """Return the number of workers to use where the user asked for `requested`."""
+        return 0 if self.workers == 0 else requested
+
+    def samples_given(self, *, quick: bool) -> int:
+        """Return the samples per epoch in full or quick mode."""
+        return self.quick_samples if quick else self.samples
+
+    def missing(self) -> list[str]:
+        """Return those of the needed modules that are not installed."""
+        return [module for module in self.needs if importlib.util.find_spec(module) is None]
+
+    def cook(self, samples: int) -> Recipe:
+        """Follow the recipe: make a dataset of `samples` samples. Imports torch."""
+        make: Callable[[int], Recipe] = pkgutil.resolve_name(self.recipe)
+        return make(samples)
