@@ -1,0 +1,137 @@
+"""`fastload bench`: race against torch's DataLoader on a fixed list of workloads."""
+
+import argparse
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from fastload.bench.catalogue import WORKLOADS, find
+from fastload.bench.machine import Machine, describe_machine
+from fastload.bench.report import to_document
+from fastload.bench.results import WorkloadResult
+from fastload.bench.suite import Settings, run_suite
+from fastload.bench.table import make_footer, make_table
+from fastload.bench.workload import Workload
+from fastload.cli.console import (
+    count,
+    make_output,
+    make_progress,
+    result_file,
+    warn,
+    write_json,
+)
+from fastload.cli.exits import Exit, lacking
+
+_FULL_ROUNDS = 3
+_BUSY = 0.5  # load per core above which somebody else is at work
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "bench",
+        help="race against torch's DataLoader",
+        description="Check that both loaders give equal batches, then measure them in turn, in "
+        "fresh processes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--workload",
+        type=_workload,
+        action="append",
+        metavar="NAME",
+        help="run only this one (repeatable)",
+    )
+    parser.add_argument("--list", action="store_true", help="list the workloads and stop")
+    parser.add_argument(
+        "--workers",
+        type=count(0),
+        default=2,
+        metavar="N",
+        help="for workloads that have workers (default 2)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=count(1),
+        metavar="N",
+        help=f"pairs of measurements (default {_FULL_ROUNDS}, with --quick 1)",
+    )
+    parser.add_argument("--quick", action="store_true", help="small: a smoke test, not a verdict")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write every run to FILE")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Run the suite, show the table, write the file."""
+    if args.list:
+        _list_workloads()
+        return Exit.OK
+    settings = Settings(
+        workloads=tuple(args.workload or WORKLOADS),
+        workers=args.workers,
+        rounds=args.rounds or (1 if args.quick else _FULL_ROUNDS),
+        quick=args.quick,
+    )
+    missing = sorted({module for each in settings.workloads for module in each.missing()})
+    if missing:
+        raise lacking(missing, "bench")
+    machine = describe_machine()
+    if machine.load > _BUSY * machine.cores:
+        warn(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
+    results: list[WorkloadResult] = []
+    try:
+        _collect(settings, results)
+    finally:
+        _show(settings, results, machine, args.json)
+    return _judge(results)
+
+
+def _collect(settings: Settings, results: list[WorkloadResult]) -> None:
+    """Run the suite with a progress bar; what is done when it is interrupted is in `results`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with make_progress(*columns) as progress:
+        bar = progress.add_task("comparing batches", total=settings.steps)
+        for result in run_suite(
+            settings, lambda words: progress.update(bar, advance=1, description=words)
+        ):
+            results.append(result)
+            if result.failure is not None:
+                warn(f"{result.workload}: {result.failure.message}")
+
+
+def _show(
+    settings: Settings, results: list[WorkloadResult], machine: Machine, json_file: Any
+) -> None:
+    complete = len(results) == len(settings.workloads)
+    output = make_output()
+    output.print(make_table(settings, results))
+    output.print(make_footer(settings, results))
+    if json_file is not None:
+        write_json(json_file, to_document(settings, results, machine, complete=complete))
+
+
+def _judge(results: list[WorkloadResult]) -> Exit:
+    """Return the worst thing that happened: unequal batches, then raising, then overrunning."""
+    kinds = {result.failure.kind for result in results if result.failure is not None}
+    if "unequal" in kinds:
+        return Exit.BAD
+    return Exit.RAISED if kinds else Exit.OK
+
+
+def _list_workloads() -> None:
+    output = make_output()
+    width = max(len(workload.name) for workload in WORKLOADS)
+    for workload in WORKLOADS:
+        output.print(f"{workload.name:<{width}}  {workload.description}", soft_wrap=True)
+
+
+def _workload(name: str) -> Workload:
+    try:
+        return find(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
