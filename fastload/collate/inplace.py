@@ -1,0 +1,179 @@
+"""torch's default collate, computed straight into the place where the batch will lie.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: a list of samples and a place (a slot of the arena, or the heap).
+Gives: what ``torch.utils.data.default_collate`` gives for these samples.
+
+The walk over dicts, lists and tuples is torch's own ``collate``; only the kernels for tensors,
+arrays and numbers are ours, registered in a copy of torch's registry. So every type rule and
+error is torch's, and a registry that the user extended keeps its entries. A kernel that does not
+see exactly the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to
+torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from fastload.internals import collate_module as torch_collate
+from fastload.memory.write import HEAP, Place
+
+Collate = Callable[[Any, Place], Any]
+Kernel = Callable[..., Any]
+Registry = dict[Any, Kernel]
+
+_shape = attrgetter("shape")
+_dtype = attrgetter("dtype")
+
+TORCH_DTYPES: dict[Any, torch.dtype] = {
+    np.dtype(name): getattr(torch, name)
+    for name in (
+        *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+}
+
+
+def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
+    """How a loader with this ``collate_fn`` collates: the default one in place, others as is."""
+    if collate_fn is default_collate:
+        return collate_in_place
+    return lambda samples, _place: collate_fn(samples)
+
+
+def collate_in_place(samples: Any, place: Place) -> Any:
+    """Collate as torch's ``default_collate`` does, into ``place``."""
+    kernels = _Kernels(place)
+    ours = {original: getattr(kernels, name) for original, name in _REPLACED.items()}
+    registry: Registry = {
+        kind: ours.get(kernel, kernel)
+        for kind, kernel in torch_collate.default_collate_fn_map.items()
+    }
+    return torch_collate.collate(samples, collate_fn_map=registry)
+
+
+class _Kernels:
+    """One per batch: the kernels that fill ``place``."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._on_heap = place is HEAP
+
+    def tensors(self, batch: Sequence[Tensor], *, collate_fn_map: Registry | None = None) -> Any:
+        first = batch[0]
+        if self._on_heap:
+            return torch_collate.collate_tensor_fn(list(batch), collate_fn_map=collate_fn_map)
+        if type(first) is not Tensor or not _is_dense_on_cpu(first):
+            return collate_tensors_privately(batch, collate_fn_map=collate_fn_map)
+        out = self._place.tensor((len(batch), *first.shape), first.dtype)
+        return torch.stack(tuple(batch), 0, out=out)
+
+    def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+        first = batch[0]
+        dtype = TORCH_DTYPES.get(first.dtype)
+        if (
+            dtype is None
+            or first.nbytes == 0
+            or set(map(type, batch)) != {np.ndarray}
+            or len(set(map(_shape, batch))) != 1
+            or any(sample_dtype != first.dtype for sample_dtype in map(_dtype, batch))
+        ):
+            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
+        shape = (len(batch), *first.shape)
+        if first.nbytes <= JOIN_BYTES:
+            try:
+                rows = b"".join(batch)
+            except BufferError:  # a sample is not contiguous
+                return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
+            out = self._place.tensor(shape, dtype)
+            out.numpy().reshape(-1).view(np.uint8)[:] = np.frombuffer(rows, np.uint8)
+            return out
+        if any(min(array.strides, default=0) < 0 for array in batch):
+            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
+        out = self._place.tensor(shape, dtype)
+        np.stack(batch, out=out.numpy())
+        return out
+
+    def numpy_scalars(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+        kinds = set(map(type, batch))
+        dtype = TORCH_DTYPES.get(np.dtype(type(batch[0]))) if len(kinds) == 1 else None
+        if dtype is None:
+            return torch_collate.collate_numpy_scalar_fn(batch, collate_fn_map=collate_fn_map)
+        return self._fill(batch, dtype)
+
+    def floats(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+        if set(map(type, batch)) != {float}:
+            return torch_collate.collate_float_fn(batch, collate_fn_map=collate_fn_map)
+        return self._fill(batch, torch.float64)
+
+    def ints(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+        kinds = set(map(type, batch))
+        if kinds == {bool}:
+            return self._fill(batch, torch.bool)
+        if kinds != {int}:
+            return torch_collate.collate_int_fn(batch, collate_fn_map=collate_fn_map)
+        try:
+            return self._fill(batch, torch.int64)
+        except OverflowError:
+            return torch_collate.collate_int_fn(batch, collate_fn_map=collate_fn_map)
+
+    def _fill(self, batch: Sequence[Any], dtype: torch.dtype) -> Tensor:
+        out = self._place.tensor((len(batch),), dtype)
+        out.numpy()[:] = batch
+        return out
+
+
+JOIN_BYTES = 2048
+"""Up to this size of a sample, joining the bytes of all beats ``np.stack``."""
+
+
+def _is_dense_on_cpu(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_nested
+        and not tensor.is_quantized
+    )
+
+
+def collate_tensors_privately(
+    batch: Sequence[Tensor], *, collate_fn_map: Registry | None = None
+) -> Any:
+    """Stack tensors as torch's kernel does in a worker, but into ordinary memory.
+
+    torch's own makes a shared-memory file for each result, which our workers have no use for:
+    what a user's collate function returns is copied into the slot.
+    """
+    first = batch[0]
+    if first.layout is not torch.strided or first.is_nested:
+        return torch_collate.collate_tensor_fn(list(batch), collate_fn_map=collate_fn_map)
+    return torch.stack(tuple(batch), 0, out=first.new_empty((len(batch), *first.shape)))
+
+
+def stacks_tensors() -> bool:
+    """Whether the default collate still stacks tensors, or the user registered something else."""
+    return _REPLACED.get(torch_collate.default_collate_fn_map[Tensor]) == "tensors"
+
+
+def keep_results_private() -> None:
+    """In a worker: let a ``default_collate`` inside the user's own code use ordinary memory."""
+    registry = torch_collate.default_collate_fn_map
+    if registry.get(Tensor) is torch_collate.collate_tensor_fn:
+        registry[Tensor] = collate_tensors_privately
+
+
+_REPLACED: dict[Kernel, str] = {
+    torch_collate.collate_tensor_fn: "tensors",
+    collate_tensors_privately: "tensors",
+    torch_collate.collate_numpy_array_fn: "arrays",
+    torch_collate.collate_numpy_scalar_fn: "numpy_scalars",
+    torch_collate.collate_float_fn: "floats",
+    torch_collate.collate_int_fn: "ints",
+}

@@ -1,0 +1,108 @@
+"""Which worker gets the next task, and which result is delivered next.
+
+Runs in: consumer.
+Takes: results as they arrive, from whichever worker.
+Gives: results in the order promised: torch's, or that of arrival with ``in_order=False``.
+
+Tasks are numbered in the order in which the sampler gave them. Round-robin assignment over the
+workers that have not ended is what makes batches, and the random draws in them, torch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+WAIT: Final = object()
+"""The next result has not arrived."""
+
+END: Final = object()
+"""No further result will arrive."""
+
+CONSUMER: Final = -1
+"""Owner of results that no worker makes, such as an error of the sampler."""
+
+
+class InOrder:
+    """Task k goes to worker k mod n; results are delivered by number."""
+
+    def __init__(self, workers: int, most_tasks: int) -> None:
+        self._workers = workers
+        self._active = [True] * workers
+        self._turn = 0
+        self._most_tasks = most_tasks
+        self._owners: dict[int, int] = {}
+        self._results: dict[int, Any] = {}
+        self._loads = [0] * workers
+        self._sent = 0
+        self._head = 0
+
+    def choose(self) -> int | None:
+        """The worker for the next task, or None if all have ended."""
+        for _ in range(self._workers):
+            worker_id = self._turn
+            self._turn = (self._turn + 1) % self._workers
+            if self._active[worker_id] and self._has_room(worker_id):
+                return worker_id
+        return None
+
+    def _has_room(self, worker_id: int) -> bool:  # noqa: ARG002  (the other order needs it)
+        return True
+
+    def send(self, worker_id: int) -> int:
+        """Number the next task, which goes to this worker."""
+        sequence = self._sent
+        self._sent += 1
+        self._owners[sequence] = worker_id
+        if worker_id != CONSUMER:
+            self._loads[worker_id] += 1
+        return sequence
+
+    def arrive(self, sequence: int, result: Any) -> None:
+        """A task has its result."""
+        self._results[sequence] = result
+
+    def end_worker(self, worker_id: int) -> None:
+        """A worker has nothing more to give; its tasks without result are void."""
+        self._active[worker_id] = False
+
+    def is_waiting_for(self, worker_id: int) -> bool:
+        """Whether a result of this worker is still to come."""
+        return any(
+            owner == worker_id and sequence not in self._results
+            for sequence, owner in self._owners.items()
+        )
+
+    def next(self) -> tuple[int, Any]:
+        """The number and result to deliver next; or ``(number, WAIT)``; or ``(-1, END)``."""
+        while self._head < self._sent:
+            head = self._head
+            if head in self._results:
+                self._head += 1
+                return head, self._take(head)
+            if self._active[self._owners[head]]:
+                return head, WAIT
+            del self._owners[head]
+            self._head += 1
+        return -1, END
+
+    def _take(self, sequence: int) -> Any:
+        owner = self._owners.pop(sequence)
+        if owner != CONSUMER:
+            self._loads[owner] -= 1
+        return self._results.pop(sequence)
+
+
+class AsCompleted(InOrder):
+    """Tasks go to workers with room; results are delivered as they arrive."""
+
+    def _has_room(self, worker_id: int) -> bool:
+        return self._loads[worker_id] < self._most_tasks // max(1, sum(self._active))
+
+    def next(self) -> tuple[int, Any]:
+        """As in order, but the first that has arrived."""
+        for sequence in self._results:
+            return sequence, self._take(sequence)
+        for sequence, owner in self._owners.items():
+            if self._active[owner]:
+                return sequence, WAIT
+        return -1, END

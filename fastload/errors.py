@@ -1,0 +1,53 @@
+"""The errors fastload raises of its own; everything else keeps the type that user code raised.
+
+Each derives from what torch raises in the same place, so ``except`` clauses keep working.
+"""
+
+from __future__ import annotations
+
+
+class FastloadError(Exception):
+    """Base of every error that fastload itself raises."""
+
+
+class WorkerError(FastloadError, RuntimeError):
+    """A worker failed and the exception itself could not travel; the text tells what it was."""
+
+
+class WorkerDied(FastloadError, RuntimeError):  # noqa: N818  (what happened, in a word)
+    """A worker process ended while batches were still expected of it.
+
+    Attributes:
+        worker_id: Number of the worker, from 0.
+        exitcode: As ``multiprocessing.Process.exitcode``: negative for a signal, None if unknown.
+    """
+
+    def __init__(self, message: str, worker_id: int = -1, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.worker_id = worker_id
+        self.exitcode = exitcode
+
+
+class LoadingTimeout(FastloadError, RuntimeError):  # noqa: N818  (as above)
+    """No batch arrived within ``timeout`` seconds; calling ``next`` again goes on waiting."""
+
+
+class ForeignProcessError(FastloadError, RuntimeError):
+    """An iterator was used in a process other than the one that created it."""
+
+
+class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never raised)
+    """Set as the cause of an exception from a worker: shows the worker's own traceback."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def annotate(error: BaseException, note: str) -> None:
+    """Attach a line that is shown below the error's own message (Python 3.11 and later)."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)

@@ -1,0 +1,70 @@
+"""The whole way of a batch in one process: ``num_workers=0``.
+
+Runs in: consumer.
+
+This is what ``pipeline`` does with workers, without them: its specification.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils.data import IterDataPipe, MapDataPipe
+
+from fastload.collate.inplace import make_collate
+from fastload.internals import (
+    BaseIterator,
+    SingleProcessIterator,
+    is_iterable_kind,
+    pin_memory,
+    profiler_enabled,
+)
+from fastload.memory.write import HEAP
+from fastload.stats import Counters
+from fastload.workers.exceptions import reraisable
+from fastload.workers.fetch import EndOfStream, make_fetcher
+
+
+class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
+    """What ``iter(loader)`` gives without workers."""
+
+    def __init__(self, loader: Any) -> None:
+        BaseIterator.__init__(self, loader)
+        if self._timeout != 0:
+            raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
+        if isinstance(self._dataset, IterDataPipe | MapDataPipe):
+            torch.utils.data.graph_settings.apply_sharding(
+                self._dataset, self._world_size, self._rank
+            )
+        self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
+        self._counters = Counters()
+        self._fetcher = make_fetcher(
+            self._dataset,
+            iterable=self._dataset_kind == is_iterable_kind,
+            batched=self._auto_collation,
+            collate=make_collate(self._collate_fn),
+            drop_last=self._drop_last,
+        )
+
+    def __next__(self) -> Any:
+        if self._IterableDataset_len_called is None and not profiler_enabled():
+            batch = self._next_data()
+            self._num_yielded += 1
+            return batch
+        return super().__next__()
+
+    def _next_data(self) -> Any:
+        started_ns = time.monotonic_ns()
+        indices = self._next_index()
+        try:
+            batch = self._fetcher.fetch(indices, HEAP)
+        except EndOfStream:
+            raise StopIteration from None
+        except StopIteration as error:
+            raise reraisable(error) from error
+        if self._pin_memory:
+            batch = pin_memory(batch, self._pin_memory_device)
+        self._counters.loaded_inline(time.monotonic_ns() - started_ns)
+        return batch

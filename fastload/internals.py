@@ -1,0 +1,48 @@
+"""Every private name of torch that fastload uses, in one place, and what for.
+
+The tests of ``tests/contract`` fail when one of them changes its meaning. Written against torch
+2.13.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import dataloader as _dataloader
+from torch.utils.data._utils import collate as _collate
+from torch.utils.data._utils import pin_memory as _pin_memory
+from torch.utils.data._utils import worker as _worker
+
+MultiProcessingIterator: Any = _dataloader._MultiProcessingDataLoaderIter
+"""Base of our iterator with workers: trainers test for it by ``isinstance``."""
+
+SingleProcessIterator: Any = _dataloader._SingleProcessDataLoaderIter
+"""Base of our iterator without workers, likewise."""
+
+BaseIterator: Any = _dataloader._BaseDataLoaderIter
+"""Its ``__init__`` and ``_reset`` draw the seeds and start the sampler as torch does."""
+
+is_iterable_kind: Any = _dataloader._DatasetKind.Iterable
+"""Value of ``loader._dataset_kind`` for iterable-style datasets."""
+
+sharding_worker_init_fn: Any = _dataloader._sharding_worker_init_fn
+"""Shards torch's IterDataPipes over ranks and workers."""
+
+collate_module: Any = _collate
+"""The walk over containers and the registry of kernels by type."""
+
+worker_module: Any = _worker
+"""Where ``get_worker_info`` looks."""
+
+numpy_seed: Any = _worker._generate_state
+"""NumPy's seed in a worker, of the base seed and the worker's number."""
+
+pin_memory: Any = _pin_memory.pin_memory
+"""Copies a batch into page-locked memory, through every container."""
+
+profiler_enabled: Any = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
+"""Whether a profiler records; without one, an event costs 6 microseconds a batch for nothing."""
+
+storage_use_count: Any = torch._C._storage_Use_Count
+"""How many tensors and Python objects use a storage."""

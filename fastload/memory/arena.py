@@ -1,0 +1,121 @@
+"""The arena: one sparse shared file, mapped once by the consumer and once by each worker.
+
+Runs in: consumer and workers.
+Takes: a number of slots and a stride, the most bytes a slot can hold.
+Gives: each slot as a NumPy array of bytes.
+
+Pages cost nothing until they are touched, so the stride can be far larger than any batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.workers.descriptors import Descriptor
+
+Bytes = npt.NDArray[np.uint8]
+
+SMALLEST_STRIDE_BYTES = 1 << 20
+
+
+class Arena:
+    """Shared memory in slots of equal stride.
+
+    Guarantees:
+        - nothing of it has a name in a file system: it is gone with the last process that maps it;
+        - its size can't change under a mapping (sealed where the kernel can), so no SIGBUS;
+        - it does not appear in core dumps.
+    """
+
+    def __init__(self, descriptor: int, slots: int, stride_bytes: int) -> None:
+        self.descriptor = descriptor
+        self.slots = slots
+        self.stride_bytes = stride_bytes
+        mapping = mmap.mmap(descriptor, slots * stride_bytes)
+        if hasattr(mmap, "MADV_DONTDUMP"):
+            mapping.madvise(mmap.MADV_DONTDUMP)
+        self._mapping = mapping
+        self.bytes: Bytes = np.frombuffer(mapping, dtype=np.uint8)
+        self.address = int(self.bytes.ctypes.data)
+
+    @classmethod
+    def create(cls, slots: int, stride_bytes: int) -> Arena:
+        """Make an arena; a smaller stride than asked for where address space is limited.
+
+        Raises:
+            OSError: Not even slots of one MiB can be mapped.
+        """
+        stride_bytes = max(stride_bytes, SMALLEST_STRIDE_BYTES) & -mmap.PAGESIZE
+        descriptor = _anonymous_file()
+        try:
+            while True:
+                try:
+                    os.ftruncate(descriptor, slots * stride_bytes)
+                    arena = cls(descriptor, slots, stride_bytes)
+                    break
+                except (OSError, ValueError, OverflowError):
+                    if stride_bytes <= SMALLEST_STRIDE_BYTES:
+                        raise
+                    stride_bytes = max(stride_bytes // 4, SMALLEST_STRIDE_BYTES) & -mmap.PAGESIZE
+        except BaseException:
+            os.close(descriptor)
+            raise
+        _seal(descriptor)
+        return arena
+
+    def slot(self, number: int) -> Bytes:
+        """A new view of one slot; its life is what a lease follows."""
+        start = number * self.stride_bytes
+        return self.bytes[start : start + self.stride_bytes]
+
+    def slot_of(self, address: int) -> int | None:
+        """The slot in which an address lies, or None if it lies outside."""
+        offset = address - self.address
+        return offset // self.stride_bytes if 0 <= offset < len(self.bytes) else None
+
+    def give_back_pages(self, number: int) -> None:
+        """Return a slot's memory to the system; its content is lost, the slot stays usable."""
+        if hasattr(mmap, "MADV_REMOVE"):
+            with contextlib.suppress(OSError):
+                self._mapping.madvise(
+                    mmap.MADV_REMOVE, number * self.stride_bytes, self.stride_bytes
+                )
+
+    def close_descriptor(self) -> None:
+        """Close our descriptor; what is mapped stays mapped for as long as anything views it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __reduce__(self) -> tuple[Callable[..., Arena], tuple[Any, ...]]:
+        return _attach, (Descriptor(self.descriptor), self.slots, self.stride_bytes)
+
+
+def _attach(descriptor: Descriptor, slots: int, stride_bytes: int) -> Arena:
+    return Arena(descriptor.number, slots, stride_bytes)
+
+
+def _anonymous_file() -> int:
+    """A file without a name: in memory where the system can, else an unlinked temporary one."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.memfd_create("fastload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor, path = tempfile.mkstemp(prefix="fastload-")
+    os.unlink(path)  # noqa: PTH108
+    return descriptor
+
+
+def _seal(descriptor: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)

@@ -1,0 +1,47 @@
+"""Hand a batch to the user: as a view of its slot, or as a private copy.
+
+Runs in: consumer.
+Takes: a loaded batch and the slot it lies in.
+Gives: the batch, and the slot back: at once for a copy, when the last view is gone for a lease.
+
+A user may hold any number of batches. While few are held they are leased, without a copy; beyond
+that, or when shared memory would exceed its limit, batches are copied, so that workers always
+find free slots and shared memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastload.memory.arena import Bytes
+from fastload.memory.slots import Slots
+from fastload.memory.view import view_batch
+from fastload.memory.write import NO_MEMORY
+from fastload.messages import NO_SLOT, Loaded
+
+
+def unwrap(report: Loaded, slots: Slots | None, slot: int, worker_id: int) -> Any:
+    """The batch of a report.
+
+    Raises:
+        Exception: Whatever unpickling an object of the batch raises.
+    """
+    assert report.layout is not None
+    if slots is None or slot == NO_SLOT:
+        return view_batch(NO_MEMORY, report.layout, report.skeleton or b"")
+    slots.note_use(slot, report.used_bytes)
+    skeleton = report.skeleton
+    if skeleton is None:
+        assert report.skeleton_at is not None
+        start, length = report.skeleton_at
+        skeleton = slots.arena.slot(slot)[start : start + length].tobytes()
+    memory: Bytes
+    if not report.layout:
+        memory = NO_MEMORY
+        slots.give_back(slot, worker_id)
+    elif slots.may_lease():
+        memory = slots.lease(slot, worker_id)
+    else:
+        memory = slots.arena.slot(slot)[: report.used_bytes].copy()
+        slots.give_back(slot, worker_id)
+    return view_batch(memory, report.layout, skeleton)

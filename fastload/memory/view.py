@@ -1,0 +1,66 @@
+"""Show a batch that lies in a slot, without copying it.
+
+Runs in: consumer.
+Takes: the bytes of a slot, the layout of its leaves and the skeleton that refers to them.
+Gives: the batch: ordinary tensors, each with a storage of its own, that keep the bytes alive.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from fastload.memory.arena import Bytes
+from fastload.memory.layout import DTYPES, Layout
+from fastload.memory.write import LEAF_MODULE, LEAF_NAME
+
+_frombuffer: Final = torch.frombuffer
+
+
+def view_batch(memory: Bytes, layout: Layout, skeleton: bytes) -> Any:
+    """Rebuild the batch; every tensor and array of it views ``memory`` and keeps it alive.
+
+    Raises:
+        Exception: Whatever unpickling an object of the batch raises.
+    """
+    return _BatchUnpickler(io.BytesIO(skeleton), view_leaves(memory, layout)).load()
+
+
+def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
+    """The leaves of a batch, in the order in which they were written."""
+    leaves: list[Any] = []
+    for dtype, offset, shape, strides, requires_grad in layout:
+        count = 1
+        for size in shape:
+            count *= size
+        if type(dtype) is int:
+            tensor = _frombuffer(memory, dtype=DTYPES[dtype], count=count, offset=offset)
+            if strides is not None:
+                tensor.as_strided_(shape, strides)
+            elif len(shape) != 1:
+                tensor.resize_(shape)
+            if requires_grad:
+                tensor.requires_grad_()
+            leaves.append(tensor)
+        else:
+            array = np.frombuffer(memory, dtype=str(dtype), count=count, offset=offset)
+            # A leaf that is not contiguous in rows is so in columns: nothing else is written.
+            leaves.append(array.reshape(shape, order="C" if strides is None else "F"))
+    return leaves
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """An unpickler for which the global ``leaf`` is this batch's list of leaves."""
+
+    def __init__(self, file: io.BytesIO, leaves: list[Any]) -> None:
+        super().__init__(file)
+        self._leaves = leaves
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == LEAF_MODULE and name == LEAF_NAME:
+            return self._leaves.__getitem__
+        return super().find_class(module, name)

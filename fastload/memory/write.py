@@ -1,0 +1,214 @@
+"""Write one batch into a slot of the arena.
+
+Runs in: worker.
+Takes: a batch (any tree of any objects) and the slot named in its task.
+Gives: the layout of the leaves that lie in the slot and a skeleton: the batch pickled with a
+reference in the place of each leaf.
+
+The pickler's own walk is the one walk over the batch: it knows every container there is, keeps
+objects that occur twice the same object, and is written in C. Plain dense tensors and arrays
+become leaves; everything else is pickled as always. A leaf that does not fit into the slot is
+pickled too: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import math
+import pickle
+from collections import ChainMap
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload.memory.arena import Bytes
+from fastload.memory.layout import (
+    DTYPE_NUMBERS,
+    DTYPES,
+    Layout,
+    Leaf,
+    Shape,
+    aligned,
+    dense_strides,
+)
+
+NO_MEMORY: Bytes = np.empty(0, np.uint8)
+LEAF_MODULE = __name__
+LEAF_NAME = "leaf"
+ARRAY_KINDS = frozenset("biufcmMSU")
+
+
+class Place(Protocol):
+    """Where a collate function puts its results."""
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """A new contiguous tensor with undefined content, to be filled by the caller."""
+
+
+class Heap:
+    """Ordinary private memory."""
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """As ``torch.empty``."""
+        return torch.empty(shape, dtype=dtype)
+
+
+HEAP = Heap()
+
+
+class SlotPlace:
+    """The free rest of a slot; what does not fit lies in private memory."""
+
+    def __init__(self, memory: Bytes) -> None:
+        self.memory = memory
+        self.used_bytes = 0
+        self.leaves: list[Leaf] = []
+        self._placed: dict[int, tuple[Tensor, int, int]] = {}
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """A tensor in the slot, known to be a leaf of the batch; in private memory if full."""
+        offset = self.reserve(math.prod(shape) * dtype.itemsize)
+        if offset is None:
+            return torch.empty(shape, dtype=dtype)
+        tensor = torch.frombuffer(
+            self.memory, dtype=dtype, count=math.prod(shape), offset=offset
+        ).resize_(shape)
+        self._placed[id(tensor)] = tensor, len(self.leaves), tensor.data_ptr()
+        self.leaves.append((DTYPE_NUMBERS[dtype], offset, shape, None, False))
+        return tensor
+
+    def reserve(self, size_bytes: int) -> int | None:
+        """Where the next ``size_bytes`` may be written, or None: nothing to write, or no room."""
+        offset = aligned(self.used_bytes)
+        if size_bytes == 0 or offset + size_bytes > len(self.memory):
+            return None
+        self.used_bytes = offset + size_bytes
+        return offset
+
+    def number_of(self, tensor: Tensor) -> int | None:
+        """The leaf that a tensor is, if it was made by this place and is unchanged since."""
+        known = self._placed.get(id(tensor))
+        if known is None:
+            return None
+        placed, number, address = known
+        same = (
+            placed is tensor
+            and tensor.data_ptr() == address
+            and tensor.shape == self.leaves[number][2]
+            and tensor.is_contiguous()
+        )
+        return number if same else None
+
+
+def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
+    """Put a batch into a slot, except for leaves that lie there already.
+
+    Raises:
+        Exception: Whatever pickling an object of the batch raises.
+    """
+    file = io.BytesIO()
+    _BatchPickler(file, place).dump(batch)
+    return tuple(place.leaves), file.getvalue()
+
+
+def leaf(number: int) -> Any:
+    """Stands in a skeleton for the leaf of this number; the consumer puts the leaf there."""
+    raise RuntimeError(f"leaf {number} of a skeleton was read without its slot")
+
+
+def inline_tensor(
+    dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: bytearray
+) -> Tensor:
+    """A tensor that did not fit into the slot and came with the skeleton instead."""
+    tensor = torch.frombuffer(content, dtype=DTYPES[dtype])
+    tensor = tensor.resize_(shape) if strides is None else tensor.as_strided_(shape, strides)
+    return tensor.requires_grad_(requires_grad)
+
+
+@functools.cache
+def _picklers() -> ChainMap[type, Any]:
+    """What multiprocessing can pickle beyond pickle, without torch's one file per tensor."""
+    extra = {
+        kind: reducer
+        for kind, reducer in ForkingPickler._extra_reducers.items()  # type: ignore[attr-defined]
+        if not kind.__module__.startswith("torch")
+    }
+    return ChainMap(extra, copyreg.dispatch_table)
+
+
+class _BatchPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, place: SlotPlace) -> None:
+        super().__init__(file, protocol=5)
+        self.dispatch_table = _picklers()
+        self._place = place
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is Tensor:
+            number = self._place.number_of(obj)
+            return (leaf, (number,)) if number is not None else _reduce_tensor(obj, self._place)
+        if kind is np.ndarray:
+            return _reduce_array(obj, self._place)
+        return NotImplemented
+
+
+def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
+    if tensor.requires_grad and not tensor.is_leaf:
+        # torch's own words: its loader refuses the same.
+        raise RuntimeError(
+            "Cowardly refusing to serialize non-leaf tensor which requires_grad, since autograd "
+            "does not support crossing process boundaries.  If you just want to transfer the "
+            "data, call detach() on the tensor before serializing (e.g., putting it on the queue)."
+        )
+    if not _is_plain(tensor):
+        return NotImplemented
+    requires_grad = tensor.requires_grad
+    source = tensor.detach().resolve_conj().resolve_neg()
+    shape = tuple(source.shape)
+    strides: Shape | None = None
+    if not source.is_contiguous():
+        if dense_strides(shape, source.stride()):
+            strides = source.stride()
+        else:
+            source = source.contiguous()
+    flat = source if strides is None else source.as_strided((source.numel(),), (1,))
+    dtype = DTYPE_NUMBERS[source.dtype]
+    offset = place.reserve(source.nbytes)
+    if offset is None:
+        content = bytearray(flat.view(-1).view(torch.uint8).numpy())
+        return inline_tensor, (dtype, shape, strides, requires_grad, content)
+    torch.frombuffer(place.memory, dtype=source.dtype, count=source.numel(), offset=offset).copy_(
+        flat.view(-1)
+    )
+    place.leaves.append((dtype, offset, shape, strides, requires_grad))
+    return leaf, (len(place.leaves) - 1,)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_nested
+        and tensor.numel() > 0
+    )
+
+
+def _reduce_array(array: npt.NDArray[Any], place: SlotPlace) -> Any:
+    if array.dtype.kind not in ARRAY_KINDS or array.size == 0 or array.dtype.metadata is not None:
+        return NotImplemented
+    offset = place.reserve(array.nbytes)
+    if offset is None:
+        return NotImplemented
+    in_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    target = np.frombuffer(place.memory, array.dtype, array.size, offset)
+    np.copyto(target.reshape(array.shape, order="F" if in_columns else "C"), array)
+    strides = array.strides if in_columns else None
+    place.leaves.append((array.dtype.str, offset, array.shape, strides, False))
+    return leaf, (len(place.leaves) - 1,)

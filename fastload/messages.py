@@ -1,0 +1,105 @@
+"""Everything that crosses a pipe between the consumer and a worker.
+
+    consumer ── Begin, Task, Cancel, Stop ──▶ worker
+    consumer ◀── Loaded, Failed, Ended, Cancelled ── worker
+
+A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, NamedTuple
+
+from fastload.memory.layout import Layout
+
+NO_SLOT = -1
+
+
+class Begin(NamedTuple):
+    """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes."""
+
+    run: int
+    shared_seed: int | None
+
+
+class Task(NamedTuple):
+    """Load one batch into a slot. ``indices`` is what the sampler yielded, of any type."""
+
+    run: int
+    sequence: int
+    slot: int
+    indices: Any
+
+
+class Cancel(NamedTuple):
+    """Nobody wants the rest of a run: forget its tasks and its fetcher, then say Cancelled."""
+
+    run: int
+
+
+class Stop(NamedTuple):
+    """Leave."""
+
+
+class Stamps(NamedTuple):
+    """What one task took in its worker, in nanoseconds."""
+
+    fetch_ns: int
+    write_ns: int
+    cpu_ns: int
+
+
+class Loaded(NamedTuple):
+    """A batch lies in the slot of its task.
+
+    ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
+    ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message.
+    """
+
+    run: int
+    sequence: int
+    used_bytes: int
+    stamps: Stamps
+    layout: Layout | None
+    skeleton: bytes | None
+    skeleton_at: tuple[int, int] | None
+
+
+class Failed(NamedTuple):
+    """A task raised; ``error`` is a travelling exception (see ``workers.exceptions``)."""
+
+    run: int
+    sequence: int
+    error: bytes
+
+
+class Ended(NamedTuple):
+    """The worker's part of an iterable dataset has ended; it ignores further tasks of the run."""
+
+    run: int
+    sequence: int
+
+
+class Cancelled(NamedTuple):
+    """The worker has forgotten the run and touches none of its slots any more."""
+
+    run: int
+
+
+Order = Begin | Task | Cancel | Stop
+Report = Loaded | Failed | Ended | Cancelled
+
+
+def encode(message: Order | Report) -> bytes:
+    """The bytes of one frame.
+
+    Raises:
+        Exception: The sampler yielded indices that can't be pickled.
+    """
+    return pickle.dumps(message, protocol=5)
+
+
+def decode(frame: bytes | bytearray) -> Any:
+    """The message in a frame."""
+    return pickle.loads(frame)

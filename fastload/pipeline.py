@@ -1,0 +1,280 @@
+"""The whole way of a batch with workers.
+
+Runs in: consumer.
+
+    sampler ─▶ Run.request ─▶ order.choose ─▶ pool.assign ──pipe──▶ worker: fetch, collate, write
+    yours ◀─ pin ◀─ unwrap ◀─ order.next ◀─ Run.accept ◀─ pool.pump ◀──pipe── Loaded
+
+``inline`` is the same way in one process, and the specification of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch.utils.data import IterDataPipe, MapDataPipe
+
+from fastload.delivery.order import CONSUMER, END, WAIT, AsCompleted, InOrder
+from fastload.errors import ForeignProcessError, LoadingTimeout, WorkerDied
+from fastload.internals import (
+    BaseIterator,
+    MultiProcessingIterator,
+    is_iterable_kind,
+    pin_memory,
+    profiler_enabled,
+    sharding_worker_init_fn,
+)
+from fastload.memory.arena import Arena
+from fastload.memory.budget import default_limit_bytes
+from fastload.memory.leases import unwrap
+from fastload.memory.slots import Slots
+from fastload.messages import Ended, Failed, Loaded
+from fastload.stats import Counters
+from fastload.workers.exceptions import reraisable, unpack
+from fastload.workers.loop import Job
+from fastload.workers.pool import Pool, describe_exit
+from fastload.workers.start import context_of
+
+MOST_LEASES = 8
+"""Batches the user may hold without a copy. Training loops hold one or two, trainers up to four."""
+
+ALWAYS_ROOM_FOR = 3
+"""Batches beyond those in flight for which the limit on shared memory is divided."""
+
+
+class Run:
+    """One pass of one iterator: its sampler, its order and its place in the pool."""
+
+    def __init__(
+        self, pool: Pool, order: InOrder, indices: Iterator[Any], seed: int | None
+    ) -> None:
+        self.pool = pool
+        self._order = order
+        self._indices: Iterator[Any] | None = indices
+        self._number = pool.begin(self, seed)
+
+    def request(self) -> None:
+        """Ask the sampler for the indices of one more batch and a worker to load it.
+
+        An error of the sampler takes the place of the batch it would have named.
+        """
+        if self._indices is None:
+            return
+        try:
+            indices = next(self._indices)
+        except StopIteration:
+            self._indices = None
+            return
+        except BaseException as error:  # noqa: BLE001  (raised again, in its place in the order)
+            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
+            return
+        worker_id = self._order.choose()
+        if worker_id is not None:
+            sequence = self._order.send(worker_id)
+            try:
+                self.pool.assign(self._number, sequence, worker_id, indices)
+            except Exception as error:  # noqa: BLE001  (indices that can't be pickled)
+                self._order.arrive(sequence, (CONSUMER, error))
+
+    def accept(self, worker_id: int, report: Loaded | Failed | Ended) -> None:
+        """Called by the pool."""
+        if isinstance(report, Ended):
+            self._order.end_worker(worker_id)
+            self.pool.void(self._number, worker_id)
+            self.request()
+        else:
+            self._order.arrive(report.sequence, (worker_id, report))
+
+    def next(self, timeout_s: float) -> tuple[int, Any]:
+        """The next result: the worker it came from and its report, or an error of the sampler.
+
+        Raises:
+            StopIteration: The epoch is over.
+            LoadingTimeout: Nothing has arrived for ``timeout_s`` (0: no limit).
+            WorkerDied: A worker ended and its batches with it.
+        """
+        while True:
+            sequence, result = self._order.next()
+            if result is END:
+                raise StopIteration
+            if result is not WAIT:
+                return sequence, result
+            self._check_workers()
+            if not self.pool.pump(timeout_s or None):
+                raise self._timeout(sequence, timeout_s)
+
+    def deliver(self, sequence: int, worker_id: int, report: Loaded | Failed) -> Any:
+        """The batch of a report, or the exception that took its place."""
+        task = self.pool.deliver(self._number, sequence)
+        if isinstance(report, Loaded):
+            return unwrap(report, self.pool.slots, task.slot, worker_id)
+        if self.pool.slots is not None and task.slot >= 0:
+            self.pool.slots.give_back(task.slot, worker_id)
+        where = f"in fastload worker {worker_id}, batch {sequence}"
+        raise reraisable(unpack(report.error, where))
+
+    def _check_workers(self) -> None:
+        if not self.pool.is_open:
+            raise RuntimeError(
+                "the workers of this iterator were shut down; call iter(loader) for a new one"
+            )
+        for worker_id in self.pool.dead:
+            if self._order.is_waiting_for(worker_id):
+                raise self._death(worker_id)
+
+    def _death(self, worker_id: int) -> WorkerDied:
+        process = self.pool.workers[worker_id].process
+        lost = "; ".join(
+            f"batch {sequence}, dataset indices {task.indices!r}"
+            for sequence, task in self.pool.flying(self._number).items()
+            if task.worker_id == worker_id
+        )
+        return WorkerDied(
+            f"DataLoader worker {worker_id} (pid {process.pid}) "
+            f"{describe_exit(process.exitcode)} while it had to load: {lost}. If it was killed, "
+            f"the machine or container may have run out of memory; if it crashed, look at what "
+            f"the dataset does for these indices.",
+            worker_id,
+            process.exitcode,
+        )
+
+    def _timeout(self, sequence: int, timeout_s: float) -> LoadingTimeout:
+        task = self.pool.flying(self._number).get(sequence)
+        detail = ""
+        if task is not None:
+            waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
+            detail = (
+                f": worker {task.worker_id} was given batch {sequence} (dataset indices "
+                f"{task.indices!r}) {waited_s:.1f} s ago and has not finished it"
+            )
+        return LoadingTimeout(f"DataLoader timed out after {timeout_s} seconds{detail}")
+
+
+class Crew(NamedTuple):
+    """What persistent workers carry from one epoch to the next: themselves and their seeds."""
+
+    pool: Pool
+    state: dict[str, Any]
+
+
+class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
+    """What ``iter(loader)`` gives with workers.
+
+    It is torch's iterator class in name, for trainers that test for it, and starts none of its
+    machinery. Several threads may share one: each batch goes to exactly one of them.
+    """
+
+    def __init__(self, loader: Any, crew: Crew | None = None) -> None:
+        """Begin an epoch: with new workers, or with those of an earlier epoch."""
+        if crew is None:
+            BaseIterator.__init__(self, loader)
+            crew = Crew(_make_pool(self, loader), dict(vars(self)))
+        self.__dict__.update(crew.state)
+        BaseIterator._reset(self, loader)
+        self.crew = crew
+        pool = crew.pool
+        self._timeout = loader.timeout
+        self._pool = pool
+        self._persistent_workers = loader.persistent_workers
+        self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
+        self._counters = Counters()
+        self._failure: BaseException | None = None
+        most_tasks = loader.prefetch_factor * loader.num_workers
+        make_order = InOrder if loader.in_order else AsCompleted
+        order = make_order(loader.num_workers, most_tasks)
+        with pool.lock:
+            self._run = Run(pool, order, self._sampler_iter, self._shared_seed)
+            for _ in range(most_tasks):
+                self._run.request()
+
+    def __next__(self) -> Any:
+        if self._IterableDataset_len_called is None and not profiler_enabled():
+            batch = self._next_data()
+            self._num_yielded += 1
+            return batch
+        return super().__next__()
+
+    def _next_data(self) -> Any:
+        pool = self._pool
+        if pool.owner != os.getpid():
+            raise ForeignProcessError(
+                f"this iterator belongs to process {pool.owner} and its workers; process "
+                f"{os.getpid()} must call iter(loader) for an iterator of its own"
+            )
+        counters = self._counters
+        started_ns = time.monotonic_ns()
+        with pool.lock:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                sequence, (worker_id, report) = self._run.next(self._timeout)
+            except StopIteration:
+                if not self._persistent_workers:
+                    pool.close()
+                raise
+            except WorkerDied as error:
+                self._failure = error
+                pool.close()
+                raise
+            counters.waited(time.monotonic_ns() - started_ns)
+            self._run.request()
+            if worker_id == CONSUMER:
+                raise reraisable(report)
+            batch = self._run.deliver(sequence, worker_id, report)
+            counters.delivered(report)
+        if self._pin_memory:
+            batch = pin_memory(batch, self._pin_memory_device)
+        return batch
+
+    @property
+    def _workers(self) -> list[Any]:
+        return [worker.process for worker in self._pool.workers]
+
+    def _shutdown_workers(self) -> None:
+        """End the workers now, as trainers ask torch's iterator to."""
+        self._pool.close()
+
+    def __del__(self) -> None:
+        """Nothing: torch's would touch state that is not there; the pool ends by itself."""
+
+
+def _make_pool(iterator: Any, loader: Any) -> Pool:
+    if loader.prefetch_factor <= 0:
+        raise AssertionError(
+            "prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter"
+        )
+    worker_init_fn = loader.worker_init_fn
+    if isinstance(iterator._dataset, IterDataPipe | MapDataPipe):
+        worker_init_fn = functools.partial(
+            sharding_worker_init_fn,
+            worker_init_fn,
+            iterator._world_size,
+            iterator._rank,
+        )
+    job = Job(
+        dataset=iterator._dataset,
+        iterable=iterator._dataset_kind == is_iterable_kind,
+        batched=iterator._auto_collation,
+        collate_fn=iterator._collate_fn,
+        drop_last=iterator._drop_last,
+        base_seed=iterator._base_seed,
+        worker_init_fn=worker_init_fn,
+        workers=loader.num_workers,
+    )
+    most_tasks = loader.prefetch_factor * loader.num_workers
+    limit_bytes = loader.memory_limit
+    if limit_bytes is None:
+        limit_bytes = default_limit_bytes()
+    arena, slots = None, None
+    with contextlib.suppress(OSError):  # no address space at all: everything by pipe
+        arena = Arena.create(
+            most_tasks + loader.num_workers + MOST_LEASES,
+            limit_bytes // (most_tasks + ALWAYS_ROOM_FOR),
+        )
+        slots = Slots(arena, loader.num_workers, most_tasks, MOST_LEASES, limit_bytes)
+    return Pool(job, arena, slots, context_of(loader.multiprocessing_context))

@@ -1,0 +1,86 @@
+"""Where each batch's time went.
+
+Runs in: consumer.
+Takes: the stamps that come with each batch and the consumer's own waiting.
+Gives: a frozen snapshot at any time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from fastload.messages import Loaded
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Totals of one epoch so far, in seconds, bytes and batches.
+
+    Attributes:
+        batches: Batches delivered.
+        elapsed_s: Since the epoch began, up to the last delivery.
+        wait_s: Time the training loop waited for a batch.
+        fetch_s: Time workers spent in the dataset and in collate, added up over workers.
+        write_s: Time workers spent copying into shared memory, added up over workers.
+        worker_cpu_s: CPU time of workers, added up.
+        shared_bytes: Bytes that crossed in shared memory.
+    """
+
+    batches: int
+    elapsed_s: float
+    wait_s: float
+    fetch_s: float
+    write_s: float
+    worker_cpu_s: float
+    shared_bytes: int
+
+    @property
+    def stall_share(self) -> float:
+        """Part of the time that the training loop spent waiting, from 0 to 1."""
+        return self.wait_s / self.elapsed_s if self.elapsed_s else 0.0
+
+
+class Counters:
+    """What is counted while batches pass; one iterator's own."""
+
+    def __init__(self) -> None:
+        self._started_ns = self._latest_ns = time.monotonic_ns()
+        self._batches = 0
+        self._wait_ns = 0
+        self._fetch_ns = 0
+        self._write_ns = 0
+        self._cpu_ns = 0
+        self._shared_bytes = 0
+
+    def waited(self, elapsed_ns: int) -> None:
+        """The training loop has waited for a batch."""
+        self._wait_ns += elapsed_ns
+
+    def delivered(self, report: Loaded) -> None:
+        """A batch goes to the training loop."""
+        self._batches += 1
+        self._fetch_ns += report.stamps.fetch_ns
+        self._write_ns += report.stamps.write_ns
+        self._cpu_ns += report.stamps.cpu_ns
+        self._shared_bytes += report.used_bytes
+        self._latest_ns = time.monotonic_ns()
+
+    def loaded_inline(self, fetch_ns: int) -> None:
+        """A batch was loaded by the training loop itself, which waited for it."""
+        self._batches += 1
+        self._wait_ns += fetch_ns
+        self._fetch_ns += fetch_ns
+        self._latest_ns = time.monotonic_ns()
+
+    def snapshot(self) -> Stats:
+        """The totals so far."""
+        return Stats(
+            batches=self._batches,
+            elapsed_s=(self._latest_ns - self._started_ns) / 1e9,
+            wait_s=self._wait_ns / 1e9,
+            fetch_s=self._fetch_ns / 1e9,
+            write_s=self._write_ns / 1e9,
+            worker_cpu_s=self._cpu_ns / 1e9,
+            shared_bytes=self._shared_bytes,
+        )

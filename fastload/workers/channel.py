@@ -1,0 +1,136 @@
+"""Frames of bytes over a pipe, of which neither end ever blocks the other.
+
+A frame is its length in eight bytes, then its content. The consumer never waits in a read or in
+a write: it takes what has arrived and keeps what does not fit. The worker waits for its next
+frame, and for room when it sends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+from collections import deque
+
+_HEADER = struct.Struct("<Q")
+_CHUNK_BYTES = 1 << 16
+
+
+class Receiver:
+    """The read end: reassembles frames from whatever pieces have arrived."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self.is_closed = False
+        self._pending = b""
+        self._large: bytearray | None = None
+        self._large_filled = 0
+
+    def receive(self) -> list[bytes | bytearray]:
+        """All frames that are complete by now; never waits."""
+        frames: list[bytes | bytearray] = []
+        while not self.is_closed:
+            try:
+                if self._large is not None:
+                    self._fill_large(frames)
+                    continue
+                data = os.read(self.descriptor, _CHUNK_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                self.is_closed = True
+                break
+            self._split(self._pending + data if self._pending else data, frames)
+            if len(data) < _CHUNK_BYTES and self._large is None:
+                break
+        return frames
+
+    def wait(self) -> None:
+        """Wait until something arrives or the other end closes."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        poll.poll()
+
+    def _split(self, data: bytes, frames: list[bytes | bytearray]) -> None:
+        start = 0
+        while len(data) - start >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(data, start)
+            end = start + _HEADER.size + length
+            if end > len(data):
+                if length > _CHUNK_BYTES:
+                    self._begin_large(length, data[start + _HEADER.size :])
+                    start = len(data)
+                break
+            frames.append(data[start + _HEADER.size : end])
+            start = end
+        self._pending = data[start:]
+
+    def _begin_large(self, length: int, beginning: bytes) -> None:
+        self._large = bytearray(length)
+        self._large[: len(beginning)] = beginning
+        self._large_filled = len(beginning)
+
+    def _fill_large(self, frames: list[bytes | bytearray]) -> None:
+        assert self._large is not None
+        with memoryview(self._large)[self._large_filled :] as rest:
+            filled = os.readv(self.descriptor, [rest])
+        if filled == 0:
+            self.is_closed = True
+            return
+        self._large_filled += filled
+        if self._large_filled == len(self._large):
+            frames.append(self._large)
+            self._large = None
+
+
+class PatientSender:
+    """The consumer's write end: what does not fit into the pipe now is sent later."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._unsent: deque[memoryview] = deque()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something still waits for room in the pipe."""
+        return bool(self._unsent)
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame and send as much as fits; a closed other end is not an error here."""
+        self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much as fits now."""
+        try:
+            while self._unsent:
+                piece = self._unsent[0]
+                sent = os.write(self.descriptor, piece)
+                if sent == len(piece):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = piece[sent:]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # the worker died; its sentinel tells
+            self._unsent.clear()
+
+
+def send(descriptor: int, frame: bytes) -> None:
+    """The worker's side: send a frame, waiting for room.
+
+    Raises:
+        BrokenPipeError: The consumer closed its end.
+    """
+    piece = memoryview(_HEADER.pack(len(frame)) + frame) if len(frame) < _CHUNK_BYTES else None
+    if piece is None:
+        _write_all(descriptor, memoryview(_HEADER.pack(len(frame))))
+        piece = memoryview(frame)
+    _write_all(descriptor, piece)
+
+
+def _write_all(descriptor: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(descriptor, piece) :]

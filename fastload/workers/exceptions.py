@@ -1,0 +1,140 @@
+"""Exceptions on their way from a worker to the consumer: same type, same attributes.
+
+Pickle carries an exception's class, arguments and attributes but not its cause, context and
+traceback, and fails on classes with their own ``__init__``; what it loses is sent beside it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Any, NamedTuple
+
+from fastload.errors import WorkerError, WorkerTraceback, annotate
+
+
+class _Packed(NamedTuple):
+    pickled: bytes | None
+    name: str
+    text: str
+    cause: _Packed | None
+    context: _Packed | None
+    suppress_context: bool
+    traceback: str
+
+
+def pack(error: BaseException) -> bytes:
+    """Bytes that ``unpack`` turns into the same exception; never fails."""
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return pickle.dumps(_pack(error, trace, set()))
+
+
+def unpack(packed: bytes | bytearray, where: str) -> BaseException:
+    """The exception that ``pack`` took, with a note ``where`` and the worker's traceback."""
+    record: _Packed = pickle.loads(packed)
+    error = _unpack(record)
+    if error.__cause__ is None:
+        error.__cause__ = WorkerTraceback(record.traceback)
+        annotate(error, where)
+    else:
+        annotate(error, f"{where}; the worker's traceback:\n{record.traceback}")
+    return error
+
+
+def reraisable(error: BaseException) -> BaseException:
+    """The error itself, unless raising it would be mistaken for something else.
+
+    ``StopIteration`` would end the epoch and ``SystemExit`` the training program, silently.
+    """
+    if isinstance(error, Exception | KeyboardInterrupt) and not isinstance(error, StopIteration):
+        return error
+    wrapped: Exception
+    text = f"{type(error).__name__} was raised while a batch was loaded: {_text(error)}"
+    wrapped = RuntimeError(text) if isinstance(error, StopIteration) else WorkerError(text)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _pack(error: BaseException, trace: str, seen: set[int]) -> _Packed:
+    seen.add(id(error))
+    cause, context = (
+        _pack(linked, "", seen) if linked is not None and id(linked) not in seen else None
+        for linked in (error.__cause__, error.__context__)
+    )
+    return _Packed(
+        _pickled(error),
+        f"{type(error).__module__}.{type(error).__qualname__}",
+        _text(error),
+        cause,
+        context,
+        error.__suppress_context__,
+        trace,
+    )
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """The exception pickled so that it certainly unpickles to the same type, or None."""
+    for reduced in (error, _Remade(error, whole=True), _Remade(error, whole=False)):
+        try:
+            pickled = pickle.dumps(reduced)
+            if type(pickle.loads(pickled)) is type(error):
+                return pickled
+        except BaseException:  # noqa: BLE001, S112  (user classes may raise anything here)
+            continue
+    return None
+
+
+class _Remade:
+    """Pickles as an exception that is made again without calling its class's ``__init__``."""
+
+    def __init__(self, error: BaseException, *, whole: bool) -> None:
+        self._error = error
+        self._whole = whole
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self._error
+        attributes = dict(vars(error))
+        arguments: tuple[Any, ...] = error.args
+        if not self._whole:
+            attributes = {name: value for name, value in attributes.items() if _travels(value)}
+            arguments = tuple(value if _travels(value) else repr(value) for value in arguments)
+        return _remake, (type(error), arguments, attributes)
+
+
+def _remake(kind: type[BaseException], arguments: tuple[Any, ...], attributes: Any) -> Any:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(attributes)
+    return error
+
+
+def _travels(value: Any) -> bool:
+    try:
+        pickle.loads(pickle.dumps(value))
+    except BaseException:  # noqa: BLE001  (as above)
+        return False
+    return True
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  (a user's __str__)
+        return "(its text could not be made)"
+
+
+def _unpack(record: _Packed) -> BaseException:
+    error: BaseException | None = None
+    if record.pickled is not None:
+        try:
+            error = pickle.loads(record.pickled)
+        except BaseException:  # noqa: BLE001  (a class that exists only in the worker)
+            error = None
+    if not isinstance(error, BaseException):
+        error = WorkerError(f"{record.name}: {record.text}")
+    if record.cause is not None:
+        error.__cause__ = _unpack(record.cause)
+    if record.context is not None:
+        error.__context__ = _unpack(record.context)
+    error.__suppress_context__ = record.suppress_context
+    return error

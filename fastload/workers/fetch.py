@@ -1,0 +1,151 @@
+"""Get the samples of one task from the dataset.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: what the sampler yielded: the indices of a batch, one index, or placeholders for a stream.
+Gives: the samples, still to be collated, or a batch gathered in one operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch.utils.data import Dataset
+
+from fastload.collate.inplace import Collate, collate_in_place
+from fastload.datasets.gather import gatherer
+from fastload.errors import annotate
+from fastload.memory.write import Place
+
+
+class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
+    """An iterable dataset has no more samples for this worker."""
+
+
+class Fetcher(Protocol):
+    """How one kind of dataset is read."""
+
+    def fetch(self, indices: Any, place: Place) -> Any:
+        """Load and collate one batch.
+
+        Raises:
+            EndOfStream: An iterable dataset has ended.
+            Exception: Whatever the dataset or the collate function raises, with a note that
+                names the sample.
+        """
+
+
+def make_fetcher(
+    dataset: Dataset[Any], *, iterable: bool, batched: bool, collate: Collate, drop_last: bool
+) -> Fetcher:
+    """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``."""
+    if iterable:
+        return _StreamFetcher(dataset, batched, collate, drop_last)
+    if not batched:
+        return _SampleFetcher(dataset, collate)
+    if collate is collate_in_place and (gather := gatherer(dataset)) is not None:
+        return _GatherFetcher(gather, _BatchFetcher(dataset, collate))
+    return _BatchFetcher(dataset, collate)
+
+
+class _BatchFetcher:
+    """A batch of a map-style dataset."""
+
+    def __init__(self, dataset: Any, collate: Collate) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def fetch(self, indices: Any, place: Place) -> Any:
+        dataset = self._dataset
+        samples: Any = []
+        if hasattr(dataset, "__getitems__") and dataset.__getitems__:
+            samples = dataset.__getitems__(indices)
+        else:
+            add = samples.append
+            index: Any = None
+            try:
+                for index in indices:
+                    add(dataset[index])
+            except StopIteration as error:
+                raise _not_silent(index) from error
+            except BaseException as error:
+                annotate(error, f"while loading the sample at dataset index {index!r}")
+                raise
+        try:
+            return self._collate(samples, place)
+        except BaseException as error:
+            annotate(error, f"while collating the samples at dataset indices {_few(indices)}")
+            raise
+
+
+class _SampleFetcher:
+    """One sample of a map-style dataset, with automatic batching off."""
+
+    def __init__(self, dataset: Any, collate: Collate) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def fetch(self, index: Any, place: Place) -> Any:
+        try:
+            return self._collate(self._dataset[index], place)
+        except StopIteration as error:
+            raise _not_silent(index) from error
+        except BaseException as error:
+            annotate(error, f"while loading the sample at dataset index {index!r}")
+            raise
+
+
+class _GatherFetcher:
+    """A batch of a dataset that lies in memory: one index operation a field."""
+
+    def __init__(self, gather: Any, otherwise: Fetcher) -> None:
+        self._gather = gather
+        self._otherwise = otherwise
+
+    def fetch(self, indices: Any, place: Place) -> Any:
+        batch = self._gather(indices, place)
+        return self._otherwise.fetch(indices, place) if batch is None else batch
+
+
+class _StreamFetcher:
+    """Batches, or single samples, of an iterable dataset."""
+
+    def __init__(self, dataset: Any, batched: bool, collate: Collate, drop_last: bool) -> None:
+        self._samples = iter(dataset)
+        self._batched = batched
+        self._collate = collate
+        self._drop_last = drop_last
+        self._ended = False
+
+    def fetch(self, indices: Any, place: Place) -> Any:
+        if self._ended:
+            raise EndOfStream
+        if not self._batched:
+            try:
+                sample = next(self._samples)
+            except StopIteration:
+                raise EndOfStream from None
+            return self._collate(sample, place)
+        samples: list[Any] = []
+        for _ in indices:
+            try:
+                samples.append(next(self._samples))
+            except StopIteration:
+                self._ended = True
+                break
+        if not samples or (self._drop_last and len(samples) < len(indices)):
+            raise EndOfStream
+        return self._collate(samples, place)
+
+
+def _not_silent(index: Any) -> RuntimeError:
+    """As PEP 479 does for generators: a stray StopIteration must not end the epoch."""
+    return RuntimeError(
+        f"the dataset raised StopIteration for index {index!r}. In torch's DataLoader this "
+        f"silently ends the epoch. Raise IndexError or another exception instead."
+    )
+
+
+def _few(indices: Any, most: int = 16) -> str:
+    shown = list(indices)[:most]
+    more = len(indices) - len(shown)
+    return ", ".join(map(repr, shown)) + (f", … ({more} more)" if more > 0 else "")

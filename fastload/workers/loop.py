@@ -1,0 +1,229 @@
+"""What a worker process does from its first line to its last.
+
+Runs in: worker.
+Takes: orders from its pipe.
+Gives: reports, and batches in the slots that its tasks name.
+
+Whatever goes wrong in user code becomes the report of the task it went wrong in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import IterDataPipe, graph_settings
+
+from fastload.collate.inplace import keep_results_private, make_collate
+from fastload.errors import annotate
+from fastload.internals import worker_module as torch_worker
+from fastload.memory.arena import Arena
+from fastload.memory.layout import Layout
+from fastload.memory.write import NO_MEMORY, SlotPlace, write_batch
+from fastload.messages import (
+    NO_SLOT,
+    Begin,
+    Cancel,
+    Cancelled,
+    Ended,
+    Failed,
+    Loaded,
+    Report,
+    Stamps,
+    Task,
+    decode,
+    encode,
+)
+from fastload.workers import exceptions, lifeline
+from fastload.workers.channel import Receiver, send
+from fastload.workers.descriptors import Descriptor
+from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
+from fastload.workers.seeding import seed_worker
+
+LONGEST_SKELETON_BYTES = 1 << 14
+"""A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers of a pool have in common."""
+
+    dataset: Any
+    iterable: bool
+    batched: bool
+    collate_fn: Callable[[Any], Any]
+    drop_last: bool
+    base_seed: int
+    worker_init_fn: Callable[[int], None] | None
+    workers: int
+
+
+@dataclass(frozen=True)
+class Post:
+    """One worker's place: its number, its memory and its ends of the pipes."""
+
+    worker_id: int
+    arena: Arena | None
+    orders: Descriptor
+    reports: Descriptor
+    lifeline: Descriptor
+
+
+def work(post: Post, job: Job) -> None:
+    """The target of the worker process."""
+    lifeline.arm(post.lifeline.number)
+    _settle_signals()
+    worker = Worker(post, job)
+    with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
+        worker.serve()
+
+
+def _settle_signals() -> None:
+    """Ctrl-C is the consumer's to handle; SIGTERM ends a worker whatever the program installed."""
+    # A handler, not SIG_IGN: programs that user code starts must not inherit deafness.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Worker:
+    """The loop and what it keeps between two orders."""
+
+    def __init__(self, post: Post, job: Job) -> None:
+        self._post = post
+        self._job = job
+        self._orders = Receiver(post.orders.number)
+        self._queue: deque[Any] = deque()
+        self._fetchers: dict[int, Fetcher | BaseException] = {}
+        self._ended: set[int] = set()
+        self._last: tuple[Layout, bytes] | None = None
+        self._collate = make_collate(job.collate_fn)
+        self._broken: BaseException | None = None
+        self._dataset = job.dataset
+        try:
+            self._prepare()
+        except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
+            self._broken = error
+
+    def _prepare(self) -> None:
+        job, worker_id = self._job, self._post.worker_id
+        torch.multiprocessing._set_thread_name("pt_data_worker")
+        torch.set_num_threads(1)
+        seed = seed_worker(job.base_seed, worker_id)
+        keep_results_private()
+        torch_worker._worker_info = torch_worker.WorkerInfo(
+            id=worker_id, num_workers=job.workers, seed=seed, dataset=job.dataset
+        )
+        if job.worker_init_fn is not None:
+            try:
+                job.worker_init_fn(worker_id)
+            except BaseException as error:
+                annotate(error, f"in worker_init_fn of worker {worker_id}")
+                raise
+
+    def serve(self) -> None:
+        """Carry out orders until told to stop or until the consumer's end closes."""
+        while True:
+            self._take_orders()
+            if not self._queue:
+                if self._orders.is_closed:
+                    return
+                self._orders.wait()
+                continue
+            order = self._queue.popleft()
+            if isinstance(order, Task):
+                self._carry_out(order)
+            elif isinstance(order, Begin):
+                self._begin(order)
+            else:
+                return
+
+    def _take_orders(self) -> None:
+        for frame in self._orders.receive():
+            order = decode(frame)
+            if isinstance(order, Cancel):
+                self._cancel(order.run)
+            else:
+                self._queue.append(order)
+
+    def _cancel(self, run: int) -> None:
+        """Takes effect at once, ahead of the tasks that wait in the queue."""
+        self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
+        self._fetchers.pop(run, None)
+        self._ended.discard(run)
+        self._report(Cancelled(run))
+
+    def _begin(self, order: Begin) -> None:
+        if self._broken is not None:
+            return
+        job = self._job
+        try:
+            if order.shared_seed is not None and isinstance(self._dataset, IterDataPipe):
+                generator = torch.Generator()
+                generator.manual_seed(order.shared_seed)
+                self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            self._fetchers[order.run] = make_fetcher(
+                self._dataset,
+                iterable=job.iterable,
+                batched=job.batched,
+                collate=self._collate,
+                drop_last=job.drop_last,
+            )
+        except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
+            self._fetchers[order.run] = error
+
+    def _carry_out(self, task: Task) -> None:
+        if task.run in self._ended:
+            return
+        try:
+            report: Report = self._load(task)
+        except EndOfStream:
+            self._ended.add(task.run)
+            report = Ended(task.run, task.sequence)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
+            report = Failed(task.run, task.sequence, exceptions.pack(error))
+        self._report(report)
+
+    def _load(self, task: Task) -> Loaded:
+        fetcher = self._broken or self._fetchers[task.run]
+        if isinstance(fetcher, BaseException):
+            raise fetcher
+        started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        arena = self._post.arena
+        usable = arena is not None and task.slot != NO_SLOT
+        place = SlotPlace(arena.slot(task.slot) if arena is not None and usable else NO_MEMORY)
+        batch = fetcher.fetch(task.indices, place)
+        fetched_ns = time.monotonic_ns()
+        layout, skeleton = write_batch(batch, place)
+        del batch
+        stamps = Stamps(
+            fetched_ns - started_ns,
+            time.monotonic_ns() - fetched_ns,
+            time.thread_time_ns() - started_cpu_ns,
+        )
+        return self._loaded(task, place, layout, skeleton, stamps)
+
+    def _loaded(
+        self, task: Task, place: SlotPlace, layout: Layout, skeleton: bytes, stamps: Stamps
+    ) -> Loaded:
+        run, sequence, used_bytes = task.run, task.sequence, place.used_bytes
+        if len(skeleton) > LONGEST_SKELETON_BYTES:
+            self._last = None
+            offset = place.reserve(len(skeleton))
+            if offset is None:
+                return Loaded(run, sequence, used_bytes, stamps, layout, skeleton, None)
+            place.memory.data[offset : offset + len(skeleton)] = skeleton
+            at = offset, len(skeleton)
+            return Loaded(run, sequence, place.used_bytes, stamps, layout, None, at)
+        if (layout, skeleton) == self._last:
+            return Loaded(run, sequence, used_bytes, stamps, None, None, None)
+        self._last = layout, skeleton
+        return Loaded(run, sequence, used_bytes, stamps, layout, skeleton, None)
+
+    def _report(self, report: Report) -> None:
+        send(self._post.reports.number, encode(report))
