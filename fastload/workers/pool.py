@@ -34,6 +34,8 @@ from fastload.messages import (
 from fastload.workers.loop import Job
 from fastload.workers.start import Worker, start_worker
 
+_REPORTED, _DIED, _WRITABLE = "reported", "died", "writable"
+
 GRACE_S = 0.5
 """How long workers may take to leave when asked, then when terminated, then when killed."""
 
@@ -90,8 +92,8 @@ class Pool:
             for worker_id in range(job.workers):
                 worker = start_worker(worker_id, job, arena, context, watcher)
                 self.workers.append(worker)
-                self._watch(worker.reports.descriptor, (self._take_reports, worker_id))
-                self._watch(worker.process.sentinel, (self._mark_dead, worker_id))
+                self._watch(worker.reports.descriptor, _REPORTED, worker_id)
+                self._watch(worker.process.sentinel, _DIED, worker_id)
         except BaseException:
             self.close()
             raise
@@ -159,23 +161,30 @@ class Pool:
         self._cancel_dropped_runs()
         events = self._selector.select(timeout_s)
         for key, _ in events:
-            handle, worker_id = key.data
-            handle(worker_id)
+            what, worker_id = key.data
+            if what is _REPORTED:
+                self._take_reports(worker_id)
+            elif what is _DIED:
+                self._mark_dead(worker_id)
+            else:
+                self._flush(worker_id)
         return bool(events)
 
     def close(self) -> None:
         """End the workers; safe to call again, and in a forked child, where it does nothing."""
         self._end()
 
-    def _watch(self, descriptor: Any, action: Any, events: int = selectors.EVENT_READ) -> None:
-        self._selector.register(descriptor, events, action)
+    def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:
+        # Plain data: a bound method here would keep the pool alive through its own finalizer.
+        events = selectors.EVENT_WRITE if what is _WRITABLE else selectors.EVENT_READ
+        self._selector.register(descriptor, events, (what, worker_id))
 
     def _send(self, worker_id: int, frame: bytes) -> None:
         orders = self.workers[worker_id].orders
         had_unsent = orders.has_unsent
         orders.send(frame)
         if orders.has_unsent and not had_unsent:
-            self._watch(orders.descriptor, (self._flush, worker_id), selectors.EVENT_WRITE)
+            self._watch(orders.descriptor, _WRITABLE, worker_id)
 
     def _flush(self, worker_id: int) -> None:
         orders = self.workers[worker_id].orders
