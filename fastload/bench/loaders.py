@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from fastload.bench.workload import Workload
+from fastload.bench.workload import Recipe, Workload
 
 _KNOWN = {"torch": "torch.utils.data:DataLoader", "fastload": "fastload:DataLoader"}
 
@@ -21,17 +21,16 @@ def loader_class(name: str) -> type[DataLoader[Any]]:
     return found
 
 
-def make_loader(workload: Workload, name: str, *, workers: int, samples: int) -> DataLoader[Any]:
+def make_loader(workload: Workload, recipe: Recipe, name: str, *, workers: int) -> DataLoader[Any]:
     """Make the loader; what is not said here is left at the class's defaults.
 
     Args:
         workload: what to load.
+        recipe: what the workload's `cook` returned.
         name: the loader class: `torch`, `fastload` or `module:attribute`.
         workers: as asked for; workloads without workers keep to none.
-        samples: samples per epoch.
     """
     workers = workload.workers_given(workers)
-    recipe = workload.cook(samples)
     return loader_class(name)(
         recipe.dataset,
         batch_size=workload.batch_size,

@@ -22,9 +22,9 @@ import torch
 
 from fastload.bench.catalogue import find
 from fastload.bench.loaders import make_loader
-from fastload.bench.processes import hold_lifeline
+from fastload.bench.processes import await_turn
 from fastload.bench.results import Measurement
-from fastload.bench.workload import Workload
+from fastload.bench.workload import Recipe, Workload
 
 _FULL_S = 1.5
 _QUICK_S = 0.2
@@ -42,18 +42,17 @@ class _Clock:
     batches: int = 0
 
 
-def measure(workload: Workload, loader_name: str, *, workers: int, quick: bool) -> Measurement:
-    """Load whole epochs until enough time has been counted, then close the loader."""
-    samples = workload.samples_given(quick=quick)
-    loader = make_loader(workload, loader_name, workers=workers, samples=samples)
+def measure(
+    workload: Workload, recipe: Recipe, loader_name: str, *, workers: int, quick: bool
+) -> Measurement:
+    """Load whole epochs until enough time has been counted, then drop the loader, as users do."""
+    loader = make_loader(workload, recipe, loader_name, workers=workers)
     torch.manual_seed(0)
     cpu_before_s = _cpu_s()
     count = _count_samples if workload.unit == "samples" else _count_epochs
+    samples = workload.samples_given(quick=quick)
     clock = count(loader, workload, samples, _QUICK_S if quick else _FULL_S)
-    close = getattr(loader, "close", None)
-    if close is not None:
-        close()
-    del loader, close
+    del loader
     _await_workers()
     return Measurement(
         rate=clock.units / clock.counted_s,
@@ -127,14 +126,16 @@ def _await_workers(patience_s: float = 5.0) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure what the command line names and print the measurement."""
-    hold_lifeline()
     parser = argparse.ArgumentParser(prog="python -m fastload.bench.measure", allow_abbrev=False)
     parser.add_argument("workload", type=find)
     parser.add_argument("loader", help="torch, fastload or module:attribute")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args(argv)
-    measurement = measure(args.workload, args.loader, workers=args.workers, quick=args.quick)
+    workload: Workload = args.workload
+    recipe = workload.cook(workload.samples_given(quick=args.quick))
+    await_turn()
+    measurement = measure(workload, recipe, args.loader, workers=args.workers, quick=args.quick)
     print(json.dumps(asdict(measurement)), flush=True)
     return 0
 

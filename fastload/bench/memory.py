@@ -5,14 +5,16 @@ from pathlib import Path
 
 import psutil
 
-_PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
+_SHARES = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 def tree_memory_bytes(pid: int) -> int:
     """Return the bytes held by the process tree under `pid`, 0 if it is gone.
 
-    A page that several processes share counts once: the proportional set sizes are added up. Where
-    the system does not tell them (only Linux does), resident set sizes, which count it many times.
+    Counted are proportional set sizes (a page that several processes share counts once) of
+    anonymous and shared memory. Pages of files are left out: they belong to the page cache, and
+    the share of a library's pages depends on who else on the machine has it loaded. Where the
+    system does not tell (only Linux does), resident set sizes, which count shared pages many times.
     """
     try:
         leader = psutil.Process(pid)
@@ -27,8 +29,7 @@ def _memory_bytes(process: psutil.Process) -> int:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
     except (ProcessLookupError, PermissionError, FileNotFoundError):
         return _resident_bytes(process)
-    found = _PSS.search(rollup)
-    return int(found[1]) * 1024 if found else 0
+    return 1024 * sum(int(share) for share in _SHARES.findall(rollup))
 
 
 def _resident_bytes(process: psutil.Process) -> int:

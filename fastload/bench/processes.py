@@ -1,27 +1,39 @@
 """Run one command alone: in a session of its own, under a time limit, its memory watched.
 
-Runs in: the parent of all measurements (`run`) and the processes it starts (`hold_lifeline`).
-Takes: a command line.
-Gives: what it printed, how it ended, the most memory its process tree held at once. Nothing of the
-    session is left afterwards, not even if this process is killed: the command holds the read end
-    of a pipe, the *lifeline*, and when its write end closes, the kernel kills the command's group.
+Runs in: the parent of all measurements (`Child`) and the processes it starts (`await_turn`).
+Takes: a command line, of a program that calls `await_turn` when it has imported what it needs.
+Gives: what it printed, how it ended, the most memory its process tree held at once.
+
+    parent                          child
+    Child(command) ───starts───▶    imports
+    await_ready()  ◀──"r"───────    await_turn() ... blocked, so that others can be measured
+    finish()       ───"g"──────▶    works
+                   ◀──ends──────
+
+The two talk through a socket, the child's *lifeline*. When the parent's end closes, for whatever
+reason, the kernel kills the child's process group, so that nothing is ever left behind.
 """
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 import psutil
+from typing_extensions import Self
 
 from fastload.bench.memory import tree_memory_bytes
 
 _LIFELINE = "FASTLOAD_BENCH_LIFELINE"
+_SAMPLE_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,91 +48,116 @@ class Finished:
     peak_memory_bytes: int
 
 
-def run(command: Sequence[str], *, limit_s: float, sample_interval_s: float = 0.1) -> Finished:
-    """Run `command` to its end, or kill all of its session after `limit_s`.
+class Child:
+    """A command in a session of its own. Leaving the context kills what is left of it.
 
     Args:
         command: program and arguments.
-        limit_s: the time limit.
-        sample_interval_s: how often the memory of the process tree is read.
     """
-    with contextlib.ExitStack() as stack:
-        stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-        lifeline = stack.enter_context(_open_lifeline())
+
+    def __init__(self, command: Sequence[str]) -> None:
+        with contextlib.ExitStack() as stack:
+            self._stdout = stack.enter_context(tempfile.TemporaryFile())
+            self._stderr = stack.enter_context(tempfile.TemporaryFile())
+            self._lifeline, theirs = socket.socketpair()
+            stack.enter_context(self._lifeline)
+            with theirs:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._stdout,
+                    stderr=self._stderr,
+                    start_new_session=True,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, _LIFELINE: str(theirs.fileno())},
+                )
+            stack.callback(self._kill_session)
+            self._resources = stack.pop_all()
+        self._is_ready = False
+        self._is_gone = False
+
+    def await_ready(self, limit_s: float) -> None:
+        """Wait until the command awaits its turn, ends, or the time is over."""
+        if not self._is_ready and select.select([self._lifeline], [], [], limit_s)[0]:
+            self._is_ready = bool(self._lifeline.recv(1))
+
+    def finish(self, limit_s: float) -> Finished:
+        """Let the command work and wait for its end; kill it when it takes more than `limit_s`."""
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            pass_fds=(lifeline,),
-            env={**os.environ, _LIFELINE: str(lifeline)},
-        )
-        try:
-            overran, peak = _watch(process, started + limit_s, sample_interval_s)
-            elapsed_s = time.perf_counter() - started
-        finally:
-            _kill_session(process)
+        self.await_ready(limit_s)
+        if self._is_ready:
+            with contextlib.suppress(BrokenPipeError):
+                self._lifeline.send(b"g")
+        overran, peak = self._watch(started + limit_s)
+        elapsed_s = time.perf_counter() - started
+        self._kill_session()
         texts = []
-        for file in (stdout, stderr):
+        for file in (self._stdout, self._stderr):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return Finished(process.returncode, texts[0], texts[1], overran, elapsed_s, peak)
+        return Finished(self._process.returncode, texts[0], texts[1], overran, elapsed_s, peak)
+
+    def _watch(self, deadline: float) -> tuple[bool, int]:
+        """Wait for the end or the deadline; return whether it overran, and its peak memory."""
+        peak = 0
+        while True:
+            remaining_s = deadline - time.perf_counter()
+            if remaining_s <= 0:
+                return True, peak
+            try:
+                self._process.wait(min(_SAMPLE_INTERVAL_S, remaining_s))
+            except subprocess.TimeoutExpired:
+                peak = max(peak, tree_memory_bytes(self._process.pid))
+            else:
+                return False, peak
+
+    def _kill_session(self) -> None:
+        """Kill what is left of the group and whatever descends from its leader, once."""
+        if self._is_gone:
+            return
+        self._is_gone = True
+        descendants: list[psutil.Process] = []
+        if self._process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                descendants = psutil.Process(self._process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for descendant in descendants:
+            with contextlib.suppress(psutil.Error):
+                descendant.kill()
+        self._process.wait()
+        psutil.wait_procs(descendants, timeout=5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
 
 
-def hold_lifeline() -> None:
-    """Let the kernel kill this process group when the process that ran `run` is gone.
+def await_turn() -> None:
+    """Tell the parent that all is imported, and wait until nothing else runs.
 
-    Linux only; elsewhere, and in a process that `run` did not start, nothing happens.
+    From then on the kernel kills this process group when the parent is gone (on Linux). In a
+    process that no `Child` started nothing happens.
     """
     descriptor = os.environ.pop(_LIFELINE, None)
-    if descriptor is None or sys.platform != "linux":
+    if descriptor is None:
         return
-    import fcntl
-
     lifeline = int(descriptor)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    os.write(lifeline, b"r")
+    if not os.read(lifeline, 1):
+        sys.exit("the process that started this one is gone")
+    if sys.platform == "linux":
+        import fcntl
 
-
-@contextlib.contextmanager
-def _open_lifeline() -> Iterator[int]:
-    read_end, write_end = os.pipe()
-    try:
-        yield read_end
-    finally:
-        os.close(read_end)
-        os.close(write_end)
-
-
-def _watch(
-    process: subprocess.Popen[bytes], deadline: float, interval_s: float
-) -> tuple[bool, int]:
-    """Wait for the end or the deadline; return whether it overran, and its peak memory."""
-    peak = 0
-    while True:
-        remaining_s = deadline - time.perf_counter()
-        if remaining_s <= 0:
-            return True, peak
-        try:
-            process.wait(min(interval_s, remaining_s))
-        except subprocess.TimeoutExpired:
-            peak = max(peak, tree_memory_bytes(process.pid))
-        else:
-            return False, peak
-
-
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the group and whatever descends from its leader."""
-    descendants: list[psutil.Process] = []
-    with contextlib.suppress(psutil.Error):
-        descendants = psutil.Process(process.pid).children(recursive=True)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for descendant in descendants:
-        with contextlib.suppress(psutil.Error):
-            descendant.kill()
-    process.wait()
-    psutil.wait_procs(descendants, timeout=5)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:
+        os.killpg(0, signal.SIGKILL)

@@ -33,7 +33,7 @@ class Measurement:
         epochs: epochs loaded in all.
         batches: batches loaded in all.
         counted_s: the time behind `rate`.
-        children_left: processes still there after the loader was closed and dropped.
+        children_left: processes still there after the loader was dropped.
     """
 
     rate: float

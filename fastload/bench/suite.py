@@ -5,13 +5,14 @@ Takes: `Settings`.
 Gives: one `WorkloadResult` per workload, as soon as it is there.
 """
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastload.bench.processes import Finished, run
+from fastload.bench.processes import Child, Finished
 from fastload.bench.results import Failure, Measurement, Run, Verdict, WorkloadResult
 from fastload.bench.workload import Workload
 
@@ -41,7 +42,7 @@ class Settings:
     @property
     def steps(self) -> int:
         """How many times `run_suite` will call `on_step`."""
-        return len(self.workloads) * (1 + 2 * self.rounds)
+        return len(self.workloads) * (1 + self.rounds)
 
 
 def run_suite(
@@ -51,7 +52,7 @@ def run_suite(
 
     Args:
         settings: what to run and how.
-        on_step: called with a few words after each comparison and measurement, done or left out.
+        on_step: called with a few words after each comparison and each round, done or left out.
     """
     verdicts: dict[str, Verdict] = {}
     for verdict in _verify(settings):
@@ -69,8 +70,8 @@ def _verify(settings: Settings) -> Iterator[Verdict]:
     while remaining:
         workers = ("--workers", str(settings.workers))
         loaders = (settings.baseline, settings.candidate)
-        limit_s = settings.limit_s
-        finished = _run_module("verify", [*loaders, *remaining, *workers], limit_s)
+        with Child(_module("verify", *loaders, *remaining, *workers)) as child:
+            finished = child.finish(settings.limit_s)
         verdicts = [Verdict(**line) for line in _json_lines(finished.stdout)]
         yield from verdicts
         remaining = remaining[len(verdicts) :]
@@ -81,24 +82,34 @@ def _verify(settings: Settings) -> Iterator[Verdict]:
 def _measure_rounds(
     result: WorkloadResult, settings: Settings, on_step: Callable[[str], None]
 ) -> WorkloadResult:
+    """Measure in pairs, until something fails."""
     for number in range(settings.rounds):
-        for loader in (settings.baseline, settings.candidate):
-            if result.failure is None:
-                outcome = _measure(result.workload, loader, number, settings)
+        if result.failure is None:
+            for outcome in _measure_pair(result.workload, number, settings):
                 if isinstance(outcome, Run):
                     result = replace(result, runs=(*result.runs, outcome))
                 else:
                     result = replace(result, failure=outcome)
-            on_step(f"{result.workload}: {loader}, round {number + 1} of {settings.rounds}")
+        on_step(f"{result.workload}: round {number + 1} of {settings.rounds}")
     return result
 
 
-def _measure(workload: str, loader: str, number: int, settings: Settings) -> Run | Failure:
-    """Measure one loader once, in a fresh process."""
-    arguments = [workload, loader, "--workers", str(settings.workers)]
-    finished = _run_module(
-        "measure", [*arguments, *(["--quick"] if settings.quick else [])], settings.limit_s
-    )
+def _measure_pair(workload: str, number: int, settings: Settings) -> Iterator[Run | Failure]:
+    """Measure both loaders once, each in a fresh process: both import first, then each its turn."""
+    options = ["--workers", str(settings.workers), *(["--quick"] if settings.quick else [])]
+    loaders = (settings.baseline, settings.candidate)
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(_module("measure", workload, loader, *options)))
+            for loader in loaders
+        ]
+        for child in children:
+            child.await_ready(settings.limit_s)
+        for loader, child in zip(loaders, children, strict=True):
+            yield _judge(loader, number, child.finish(settings.limit_s), settings)
+
+
+def _judge(loader: str, number: int, finished: Finished, settings: Settings) -> Run | Failure:
     if finished.overran:
         return Failure("overran", f"{loader} took more than {settings.limit_s:g} s and was killed")
     lines = _json_lines(finished.stdout)
@@ -108,8 +119,8 @@ def _measure(workload: str, loader: str, number: int, settings: Settings) -> Run
     return Run(number, loader, measurement, finished.peak_memory_bytes, finished.elapsed_s)
 
 
-def _run_module(module: str, arguments: Sequence[str], limit_s: float) -> Finished:
-    return run([sys.executable, "-m", f"fastload.bench.{module}", *arguments], limit_s=limit_s)
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"fastload.bench.{name}", *arguments]
 
 
 def _json_lines(stdout: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import torch
 from fastload.bench.catalogue import find
 from fastload.bench.equality import difference
 from fastload.bench.loaders import make_loader
-from fastload.bench.processes import hold_lifeline
+from fastload.bench.processes import await_turn
 from fastload.bench.results import Verdict
 from fastload.bench.workload import Workload
 
@@ -33,9 +33,9 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
 
     Compared are all batches, and what torch's global random generator gives afterwards.
     """
-    samples = int(workload.batch_size * _BATCHES)
-    expected = _load(make_loader(workload, baseline, workers=workers, samples=samples))
-    actual = _load(make_loader(workload, candidate, workers=workers, samples=samples))
+    recipe = workload.cook(int(workload.batch_size * _BATCHES))
+    expected = _load(make_loader(workload, recipe, baseline, workers=workers))
+    actual = _load(make_loader(workload, recipe, candidate, workers=workers))
     for epoch in range(_EPOCHS):
         given, wanted = len(actual[epoch]), len(expected[epoch])
         if given != wanted:
@@ -55,15 +55,12 @@ def _load(loader: Any) -> list[list[Any]]:
     torch.manual_seed(20_240_229)
     epochs = [[copy.deepcopy(batch) for batch in loader] for _ in range(_EPOCHS)]
     epochs.append([torch.rand(4)])
-    close = getattr(loader, "close", None)
-    if close is not None:
-        close()
     return epochs
 
 
 def main(argv: list[str] | None = None) -> int:
     """Verify the workloads named on the command line."""
-    hold_lifeline()
+    await_turn()
     parser = argparse.ArgumentParser(prog="python -m fastload.bench.verify", allow_abbrev=False)
     parser.add_argument("baseline", help="the loader taken as right")
     parser.add_argument("candidate", help="the loader to check")
