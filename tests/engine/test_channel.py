@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -19,10 +20,8 @@ def pipe():
     read, write = os.pipe()
     yield read, write
     for descriptor in (read, write):
-        try:
+        with contextlib.suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 def receive_all(receiver: Receiver, count: int) -> list[bytes]:
