@@ -16,6 +16,8 @@ from fastload.bench.processes import Child, Finished
 from fastload.bench.results import Failure, Measurement, Run, Verdict, WorkloadResult
 from fastload.bench.workload import Workload
 
+_START_LIMIT_S = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -26,7 +28,7 @@ class Settings:
         workers: for workloads that have workers.
         rounds: pairs of measurements per workload.
         quick: small epochs and short measurements.
-        limit_s: time limit of every single process.
+        limit_s: time limit of every single process, once it has started.
         baseline: the loader to compare with, taken as right.
         candidate: the loader that is judged: `fastload` or `module:attribute`.
     """
@@ -71,6 +73,7 @@ def _verify(settings: Settings) -> Iterator[Verdict]:
         workers = ("--workers", str(settings.workers))
         loaders = (settings.baseline, settings.candidate)
         with Child(_module("verify", *loaders, *remaining, *workers)) as child:
+            child.await_ready(_START_LIMIT_S)
             finished = child.finish(settings.limit_s)
         verdicts = [Verdict(**line) for line in _json_lines(finished.stdout)]
         yield from verdicts
@@ -104,7 +107,7 @@ def _measure_pair(workload: str, number: int, settings: Settings) -> Iterator[Ru
             for loader in loaders
         ]
         for child in children:
-            child.await_ready(settings.limit_s)
+            child.await_ready(_START_LIMIT_S)
         for loader, child in zip(loaders, children, strict=True):
             yield _judge(loader, number, child.finish(settings.limit_s), settings)
 

@@ -56,6 +56,19 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help=f"pairs of measurements (default {_FULL_ROUNDS}, with --quick 1)",
     )
+    parser.add_argument(
+        "--limit",
+        type=count(1),
+        default=120,
+        metavar="SECONDS",
+        help="time limit of each process (default 120)",
+    )
+    parser.add_argument(
+        "--loader",
+        default="fastload",
+        metavar="MODULE:CLASS",
+        help="race this class instead of fastload's",
+    )
     parser.add_argument("--quick", action="store_true", help="small: a smoke test, not a verdict")
     parser.add_argument("--json", type=result_file, metavar="FILE", help="write every run to FILE")
     parser.set_defaults(run=run)
@@ -71,6 +84,8 @@ def run(args: argparse.Namespace) -> Exit:
         workers=args.workers,
         rounds=args.rounds or (1 if args.quick else _FULL_ROUNDS),
         quick=args.quick,
+        limit_s=args.limit,
+        candidate=args.loader,
     )
     missing = sorted({module for each in settings.workloads for module in each.missing()})
     if missing:
