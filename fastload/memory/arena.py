@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastload.workers.descriptors import Descriptor
+from fastload.descriptors import Descriptor
 
 Bytes = npt.NDArray[np.uint8]
 

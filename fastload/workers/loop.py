@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import IterDataPipe, graph_settings
 
 from fastload.collate.inplace import keep_results_private, make_collate
+from fastload.descriptors import Descriptor
 from fastload.errors import annotate
 from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
@@ -42,7 +43,6 @@ from fastload.messages import (
 )
 from fastload.workers import exceptions, lifeline
 from fastload.workers.channel import Receiver, send
-from fastload.workers.descriptors import Descriptor
 from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload.workers.seeding import seed_worker
 

@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from fastload import descriptors
+from fastload.descriptors import Descriptor
 from fastload.memory.arena import Arena
 from fastload.memory.layout import Layout
 from fastload.memory.slots import forking_workers
-from fastload.workers import descriptors
 from fastload.workers.channel import PatientSender, Receiver
-from fastload.workers.descriptors import Descriptor
 from fastload.workers.loop import Job, Post, work
 
 PRELOADED = ["__main__", "torch", "numpy", "fastload.workers.loop"]
