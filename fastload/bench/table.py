@@ -12,7 +12,8 @@ from fastload.bench.suite import Settings
 def make_table(settings: Settings, results: Sequence[WorkloadResult]) -> Table:
     """Return one row per workload; columns with two figures show baseline and candidate."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("workload", overflow="fold")
+    longest = max((len(result.workload) for result in results), default=0)
+    table.add_column("workload", min_width=longest, overflow="fold")
     both = f"\n{settings.baseline} / {settings.candidate}"
     for title in (
         "workers",

@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastload.training import TrainingConfig
-from fastload.training.loop import train
+from fastload.training import TrainingConfig, train
 from fastload.training.module import digits_classifier
 
 
