@@ -24,7 +24,12 @@ class Begin(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Load one batch into a slot. ``indices`` is what the sampler yielded, of any type."""
+    """Load one batch. ``indices`` is what the sampler yielded, of any type.
+
+    ``slot`` is a slot more for the worker to write to. It may use another that it was given
+    before: the one it wrote last is the cheapest, and slots that are never needed stay empty.
+    Each report gives one slot back.
+    """
 
     run: int
     sequence: int
@@ -51,7 +56,7 @@ class Stamps(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A batch lies in the slot of its task.
+    """A batch lies in ``slot``.
 
     ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
     ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message.
@@ -59,6 +64,7 @@ class Loaded(NamedTuple):
 
     run: int
     sequence: int
+    slot: int
     used_bytes: int
     stamps: Stamps
     layout: Layout | None
@@ -71,20 +77,23 @@ class Failed(NamedTuple):
 
     run: int
     sequence: int
+    slot: int
     error: bytes
 
 
 class Ended(NamedTuple):
-    """The worker's part of an iterable dataset has ended; it ignores further tasks of the run."""
+    """The worker's part of an iterable dataset has ended; said again of each task after it."""
 
     run: int
     sequence: int
+    slot: int
 
 
 class Cancelled(NamedTuple):
-    """The worker has forgotten the run and touches none of its slots any more."""
+    """The worker has forgotten the run; ``slots`` are those of the tasks it has not begun."""
 
     run: int
+    slots: tuple[int, ...]
 
 
 Order = Begin | Task | Cancel | Stop

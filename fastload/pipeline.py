@@ -84,9 +84,8 @@ class Run:
     def accept(self, worker_id: int, report: Loaded | Failed | Ended) -> None:
         """Called by the pool."""
         if isinstance(report, Ended):
-            self._order.end_worker(worker_id)
-            self.pool.void(self._number, worker_id)
-            self.request()
+            if self._order.end_worker(worker_id):
+                self.request()
         else:
             self._order.arrive(report.sequence, (worker_id, report))
 
@@ -110,11 +109,9 @@ class Run:
 
     def deliver(self, sequence: int, worker_id: int, report: Loaded | Failed) -> Any:
         """The batch of a report, or the exception that took its place."""
-        task = self.pool.deliver(self._number, sequence)
+        self.pool.deliver(self._number, sequence)
         if isinstance(report, Loaded):
-            return unwrap(report, self.pool.slots, task.slot, worker_id)
-        if self.pool.slots is not None and task.slot >= 0:
-            self.pool.slots.give_back(task.slot, worker_id)
+            return unwrap(report, self.pool.slots, worker_id)
         where = f"in fastload worker {worker_id}, batch {sequence}"
         raise reraisable(unpack(report.error, where))
 

@@ -61,9 +61,14 @@ class InOrder:
         """A task has its result."""
         self._results[sequence] = result
 
-    def end_worker(self, worker_id: int) -> None:
-        """A worker has nothing more to give; its tasks without result are void."""
+    def end_worker(self, worker_id: int) -> bool:
+        """A worker has nothing more to give; returns whether that is news.
+
+        Its tasks without result are void.
+        """
+        was_active = self._active[worker_id]
         self._active[worker_id] = False
+        return was_active
 
     def is_waiting_for(self, worker_id: int) -> bool:
         """Whether a result of this worker is still to come."""

@@ -20,13 +20,14 @@ from fastload.memory.write import NO_MEMORY
 from fastload.messages import NO_SLOT, Loaded
 
 
-def unwrap(report: Loaded, slots: Slots | None, slot: int, worker_id: int) -> Any:
+def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
     """The batch of a report.
 
     Raises:
         Exception: Whatever unpickling an object of the batch raises.
     """
     assert report.layout is not None
+    slot = report.slot
     if slots is None or slot == NO_SLOT:
         return view_batch(NO_MEMORY, report.layout, report.skeleton or b"")
     slots.note_use(slot, report.used_bytes)

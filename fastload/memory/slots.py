@@ -6,8 +6,10 @@ Gives: slot numbers, and leases: NumPy views whose lifetime is the batch's hold 
 
 A slot is always in exactly one state:
 
-    free ──take──▶ in flight ──lease──▶ leased ──last view dropped──▶ free
-                       └────────give_back────────────────────────────▶ free
+    free ──grant──▶ granted ──come_back──▶ in hand ──lease──▶ leased ──last view dropped──▶ free
+                                              └────────────give_back─────────────────────▶ free
+
+A worker writes only to slots that were granted to it; the consumer reads one that came back.
 
 Guarantees:
     - a slot is never handed out while anything views it: a tensor, an array, an autograd graph;
@@ -56,14 +58,30 @@ class Slots:
         self._largest_bytes = 0
         self._fresh = list(range(arena.slots - 1, -1, -1))
         self._free: list[list[int]] = [[] for _ in range(workers)]
+        self._granted: list[set[int]] = [set() for _ in range(workers)]
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
         self._released_while_watched: dict[int, int] = {}
         _follow_sharing()
         _all_slots.add(self)
 
-    def take(self, worker: int) -> int | None:
-        """A slot for this worker to fill, or None if every slot is held somewhere."""
+    def grant(self, worker: int) -> int | None:
+        """A slot for this worker to write to, or None if every slot is held somewhere."""
+        slot = self._take(worker)
+        if slot is not None:
+            self._granted[worker].add(slot)
+        return slot
+
+    def come_back(self, slot: int, worker: int) -> None:
+        """The worker does not write to this slot any more."""
+        self._granted[worker].remove(slot)
+
+    def reclaim(self, worker: int) -> None:
+        """Free what was granted to a worker that is dead."""
+        self._free[worker] += self._granted[worker]
+        self._granted[worker].clear()
+
+    def _take(self, worker: int) -> int | None:
         own = self._free[worker]
         if own:
             return own.pop()
@@ -75,7 +93,7 @@ class Slots:
         return None
 
     def give_back(self, slot: int, worker: int) -> None:
-        """Free a slot that was in flight and that nobody views."""
+        """Free a slot that is in hand and that nobody views."""
         self._free[worker].append(slot)
 
     def may_lease(self) -> bool:

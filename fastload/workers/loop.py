@@ -99,6 +99,7 @@ class Worker:
         self._job = job
         self._orders = Receiver(post.orders.number)
         self._queue: deque[Any] = deque()
+        self._slots: list[int] = []
         self._fetchers: dict[int, Fetcher | BaseException] = {}
         self._ended: set[int] = set()
         self._last: tuple[Layout, bytes] | None = None
@@ -150,13 +151,18 @@ class Worker:
                 self._cancel(order.run)
             else:
                 self._queue.append(order)
+                if isinstance(order, Task) and order.slot != NO_SLOT:
+                    self._slots.append(order.slot)
 
     def _cancel(self, run: int) -> None:
         """Takes effect at once, ahead of the tasks that wait in the queue."""
+        dropped = [order for order in self._queue if isinstance(order, Task) and order.run == run]
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
         self._ended.discard(run)
-        self._report(Cancelled(run))
+        unused = sum(task.slot != NO_SLOT for task in dropped)
+        coldest, self._slots = self._slots[:unused], self._slots[unused:]
+        self._report(Cancelled(run, tuple(coldest)))
 
     def _begin(self, order: Begin) -> None:
         if self._broken is not None:
@@ -178,25 +184,26 @@ class Worker:
             self._fetchers[order.run] = error
 
     def _carry_out(self, task: Task) -> None:
-        if task.run in self._ended:
-            return
+        slot = self._slots.pop() if self._slots else NO_SLOT
         try:
-            report: Report = self._load(task)
+            if task.run in self._ended:
+                raise EndOfStream
+            report: Report = self._load(task, slot)
         except EndOfStream:
             self._ended.add(task.run)
-            report = Ended(task.run, task.sequence)
+            report = Ended(task.run, task.sequence, slot)
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
-            report = Failed(task.run, task.sequence, exceptions.pack(error))
+            report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
         self._report(report)
 
-    def _load(self, task: Task) -> Loaded:
+    def _load(self, task: Task, slot: int) -> Loaded:
         fetcher = self._broken or self._fetchers[task.run]
         if isinstance(fetcher, BaseException):
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         arena = self._post.arena
-        usable = arena is not None and task.slot != NO_SLOT
-        place = SlotPlace(arena.slot(task.slot) if arena is not None and usable else NO_MEMORY)
+        usable = arena is not None and slot != NO_SLOT
+        place = SlotPlace(arena.slot(slot) if arena is not None and usable else NO_MEMORY)
         batch = fetcher.fetch(task.indices, place)
         fetched_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
@@ -206,24 +213,32 @@ class Worker:
             time.monotonic_ns() - fetched_ns,
             time.thread_time_ns() - started_cpu_ns,
         )
-        return self._loaded(task, place, layout, skeleton, stamps)
+        return self._loaded(task, slot, place, layout, skeleton, stamps)
 
     def _loaded(
-        self, task: Task, place: SlotPlace, layout: Layout, skeleton: bytes, stamps: Stamps
+        self,
+        task: Task,
+        slot: int,
+        place: SlotPlace,
+        layout: Layout,
+        skeleton: bytes,
+        stamps: Stamps,
     ) -> Loaded:
-        run, sequence, used_bytes = task.run, task.sequence, place.used_bytes
+        report = Loaded(
+            task.run, task.sequence, slot, place.used_bytes, stamps, layout, skeleton, None
+        )
         if len(skeleton) > LONGEST_SKELETON_BYTES:
             self._last = None
             offset = place.reserve(len(skeleton))
             if offset is None:
-                return Loaded(run, sequence, used_bytes, stamps, layout, skeleton, None)
+                return report
             place.memory.data[offset : offset + len(skeleton)] = skeleton
             at = offset, len(skeleton)
-            return Loaded(run, sequence, place.used_bytes, stamps, layout, None, at)
+            return report._replace(used_bytes=place.used_bytes, skeleton=None, skeleton_at=at)
         if (layout, skeleton) == self._last:
-            return Loaded(run, sequence, used_bytes, stamps, None, None, None)
+            return report._replace(layout=None, skeleton=None)
         self._last = layout, skeleton
-        return Loaded(run, sequence, used_bytes, stamps, layout, skeleton, None)
+        return report
 
     def _report(self, report: Report) -> None:
         send(self._post.reports.number, encode(report))

@@ -44,10 +44,9 @@ BEFORE_MULTIPROCESSING = 100
 
 
 class InFlight(NamedTuple):
-    """A task that was sent and whose batch has not been delivered."""
+    """A task that was sent and has no report yet."""
 
     worker_id: int
-    slot: int
     indices: Any
     sent_ns: int
 
@@ -76,7 +75,7 @@ class Pool:
         self.dead: list[int] = []
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
         self._flying: dict[int, dict[int, InFlight]] = {}
-        self._landed: dict[int, dict[int, InFlight]] = {}
+        self._landed: dict[int, dict[int, tuple[int, int]]] = {}
         self._dropped_runs: list[int] = []
         self._unsettled: dict[int, set[int]] = {}
         self._last_run = -1
@@ -129,32 +128,23 @@ class Pool:
         Raises:
             Exception: The indices can't be pickled.
         """
-        slot = self.slots.take(worker_id) if self.slots is not None else None
-        number = NO_SLOT if slot is None else slot
+        slot = self.slots.grant(worker_id) if self.slots is not None else None
         try:
-            frame = encode(Task(run, sequence, number, indices))
+            frame = encode(Task(run, sequence, NO_SLOT if slot is None else slot, indices))
         except BaseException:
-            if self.slots is not None and slot is not None:
-                self.slots.give_back(slot, worker_id)
+            if slot is not None:
+                self._take_back(slot, worker_id)
             raise
-        task = InFlight(worker_id, number, indices, time.monotonic_ns())
-        self._flying[run][sequence] = task
+        self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
         self._send(worker_id, frame)
 
-    def deliver(self, run: int, sequence: int) -> InFlight:
-        """Hand over a task whose report is there; its slot is now the caller's."""
-        return self._landed[run].pop(sequence)
+    def deliver(self, run: int, sequence: int) -> None:
+        """Hand over a batch that has arrived; its slot is now the caller's."""
+        self._landed[run].pop(sequence, None)
 
     def flying(self, run: int) -> dict[int, InFlight]:
         """The tasks of a run that have no report yet, by sequence number."""
         return self._flying[run]
-
-    def void(self, run: int, worker_id: int) -> None:
-        """Free the slots of the tasks of a run that a worker will not even begin."""
-        flying = self._flying[run]
-        for sequence, task in tuple(flying.items()):
-            if task.worker_id == worker_id:
-                self._free(flying.pop(sequence))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and tell the runs; returns whether anything did."""
@@ -201,16 +191,18 @@ class Pool:
 
     def _route(self, worker_id: int, report: Any) -> None:
         if isinstance(report, Cancelled):
-            self._settle(report.run, worker_id)
+            self._settle(report, worker_id)
             return
         if isinstance(report, Loaded):
             report = self._complete(worker_id, report)
-        task = self._flying[report.run].pop(report.sequence)
+        del self._flying[report.run][report.sequence]
         run = self._runs.get(report.run)
-        if run is None or isinstance(report, Ended):
-            self._free(task)
+        if run is not None and isinstance(report, Loaded) and report.slot != NO_SLOT:
+            assert self.slots is not None
+            self.slots.come_back(report.slot, worker_id)
+            self._landed[report.run][report.sequence] = report.slot, worker_id
         else:
-            self._landed[report.run][report.sequence] = task
+            self._take_back(report.slot, worker_id)
         if run is not None:
             run.accept(worker_id, report)
 
@@ -233,26 +225,32 @@ class Pool:
             self._take_reports(worker_id)
         worker.process.join(GRACE_S)
         self.dead.append(worker_id)
+        if self.slots is not None:
+            self.slots.reclaim(worker_id)
 
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
         while self._dropped_runs:
             number = self._dropped_runs.pop()
-            for task in self._landed.pop(number).values():
-                self._free(task)
+            for slot, worker_id in self._landed.pop(number).values():
+                assert self.slots is not None
+                self.slots.give_back(slot, worker_id)
             self._unsettled[number] = set(range(len(self.workers)))
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(Cancel(number)))
 
-    def _settle(self, run: int, worker_id: int) -> None:
-        self.void(run, worker_id)
-        self._unsettled[run].discard(worker_id)
-        if not self._unsettled[run]:
-            del self._unsettled[run], self._flying[run]
+    def _settle(self, report: Cancelled, worker_id: int) -> None:
+        for slot in report.slots:
+            self._take_back(slot, worker_id)
+        self._unsettled[report.run].discard(worker_id)
+        if not self._unsettled[report.run]:
+            del self._unsettled[report.run], self._flying[report.run]
 
-    def _free(self, task: InFlight) -> None:
-        if self.slots is not None and task.slot != NO_SLOT:
-            self.slots.give_back(task.slot, task.worker_id)
+    def _take_back(self, slot: int, worker_id: int) -> None:
+        """Free a slot that a worker had and nobody will read."""
+        if self.slots is not None and slot != NO_SLOT:
+            self.slots.come_back(slot, worker_id)
+            self.slots.give_back(slot, worker_id)
 
 
 def _end_workers(

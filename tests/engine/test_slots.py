@@ -65,8 +65,8 @@ class SlotProtocol(RuleBasedStateMachine):
         self.watchers: list[object] = []
 
     @rule(worker=st.integers(0, WORKERS - 1))
-    def take(self, worker: int) -> None:
-        slot = self.slots.take(worker)
+    def grant(self, worker: int) -> None:
+        slot = self.slots.grant(worker)
         if slot is not None:
             assert slot not in {taken for taken, _ in self.in_flight}
             self.slots.arena.slot(slot)[:32] = 0xFF  # the worker may write at once
@@ -76,12 +76,14 @@ class SlotProtocol(RuleBasedStateMachine):
     @rule(pick=st.randoms(use_true_random=False))
     def fail(self, pick) -> None:
         slot, worker = self.in_flight.pop(pick.randrange(len(self.in_flight)))
+        self.slots.come_back(slot, worker)
         self.slots.give_back(slot, worker)
 
     @precondition(lambda self: self.in_flight and self.slots.may_lease())
     @rule(pick=st.randoms(use_true_random=False), kind=st.sampled_from(sorted(ALIASES)))
     def deliver(self, pick, kind: str) -> None:
         slot, worker = self.in_flight.pop(pick.randrange(len(self.in_flight)))
+        self.slots.come_back(slot, worker)
         self.stamp += 1
         self.slots.arena.slot(slot)[:32].view(np.float32)[:] = self.stamp
         memory = self.slots.lease(slot, worker)
@@ -119,9 +121,9 @@ class SlotProtocol(RuleBasedStateMachine):
         gc.collect()
         while self.watchers:
             workers_gone(self.watchers.pop())
-        for slot, worker in self.in_flight:
-            self.slots.give_back(slot, worker)
-        free = {self.slots.take(0) for _ in range(SLOTS)}
+        for worker in range(WORKERS):
+            self.slots.reclaim(worker)
+        free = {self.slots.grant(0) for _ in range(SLOTS)}
         assert free == set(range(SLOTS))
 
 
@@ -132,19 +134,20 @@ TestSlotProtocol.settings = settings(max_examples=25, stateful_step_count=30, de
 def test_slot_that_a_worker_used_last_goes_back_to_it_first() -> None:
     """A freed slot returns to its worker, most recently used first."""
     slots = make_slots()
-    first, second = slots.take(0), slots.take(1)
+    first, second = slots.grant(0), slots.grant(1)
     assert first is not None
     assert second is not None
-    slots.give_back(first, 0)
-    slots.give_back(second, 1)
-    assert slots.take(1) == second
-    assert slots.take(0) == first
+    for slot, worker in ((first, 0), (second, 1)):
+        slots.come_back(slot, worker)
+        slots.give_back(slot, worker)
+    assert slots.grant(1) == second
+    assert slots.grant(0) == first
 
 
 def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     """A child that nobody knows may look at the batch for ever."""
     slots = make_slots()
-    slot = slots.take(0)
+    slot = slots.grant(0)
     assert slot is not None
     view = slots.lease(slot, 0)
     child = os.fork()
@@ -152,31 +155,31 @@ def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     del view
-    assert slot not in {slots.take(0) for _ in range(SLOTS)}
+    assert slot not in {slots.grant(0) for _ in range(SLOTS)}
 
 
 def test_sharing_a_tensor_with_an_alias_withdraws_its_slot() -> None:
     """``share_memory_`` moves the tensor away; the array made before still sees the slot."""
     slots = make_slots()
-    slot = slots.take(0)
+    slot = slots.grant(0)
     assert slot is not None
     tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
     tensor.fill_(7)
     alias = tensor.numpy()
     tensor.share_memory_()
     del tensor
-    assert slot not in {slots.take(0) for _ in range(SLOTS)}
+    assert slot not in {slots.grant(0) for _ in range(SLOTS)}
     assert alias.tolist() == [7.0] * 8
 
 
 def test_sharing_a_tensor_without_alias_frees_its_slot() -> None:
     """Nothing points into the slot after torch has moved the only tensor away."""
     slots = make_slots()
-    slot = slots.take(0)
+    slot = slots.grant(0)
     assert slot is not None
     tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
     tensor.share_memory_()
-    assert slots.take(0) == slot
+    assert slots.grant(0) == slot
 
 
 def test_arena_is_gone_from_a_limited_address_space_in_smaller_slots(
