@@ -1,8 +1,10 @@
 """Fixtures of the contract: a loader of each way, and torch's loader to compare with."""
 
 import contextlib
+import weakref
 
 import pytest
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .ways import chosen, closing
 
@@ -19,6 +21,27 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if "way" in metafunc.fixturenames:
         metafunc.parametrize("way", list(chosen(metafunc.definition)))
+
+
+@pytest.fixture(autouse=True)
+def torchs_iterators_end(monkeypatch):
+    """End torch's iterators in time.
+
+    One that a caught exception keeps in a cycle of references waits five seconds for each worker:
+    the collector ends its queues before it.
+    """
+    live = weakref.WeakSet()
+    start = _MultiProcessingDataLoaderIter.__init__
+
+    def noted(iterator, loader):
+        if type(iterator) is _MultiProcessingDataLoaderIter:
+            live.add(iterator)
+        start(iterator, loader)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", noted)
+    yield
+    for iterator in list(live):
+        iterator._shutdown_workers()
 
 
 @pytest.fixture

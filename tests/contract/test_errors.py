@@ -104,7 +104,7 @@ def test_exception_arrives_with_type_arguments_and_attributes(make_loader, kind)
 
 
 @every_way
-@better_than_torch("an exception with two arguments becomes a RuntimeError")
+@better_than_torch("the sample is not named", inline_too=True)
 def test_worker_traceback_and_index_are_printed(make_loader):
     """The printed exception shows the failing line of the dataset and names the sample."""
     loader = make_loader(Failing(2000, 1379, fault), batch_size=4, sampler=[3, 5, 8, 9, 4, 1379])
