@@ -1,41 +1,83 @@
 """fastload: the data loader one gets by changing an import.
 
 from fastload import DataLoader          # was: from torch.utils.data import DataLoader
+
+Names are imported when they are first used, so the command line can answer without torch.
 """
 
-from torch.utils.data import get_worker_info
+from __future__ import annotations
 
-from fastload.collate import default_collate, default_convert
-from fastload.dataloader import DataLoader
-from fastload.datasets import (
-    ChainDataset,
-    ConcatDataset,
-    Dataset,
-    IterableDataset,
-    StackDataset,
-    Subset,
-    TensorDataset,
-    random_split,
-)
-from fastload.errors import (
-    FastloadError,
-    ForeignProcessError,
-    LoadingTimeout,
-    WorkerDied,
-    WorkerError,
-)
-from fastload.samplers import (
-    BatchSampler,
-    DistributedSampler,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
-from fastload.stats import Stats
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.utils.data import get_worker_info
+
+    from fastload.collate import default_collate, default_convert
+    from fastload.dataloader import DataLoader
+    from fastload.datasets import (
+        ChainDataset,
+        ConcatDataset,
+        Dataset,
+        IterableDataset,
+        StackDataset,
+        Subset,
+        TensorDataset,
+        random_split,
+    )
+    from fastload.errors import (
+        FastloadError,
+        ForeignProcessError,
+        LoadingTimeout,
+        WorkerDied,
+        WorkerError,
+    )
+    from fastload.samplers import (
+        BatchSampler,
+        DistributedSampler,
+        RandomSampler,
+        Sampler,
+        SequentialSampler,
+        SubsetRandomSampler,
+        WeightedRandomSampler,
+    )
+    from fastload.stats import Stats
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "torch.utils.data": ("get_worker_info",),
+    "fastload.collate": ("default_collate", "default_convert"),
+    "fastload.dataloader": ("DataLoader",),
+    "fastload.datasets": (
+        "ChainDataset",
+        "ConcatDataset",
+        "Dataset",
+        "IterableDataset",
+        "StackDataset",
+        "Subset",
+        "TensorDataset",
+        "random_split",
+    ),
+    "fastload.errors": (
+        "FastloadError",
+        "ForeignProcessError",
+        "LoadingTimeout",
+        "WorkerDied",
+        "WorkerError",
+    ),
+    "fastload.samplers": (
+        "BatchSampler",
+        "DistributedSampler",
+        "RandomSampler",
+        "Sampler",
+        "SequentialSampler",
+        "SubsetRandomSampler",
+        "WeightedRandomSampler",
+    ),
+    "fastload.stats": ("Stats",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BatchSampler",
@@ -64,3 +106,15 @@ __all__ = [
     "get_worker_info",
     "random_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fastload' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

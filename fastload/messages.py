@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 from fastload.memory.layout import Layout
 
-NO_SLOT = -1
-
 
 class Begin(NamedTuple):
     """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes."""

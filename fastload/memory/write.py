@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastload.memory.arena import Bytes
+from fastload.memory.arena import Arena, Bytes
 from fastload.memory.layout import (
     DTYPE_NUMBERS,
     DTYPES,
@@ -38,6 +38,7 @@ from fastload.memory.layout import (
     dense_strides,
 )
 
+NO_SLOT = -1
 NO_MEMORY: Bytes = np.empty(0, np.uint8)
 LEAF_MODULE = __name__
 LEAF_NAME = "leaf"
@@ -65,8 +66,11 @@ HEAP = Heap()
 class SlotPlace:
     """The free rest of a slot; what does not fit lies in private memory."""
 
-    def __init__(self, memory: Bytes) -> None:
-        self.memory = memory
+    def __init__(self, arena: Arena | None, slot: int) -> None:
+        self._arena = arena
+        self._slot = slot
+        usable = arena is not None and slot != NO_SLOT
+        self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
         self.used_bytes = 0
         self.leaves: list[Leaf] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
@@ -89,6 +93,8 @@ class SlotPlace:
         if size_bytes == 0 or offset + size_bytes > len(self.memory):
             return None
         self.used_bytes = offset + size_bytes
+        if self._arena is not None:
+            self._arena.fault_in(self._slot, self.used_bytes, to_write=True)
         return offset
 
     def number_of(self, tensor: Tensor) -> int | None:

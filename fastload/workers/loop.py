@@ -26,9 +26,8 @@ from fastload.errors import annotate
 from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
 from fastload.memory.layout import Layout
-from fastload.memory.write import NO_MEMORY, SlotPlace, write_batch
+from fastload.memory.write import NO_SLOT, SlotPlace, write_batch
 from fastload.messages import (
-    NO_SLOT,
     Begin,
     Cancel,
     Cancelled,
@@ -201,9 +200,7 @@ class Worker:
         if isinstance(fetcher, BaseException):
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
-        arena = self._post.arena
-        usable = arena is not None and slot != NO_SLOT
-        place = SlotPlace(arena.slot(slot) if arena is not None and usable else NO_MEMORY)
+        place = SlotPlace(self._post.arena, slot)
         batch = fetcher.fetch(task.indices, place)
         fetched_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)

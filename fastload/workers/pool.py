@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fastload.memory.arena import Arena
 from fastload.memory.slots import Slots, workers_gone
+from fastload.memory.write import NO_SLOT
 from fastload.messages import (
-    NO_SLOT,
     Begin,
     Cancel,
     Cancelled,

@@ -32,7 +32,6 @@ def test_command_line_answers_without_torch(arguments):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.xfail(strict=False, reason="fastload/__init__.py imports torch at once")
 def test_help_answers_without_torch():
     """`fastload --help` imports no torch at all."""
     result = run_code(
