@@ -9,7 +9,8 @@ INSTALLED := .venv/.installed
 .PHONY: bench test lint types smoke clean
 
 bench: $(INSTALLED)
-	$(BIN)/fastload bench
+	$(BIN)/fastload bench --json benchmarks/results.json
+	$(BIN)/python benchmarks/publish.py
 	$(BIN)/fastload train --loader torch --workers 2
 	$(BIN)/fastload train --loader fastload --workers 2
 

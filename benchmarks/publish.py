@@ -1,0 +1,73 @@
+"""Write docs/benchmarks.md and the README's table from a results file of ``fastload bench``.
+
+    fastload bench --rounds 10 --json benchmarks/results.json
+    python benchmarks/publish.py
+
+No figure in either page is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results.json"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def main() -> None:
+    """Regenerate both pages."""
+    document = json.loads(RESULTS.read_text())
+    table = "\n".join([*_head(document), *map(_row, document["workloads"]), "", _mean(document)])
+    for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
+        text = page.read_text()
+        block = f"{BEGIN}\n{table}\n{END}"
+        page.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: block, text, flags=re.DOTALL))
+
+
+def _head(document: dict[str, Any]) -> list[str]:
+    machine, settings = document["machine"], document["settings"]
+    return [
+        f"Python {machine['python']}, torch {machine['torch']}, {machine['cores']} cores "
+        f"({machine['processor']}), medians of {settings['rounds']} interleaved pairs in fresh "
+        f"processes, equal batches checked first.",
+        "",
+        "| workload | workers | torch, samples/s | fastload, samples/s | ratio | at least "
+        "| first batch, ms | CPU s | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def _row(workload: dict[str, Any]) -> str:
+    summary = workload["summary"]
+    if summary is None:
+        return f"| {workload['description']} | {workload['workers']} | failed | | | | | | |"
+    before, after, ratio = summary["baseline"], summary["candidate"], summary["ratio"]
+    unit = " epochs/s" if workload["unit"] == "epochs" else ""
+
+    def both(name: str, factor: float, form: str) -> str:
+        return " / ".join(f"{side[name] * factor:{form}}" for side in (before, after))
+
+    return (
+        f"| {workload['description']} | {workload['workers']} "
+        f"| {before['rate']:,.0f}{unit} | {after['rate']:,.0f}{unit} "
+        f"| **{ratio['median']:.2f}** | {ratio['lower']:.2f} "
+        f"| {both('first_batch_s', 1e3, '.0f')} | {both('cpu_s_per_epoch', 1, '.2f')} "
+        f"| {both('peak_memory_bytes', 2**-20, '.0f')} |"
+    )
+
+
+def _mean(document: dict[str, Any]) -> str:
+    mean = document["geometric_mean"]
+    return (
+        f"Geometric mean: **{mean['with_workers']:.2f}** with workers, **{mean['all']:.2f}** over "
+        f"all. *At least*: the lower end of a 95 % interval over the pairs. Columns with two "
+        f"figures: torch / fastload."
+    )
+
+
+if __name__ == "__main__":
+    main()
