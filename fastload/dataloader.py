@@ -5,6 +5,7 @@ Runs in: consumer.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
@@ -16,8 +17,10 @@ from torch.utils.data import Dataset, Sampler
 from typing_extensions import Self
 
 from fastload.inline import InlineIterator
-from fastload.pipeline import PipelineIterator
 from fastload.stats import Counters, Stats
+
+HAS_PIPELINE = os.name == "posix"
+"""Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -113,8 +116,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         With persistent workers, ``_iterator`` is the newest iterator and keeps them. An iterator
         that somebody still holds goes on beside the new one, on the same workers.
         """
+        if not HAS_PIPELINE:
+            return super().__iter__()
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
+        from fastload.pipeline import PipelineIterator
+
         before: Any = self._iterator
         crew = None if before is None else before.crew
         del before
@@ -128,6 +135,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _get_iterator(self) -> Any:
         if self.num_workers == 0:
             return self._live.add(InlineIterator(self))
+        if not HAS_PIPELINE:
+            return super()._get_iterator()
+        from fastload.pipeline import PipelineIterator
+
         return self._live.add(PipelineIterator(self))
 
     def stats(self) -> Stats:
@@ -172,8 +183,7 @@ class _Live:
 
     def close(self) -> None:
         for iterator in tuple(self._iterators):
-            if isinstance(iterator, PipelineIterator):
-                iterator._shutdown_workers()
+            iterator.close()
 
     def __reduce__(self) -> tuple[type[_Live], tuple[()]]:
         return _Live, ()

@@ -48,6 +48,9 @@ class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base i
             drop_last=self._drop_last,
         )
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     def __next__(self) -> Any:
         if self._IterableDataset_len_called is None and not profiler_enabled():
             batch = self._next_data()

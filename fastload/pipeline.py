@@ -232,9 +232,11 @@ class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its ba
     def _workers(self) -> list[Any]:
         return [worker.process for worker in self._pool.workers]
 
-    def _shutdown_workers(self) -> None:
-        """End the workers now, as trainers ask torch's iterator to."""
+    def close(self) -> None:
+        """End the workers now."""
         self._pool.close()
+
+    _shutdown_workers = close  # what trainers call of torch's iterator
 
     def __del__(self) -> None:
         """Nothing: torch's would touch state that is not there; the pool ends by itself."""

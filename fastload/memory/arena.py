@@ -10,7 +10,6 @@ Pages cost nothing until they are touched, so the stride can be far larger than 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import sys
@@ -139,5 +138,7 @@ def _anonymous_file() -> int:
 
 def _seal(descriptor: int) -> None:
     if sys.platform == "linux":
+        import fcntl
+
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)

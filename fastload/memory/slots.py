@@ -175,7 +175,8 @@ def _after_fork() -> None:
         slots.quarantine(watcher)
 
 
-os.register_at_fork(after_in_parent=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_after_fork)
 
 _LONE_USES = 2
 """Uses of a storage that is being shared: the tensor and the Python object that shares it."""

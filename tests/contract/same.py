@@ -14,7 +14,8 @@ import torch
 
 def assert_same(got: Any, expected: Any, path: str = "batch") -> None:
     """Fail with the path of the first difference."""
-    assert type(got) is type(expected), f"{path}: {type(got)} instead of {type(expected)}"
+    if type(got) is not type(expected):
+        raise AssertionError(f"{path}: {type(got)} instead of {type(expected)}: {got!r:.300}")
     for kinds, compare in _COMPARISONS:
         if isinstance(expected, kinds):
             compare(got, expected, path)
@@ -97,7 +98,8 @@ def _compare_tensor_values(got: torch.Tensor, expected: torch.Tensor, path: str)
 
 def _bits(tensor: torch.Tensor) -> bytes:
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
-    return plain.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    plain = plain.clone(memory_format=torch.contiguous_format).reshape(-1)
+    return plain.view(torch.uint8).numpy().tobytes()
 
 
 def _compare_arrays(got: Any, expected: Any, path: str) -> None:

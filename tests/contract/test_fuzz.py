@@ -115,6 +115,7 @@ def _run(make, dataset, options, seed):
             try:
                 trace.append(list(loader))
             except Exception as error:
+                print(f"{type(loader)} raised {error!r}")
                 trace.append(type(error).__name__)
             trace.append(_states())
     return trace
