@@ -61,14 +61,15 @@ def nothing_is_left(request):
         )
         return [what for what in found if not (known and re.search(known.args[0], what))]
 
-    deadline = time.monotonic() + PATIENCE_S
+    has_failed = request.node.stash.get(HAS_FAILED, True)
+    deadline = time.monotonic() + (0 if has_failed else PATIENCE_S)
     while left() and time.monotonic() < deadline:
         gc.collect()
         time.sleep(POLL_S)
     leftovers = left()
     for child in _children():
         _end(child)
-    if request.node.stash.get(HAS_FAILED, True):
+    if has_failed:
         return  # A failure keeps its frames, and so what they hold, alive.
     lazy = {item for item in leftovers if item.startswith("descriptor")}
     if len(lazy) == len(leftovers) and len(_lazy_descriptors | lazy) <= LAZY_DESCRIPTORS_ALLOWED:

@@ -1,5 +1,6 @@
 """Tensors that a loader has to carry: name → function that makes the sample."""
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 ALL_DTYPES = sorted(
     {value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str
 )
-QUANTIZED_DTYPES = {torch.quint8, torch.qint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+_QUANTIZED = re.compile(r"torch\.qu?int")
+_WITHOUT_OPERATORS = re.compile(r"torch\.(bits|u?int[1-7]\b)")
 
 
 def _bits_as(dtype: torch.dtype, size: int = 6) -> torch.Tensor:
@@ -20,11 +22,9 @@ def _bits_as(dtype: torch.dtype, size: int = 6) -> torch.Tensor:
     return raw.view(dtype)
 
 
-def _of_each_dtype() -> dict[str, Callable[[], torch.Tensor]]:
+def _of_each(dtypes: list[torch.dtype]) -> dict[str, Callable[[], torch.Tensor]]:
     made = {}
-    for dtype in ALL_DTYPES:
-        if dtype in QUANTIZED_DTYPES:
-            continue
+    for dtype in dtypes:
         made[str(dtype)] = lambda dtype=dtype: _bits_as(dtype)
         made[f"{dtype}, 2-d"] = lambda dtype=dtype: _bits_as(dtype).view(2, 3)
         made[f"{dtype}, 0-d"] = lambda dtype=dtype: _bits_as(dtype, 1).view(())
@@ -67,7 +67,9 @@ def _two_views() -> list[torch.Tensor]:
     return [base[:6], base[2:]]
 
 
-DTYPES = _of_each_dtype()
+_dense = [dtype for dtype in ALL_DTYPES if not _QUANTIZED.match(str(dtype))]
+DTYPES = _of_each([dtype for dtype in _dense if not _WITHOUT_OPERATORS.match(str(dtype))])
+ODD_DTYPES = _of_each([dtype for dtype in _dense if _WITHOUT_OPERATORS.match(str(dtype))])
 
 SHAPES = {
     "0-d": lambda: torch.tensor(3.5),

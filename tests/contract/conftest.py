@@ -1,7 +1,9 @@
 """Fixtures of the contract: a loader of each way, and torch's loader to compare with."""
 
 import contextlib
+import gc
 import weakref
+from multiprocessing import resource_sharer
 
 import pytest
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -24,7 +26,7 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(autouse=True)
-def torchs_iterators_end(monkeypatch):
+def torchs_iterators_end(monkeypatch, request):
     """End torch's iterators in time.
 
     One that a caught exception keeps in a cycle of references waits five seconds for each worker:
@@ -39,9 +41,13 @@ def torchs_iterators_end(monkeypatch):
         start(iterator, loader)
 
     monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", noted)
+    if "torch" in request.node.name:
+        gc.disable()
     yield
     for iterator in list(live):
         iterator._shutdown_workers()
+    gc.enable()
+    resource_sharer.stop()  # Torch starts it when it sends a tensor; it keeps a socket open.
 
 
 @pytest.fixture

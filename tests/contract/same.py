@@ -98,8 +98,8 @@ def _compare_tensor_values(got: torch.Tensor, expected: torch.Tensor, path: str)
 
 def _bits(tensor: torch.Tensor) -> bytes:
     plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
-    plain = plain.clone(memory_format=torch.contiguous_format).reshape(-1)
-    return plain.view(torch.uint8).numpy().tobytes()
+    flat = plain.contiguous().as_strided((plain.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _compare_arrays(got: Any, expected: Any, path: str) -> None:

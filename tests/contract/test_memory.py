@@ -108,7 +108,7 @@ def _rows(flat):
 
 def _held_stamps(name, held, number):
     read = HOLDERS[name][1](held)
-    stamps = [float(value) for value in read]
+    stamps = torch.as_tensor(read).detach().tolist()
     expected = _stamps_of(number)
     one_row = {"a row": expected[-1:], "an unbound row": expected[2:3]}
     return stamps, one_row.get(name, expected)

@@ -1,6 +1,5 @@
 """Batches that are shared with other processes stay what they were, here and there."""
 
-from multiprocessing import resource_sharer
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +149,6 @@ def test_batch_sent_through_a_queue_arrives(make_loader):
     process.close()
     for queue in (questions, answers):
         queue.close()
-    resource_sharer.stop(HANG_S)
     for number, alias in enumerate(aliases):
         assert _is_stamped(alias, number), f"alias of batch {number}: {alias}"
 
