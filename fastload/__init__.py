@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastload.errors import (
         FastloadError,
         ForeignProcessError,
+        LoadingInterrupted,
         LoadingTimeout,
         WorkerDied,
         WorkerError,
@@ -62,6 +63,7 @@ _HOMES = {
     "fastload.errors": (
         "FastloadError",
         "ForeignProcessError",
+        "LoadingInterrupted",
         "LoadingTimeout",
         "WorkerDied",
         "WorkerError",
@@ -89,6 +91,7 @@ __all__ = [
     "FastloadError",
     "ForeignProcessError",
     "IterableDataset",
+    "LoadingInterrupted",
     "LoadingTimeout",
     "RandomSampler",
     "Sampler",

@@ -49,6 +49,8 @@ def close(descriptor: int) -> None:
 
 
 def _close_in_child() -> None:
+    global fork_lock  # noqa: PLW0603  (another thread may have held it at the fork)
+    fork_lock = threading.RLock()
     for descriptor in tuple(_consumer_ends):
         close(descriptor)
 

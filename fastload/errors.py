@@ -5,6 +5,8 @@ Each derives from what torch raises in the same place, so ``except`` clauses kee
 
 from __future__ import annotations
 
+import contextlib
+
 
 class FastloadError(Exception):
     """Base of every error that fastload itself raises."""
@@ -32,6 +34,13 @@ class LoadingTimeout(FastloadError, RuntimeError):  # noqa: N818  (as above)
     """No batch arrived within ``timeout`` seconds; calling ``next`` again goes on waiting."""
 
 
+class LoadingInterrupted(FastloadError, RuntimeError):  # noqa: N818  (as above)
+    """An exception from outside (Ctrl-C, a signal handler) hit the loader between two states.
+
+    Where a batch was on its way is not known any more; ``iter(loader)`` begins a new epoch.
+    """
+
+
 class ForeignProcessError(FastloadError, RuntimeError):
     """An iterator was used in a process other than the one that created it."""
 
@@ -50,4 +59,5 @@ class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never ra
 def annotate(error: BaseException, note: str) -> None:
     """Attach a line that is shown below the error's own message (Python 3.11 and later)."""
     if hasattr(error, "add_note"):
-        error.add_note(note)
+        with contextlib.suppress(Exception):  # an exception class may refuse attributes
+            error.add_note(note)

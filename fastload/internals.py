@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.multiprocessing import reductions as _reductions
 from torch.utils.data import dataloader as _dataloader
 from torch.utils.data._utils import collate as _collate
 from torch.utils.data._utils import pin_memory as _pin_memory
@@ -44,5 +45,5 @@ pin_memory: Any = _pin_memory.pin_memory
 profiler_enabled: Any = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 """Whether a profiler records; without one, an event costs 6 microseconds a batch for nothing."""
 
-storage_use_count: Any = torch._C._storage_Use_Count
-"""How many tensors and Python objects use a storage."""
+StorageWeakRef: Any = _reductions.StorageWeakRef
+"""Tells whether any tensor still uses a storage."""

@@ -22,7 +22,7 @@ class Begin(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Load one batch. ``indices`` is what the sampler yielded, of any type.
+    """Load one batch. ``indices`` is what the sampler yielded, pickled.
 
     ``slot`` is a slot more for the worker to write to. It may use another that it was given
     before: the one it wrote last is the cheapest, and slots that are never needed stay empty.
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     run: int
     sequence: int
     slot: int
-    indices: Any
+    indices: bytes
 
 
 class Cancel(NamedTuple):
@@ -99,11 +99,7 @@ Report = Loaded | Failed | Ended | Cancelled
 
 
 def encode(message: Order | Report) -> bytes:
-    """The bytes of one frame.
-
-    Raises:
-        Exception: The sampler yielded indices that can't be pickled.
-    """
+    """The bytes of one frame."""
     return pickle.dumps(message, protocol=5)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,7 +21,12 @@ from typing import Any, NamedTuple
 from torch.utils.data import IterDataPipe, MapDataPipe
 
 from fastload.delivery.order import CONSUMER, END, WAIT, AsCompleted, InOrder
-from fastload.errors import ForeignProcessError, LoadingTimeout, WorkerDied
+from fastload.errors import (
+    ForeignProcessError,
+    LoadingInterrupted,
+    LoadingTimeout,
+    WorkerDied,
+)
 from fastload.internals import (
     BaseIterator,
     MultiProcessingIterator,
@@ -30,7 +36,7 @@ from fastload.internals import (
     sharding_worker_init_fn,
 )
 from fastload.memory.arena import Arena
-from fastload.memory.budget import default_limit_bytes
+from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.leases import unwrap
 from fastload.memory.slots import Slots
 from fastload.messages import Ended, Failed, Loaded
@@ -70,16 +76,18 @@ class Run:
         except StopIteration:
             self._indices = None
             return
-        except BaseException as error:  # noqa: BLE001  (raised again, in its place in the order)
+        except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
+            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
+            return
+        try:
+            packed = pickle.dumps(indices, protocol=5)
+        except Exception as error:  # noqa: BLE001  (as above)
             self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
             return
         worker_id = self._order.choose()
         if worker_id is not None:
             sequence = self._order.send(worker_id)
-            try:
-                self.pool.assign(self._number, sequence, worker_id, indices)
-            except Exception as error:  # noqa: BLE001  (indices that can't be pickled)
-                self._order.arrive(sequence, (CONSUMER, error))
+            self.pool.assign(self._number, sequence, worker_id, indices, packed)
 
     def accept(self, worker_id: int, report: Loaded | Failed | Ended) -> None:
         """Called by the pool."""
@@ -92,52 +100,73 @@ class Run:
     def next(self, timeout_s: float) -> tuple[int, Any]:
         """The next result: the worker it came from and its report, or an error of the sampler.
 
+        Leaves the pool busy: the caller has a result in hand that must not be lost.
+
         Raises:
             StopIteration: The epoch is over.
             LoadingTimeout: Nothing has arrived for ``timeout_s`` (0: no limit).
+            LoadingInterrupted: An earlier call was interrupted half-way.
             WorkerDied: A worker ended and its batches with it.
         """
+        pool = self.pool
         while True:
+            self._check_workers()
+            pool.is_busy = True
             sequence, result = self._order.next()
+            if result is not WAIT and result is not END:
+                return sequence, result
+            pool.is_busy = False
             if result is END:
                 raise StopIteration
-            if result is not WAIT:
-                return sequence, result
-            self._check_workers()
-            if not self.pool.pump(timeout_s or None):
+            self._check_deaths()
+            if not pool.pump(timeout_s or None) and pool.is_open:
                 raise self._timeout(sequence, timeout_s)
 
-    def deliver(self, sequence: int, worker_id: int, report: Loaded | Failed) -> Any:
-        """The batch of a report, or the exception that took its place."""
+    def deliver(self, sequence: int, worker_id: int, report: Any) -> tuple[Any, Any]:
+        """The batch of a report, or None and the exception that took its place."""
+        if worker_id == CONSUMER:
+            return None, report
         self.pool.deliver(self._number, sequence)
-        if isinstance(report, Loaded):
-            return unwrap(report, self.pool.slots, worker_id)
-        where = f"in fastload worker {worker_id}, batch {sequence}"
-        raise reraisable(unpack(report.error, where))
+        if isinstance(report, Failed):
+            return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
+        try:
+            return unwrap(report, self.pool.slots, worker_id), None
+        except Exception as error:  # noqa: BLE001  (a class whose unpickling fails)
+            return None, error
+        except SystemExit as error:
+            return None, error
 
     def _check_workers(self) -> None:
+        if self.pool.is_busy:
+            raise LoadingInterrupted(
+                "an exception from outside, such as Ctrl-C or one raised by a signal handler, "
+                "interrupted this iterator while a batch changed hands; call iter(loader) to "
+                "begin a new epoch"
+            )
         if not self.pool.is_open:
             raise RuntimeError(
                 "the workers of this iterator were shut down; call iter(loader) for a new one"
             )
+
+    def _check_deaths(self) -> None:
         for worker_id in self.pool.dead:
             if self._order.is_waiting_for(worker_id):
                 raise self._death(worker_id)
 
     def _death(self, worker_id: int) -> WorkerDied:
-        process = self.pool.workers[worker_id].process
+        worker = self.pool.workers[worker_id]
         lost = "; ".join(
             f"batch {sequence}, dataset indices {task.indices!r}"
             for sequence, task in self.pool.flying(self._number).items()
             if task.worker_id == worker_id
         )
         return WorkerDied(
-            f"DataLoader worker {worker_id} (pid {process.pid}) "
-            f"{describe_exit(process.exitcode)} while it had to load: {lost}. If it was killed, "
+            f"DataLoader worker {worker_id} (pid {worker.process.pid}) "
+            f"{describe_exit(worker.exitcode)} while it had to load: {lost}. If it was killed, "
             f"the machine or container may have run out of memory; if it crashed, look at what "
             f"the dataset does for these indices.",
             worker_id,
-            process.exitcode,
+            worker.exitcode,
         )
 
     def _timeout(self, sequence: int, timeout_s: float) -> LoadingTimeout:
@@ -181,6 +210,7 @@ class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its ba
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._counters = Counters()
         self._failure: BaseException | None = None
+        self._is_finished = False
         most_tasks = loader.prefetch_factor * loader.num_workers
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(loader.num_workers, most_tasks)
@@ -208,21 +238,25 @@ class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its ba
         with pool.lock:
             if self._failure is not None:
                 raise self._failure
+            if self._is_finished:
+                raise StopIteration
             try:
                 sequence, (worker_id, report) = self._run.next(self._timeout)
             except StopIteration:
+                self._is_finished = True
                 if not self._persistent_workers:
                     pool.close()
                 raise
-            except WorkerDied as error:
+            except (WorkerDied, LoadingInterrupted) as error:
                 self._failure = error
                 pool.close()
                 raise
             counters.waited(time.monotonic_ns() - started_ns)
             self._run.request()
-            if worker_id == CONSUMER:
-                raise reraisable(report)
-            batch = self._run.deliver(sequence, worker_id, report)
+            batch, raised = self._run.deliver(sequence, worker_id, report)
+            pool.is_busy = False
+            if raised is not None:
+                raise reraisable(raised)
             counters.delivered(report)
         if self._pin_memory:
             batch = pin_memory(batch, self._pin_memory_device)
@@ -270,10 +304,11 @@ def _make_pool(iterator: Any, loader: Any) -> Pool:
     if limit_bytes is None:
         limit_bytes = default_limit_bytes()
     arena, slots = None, None
-    with contextlib.suppress(OSError):  # no address space at all: everything by pipe
-        arena = Arena.create(
-            most_tasks + loader.num_workers + MOST_LEASES,
-            limit_bytes // (most_tasks + ALWAYS_ROOM_FOR),
-        )
+    number = most_tasks + loader.num_workers + MOST_LEASES
+    stride_bytes = min(
+        limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
+    )
+    with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
+        arena = Arena.create(number, stride_bytes)
         slots = Slots(arena, loader.num_workers, most_tasks, MOST_LEASES, limit_bytes)
     return Pool(job, arena, slots, context_of(loader.multiprocessing_context))

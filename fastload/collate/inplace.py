@@ -13,6 +13,7 @@ torch's.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -88,13 +89,11 @@ class _Kernels:
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
         shape = (len(batch), *first.shape)
         if first.nbytes <= JOIN_BYTES:
-            try:
+            with contextlib.suppress(BufferError, TypeError):  # a sample is not contiguous
                 rows = b"".join(batch)
-            except BufferError:  # a sample is not contiguous
-                return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
-            out = self._place.tensor(shape, dtype)
-            out.numpy().reshape(-1).view(np.uint8)[:] = np.frombuffer(rows, np.uint8)
-            return out
+                out = self._place.tensor(shape, dtype)
+                out.numpy().reshape(-1).view(np.uint8)[:] = np.frombuffer(rows, np.uint8)
+                return out
         if any(min(array.strides, default=0) < 0 for array in batch):
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
         out = self._place.tensor(shape, dtype)

@@ -72,7 +72,7 @@ class InOrder:
 
     def is_waiting_for(self, worker_id: int) -> bool:
         """Whether a result of this worker is still to come."""
-        return any(
+        return self._active[worker_id] and any(
             owner == worker_id and sequence not in self._results
             for sequence, owner in self._owners.items()
         )

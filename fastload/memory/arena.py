@@ -10,6 +10,7 @@ Pages cost nothing until they are touched, so the stride can be far larger than 
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -23,8 +24,6 @@ import numpy.typing as npt
 from fastload.descriptors import Descriptor
 
 Bytes = npt.NDArray[np.uint8]
-
-SMALLEST_STRIDE_BYTES = 1 << 20
 
 SMALLEST_FAULT_IN_BYTES = 1 << 18
 """Below this, a call costs more than the page faults it saves."""
@@ -56,13 +55,15 @@ class Arena:
 
     @classmethod
     def create(cls, slots: int, stride_bytes: int) -> Arena:
-        """Make an arena; a smaller stride than asked for where address space is limited.
+        """Make an arena; a smaller stride than asked for if the system refuses that one.
 
         Raises:
-            OSError: Not even slots of one MiB can be mapped.
+            OSError: Not even slots of one page can be mapped.
         """
-        stride_bytes = max(stride_bytes, SMALLEST_STRIDE_BYTES) & -mmap.PAGESIZE
-        descriptor = _anonymous_file()
+        stride_bytes &= -mmap.PAGESIZE
+        if stride_bytes == 0:
+            raise OSError(errno.ENOMEM, "a slot would be smaller than a page")
+        descriptor = anonymous_file()
         try:
             while True:
                 try:
@@ -70,9 +71,9 @@ class Arena:
                     arena = cls(descriptor, slots, stride_bytes)
                     break
                 except (OSError, ValueError, OverflowError):
-                    if stride_bytes <= SMALLEST_STRIDE_BYTES:
+                    if stride_bytes <= mmap.PAGESIZE:
                         raise
-                    stride_bytes = max(stride_bytes // 4, SMALLEST_STRIDE_BYTES) & -mmap.PAGESIZE
+                    stride_bytes = stride_bytes // 4 & -mmap.PAGESIZE
         except BaseException:
             os.close(descriptor)
             raise
@@ -126,7 +127,7 @@ def _attach(descriptor: Descriptor, slots: int, stride_bytes: int) -> Arena:
     return Arena(descriptor.number, slots, stride_bytes)
 
 
-def _anonymous_file() -> int:
+def anonymous_file() -> int:
     """A file without a name: in memory where the system can, else an unlinked temporary one."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ failing a call; so the limit is known before anything is written.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,14 @@ def default_limit_bytes() -> int:
     for room_bytes in _cgroup_rooms():
         free_bytes = min(free_bytes, room_bytes)
     return min(free_bytes // SHARE, LARGEST_BYTES)
+
+
+def address_space_limit_bytes() -> int:
+    """A quarter of the address space that ``RLIMIT_AS`` still allows."""
+    limit_bytes = psutil.Process().rlimit(psutil.RLIMIT_AS)[0] if sys.platform == "linux" else -1
+    if limit_bytes < 0:
+        return LARGEST_BYTES
+    return max(0, limit_bytes - int(psutil.Process().memory_info().vms)) // SHARE
 
 
 def _cgroup_rooms() -> list[int]:

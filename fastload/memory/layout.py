@@ -19,12 +19,16 @@ Layout = tuple[Leaf, ...]
 
 ALIGNMENT_BYTES = 64
 
-DTYPES: tuple[torch.dtype, ...] = tuple(
-    sorted(
-        {value for value in vars(torch).values() if isinstance(value, torch.dtype)},
-        key=str,
-    )
+_NAMES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("bfloat16", "float16", "float32", "float64", "complex32", "complex64", "complex128"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
 )
+DTYPES: tuple[torch.dtype, ...] = tuple(
+    getattr(torch, name) for name in _NAMES if hasattr(torch, name)
+)
+"""Those that lie in a slot; tensors of the few others (quantized, below a byte) are pickled."""
+
 DTYPE_NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastload.memory.arena import Bytes
 from fastload.memory.slots import Slots
-from fastload.memory.view import view_batch
-from fastload.memory.write import NO_MEMORY, NO_SLOT
+from fastload.memory.view import copy_leaves, rebuild_batch, view_leaves
+from fastload.memory.write import NO_SLOT
 from fastload.messages import Loaded
 
 
@@ -29,7 +28,7 @@ def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
     assert report.layout is not None
     slot = report.slot
     if slots is None or slot == NO_SLOT:
-        return view_batch(NO_MEMORY, report.layout, report.skeleton or b"")
+        return rebuild_batch([], report.skeleton or b"")
     slots.note_use(slot, report.used_bytes)
     slots.arena.fault_in(slot, report.used_bytes, to_write=False)
     skeleton = report.skeleton
@@ -37,13 +36,12 @@ def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
         assert report.skeleton_at is not None
         start, length = report.skeleton_at
         skeleton = slots.arena.slot(slot)[start : start + length].tobytes()
-    memory: Bytes
     if not report.layout:
-        memory = NO_MEMORY
         slots.give_back(slot, worker_id)
-    elif slots.may_lease():
-        memory = slots.lease(slot, worker_id)
-    else:
-        memory = slots.arena.slot(slot)[: report.used_bytes].copy()
-        slots.give_back(slot, worker_id)
-    return view_batch(memory, report.layout, skeleton)
+        return rebuild_batch([], skeleton)
+    if slots.may_lease():
+        return rebuild_batch(view_leaves(slots.lease(slot, worker_id), report.layout), skeleton)
+    # Leaf by leaf, so that a small leaf that is kept does not keep a large one beside it.
+    leaves = copy_leaves(slots.arena.slot(slot), report.layout)
+    slots.give_back(slot, worker_id)
+    return rebuild_batch(leaves, skeleton)

@@ -1,13 +1,15 @@
-"""Show a batch that lies in a slot, without copying it.
+"""Show a batch that lies in a slot, or copy it out.
 
 Runs in: consumer.
 Takes: the bytes of a slot, the layout of its leaves and the skeleton that refers to them.
-Gives: the batch: ordinary tensors, each with a storage of its own, that keep the bytes alive.
+Gives: the batch: ordinary tensors and arrays. Each tensor has a storage of its own; those that
+view the slot keep the view of it alive.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from typing import Any, Final
 
@@ -16,23 +18,26 @@ import torch
 
 from fastload.memory.arena import Bytes
 from fastload.memory.layout import DTYPES, Layout
+from fastload.memory.sharing import remember
 from fastload.memory.write import LEAF_MODULE, LEAF_NAME
 
 _frombuffer: Final = torch.frombuffer
 
 
-def view_batch(memory: Bytes, layout: Layout, skeleton: bytes) -> Any:
-    """Rebuild the batch; every tensor and array of it views ``memory`` and keeps it alive.
+def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
+    """Put the leaves in their places.
 
     Raises:
         Exception: Whatever unpickling an object of the batch raises.
     """
-    return _BatchUnpickler(io.BytesIO(skeleton), view_leaves(memory, layout)).load()
+    return _BatchUnpickler(io.BytesIO(skeleton), leaves).load()
 
 
 def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
     """The leaves of a batch, in the order in which they were written."""
     leaves: list[Any] = []
+    # An array whose base is an array takes that one's base instead and would not keep `memory`.
+    exporter = memoryview(memory)  # type: ignore[arg-type]  # NumPy says so from Python 3.12 on
     for dtype, offset, shape, strides, requires_grad in layout:
         count = 1
         for size in shape:
@@ -47,9 +52,21 @@ def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
                 tensor.requires_grad_()
             leaves.append(tensor)
         else:
-            array = np.frombuffer(memory, dtype=str(dtype), count=count, offset=offset)
+            array = np.frombuffer(exporter, dtype=str(dtype), count=count, offset=offset)
             # A leaf that is not contiguous in rows is so in columns: nothing else is written.
             leaves.append(array.reshape(shape, order="C" if strides is None else "F"))
+    return leaves
+
+
+def copy_leaves(memory: Bytes, layout: Layout) -> list[Any]:
+    """The same, each leaf in private memory of its own; ``memory`` is not kept."""
+    leaves: list[Any] = []
+    for leaf in layout:
+        dtype, offset, shape = leaf[:3]
+        itemsize = DTYPES[dtype].itemsize if type(dtype) is int else np.dtype(str(dtype)).itemsize
+        own = memory[offset : offset + math.prod(shape) * itemsize].copy()
+        remember(own.ctypes.data, own)
+        leaves += view_leaves(own, ((dtype, 0, *leaf[2:]),))
     return leaves
 
 

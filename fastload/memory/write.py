@@ -37,6 +37,7 @@ from fastload.memory.layout import (
     aligned,
     dense_strides,
 )
+from fastload.memory.sharing import remember
 
 NO_SLOT = -1
 NO_MEMORY: Bytes = np.empty(0, np.uint8)
@@ -77,14 +78,15 @@ class SlotPlace:
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """A tensor in the slot, known to be a leaf of the batch; in private memory if full."""
-        offset = self.reserve(math.prod(shape) * dtype.itemsize)
-        if offset is None:
+        number = DTYPE_NUMBERS.get(dtype)
+        offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
+        if number is None or offset is None:
             return torch.empty(shape, dtype=dtype)
         tensor = torch.frombuffer(
             self.memory, dtype=dtype, count=math.prod(shape), offset=offset
         ).resize_(shape)
         self._placed[id(tensor)] = tensor, len(self.leaves), tensor.data_ptr()
-        self.leaves.append((DTYPE_NUMBERS[dtype], offset, shape, None, False))
+        self.leaves.append((number, offset, shape, None, False))
         return tensor
 
     def reserve(self, size_bytes: int) -> int | None:
@@ -132,13 +134,15 @@ def inline_tensor(
     dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: bytearray
 ) -> Tensor:
     """A tensor that did not fit into the slot and came with the skeleton instead."""
-    tensor = torch.frombuffer(content, dtype=DTYPES[dtype])
+    memory = np.frombuffer(content, np.uint8)
+    remember(memory.ctypes.data, memory)
+    tensor = torch.frombuffer(memory, dtype=DTYPES[dtype])
     tensor = tensor.resize_(shape) if strides is None else tensor.as_strided_(shape, strides)
     return tensor.requires_grad_(requires_grad)
 
 
 @functools.cache
-def _picklers() -> ChainMap[type, Any]:
+def picklers() -> ChainMap[type, Any]:
     """What multiprocessing can pickle beyond pickle, without torch's one file per tensor."""
     extra = {
         kind: reducer
@@ -151,7 +155,7 @@ def _picklers() -> ChainMap[type, Any]:
 class _BatchPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, place: SlotPlace) -> None:
         super().__init__(file, protocol=5)
-        self.dispatch_table = _picklers()
+        self.dispatch_table = picklers()
         self._place = place
 
     def reducer_override(self, obj: Any) -> Any:
@@ -172,7 +176,7 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
             "does not support crossing process boundaries.  If you just want to transfer the "
             "data, call detach() on the tensor before serializing (e.g., putting it on the queue)."
         )
-    if not _is_plain(tensor):
+    if not is_plain(tensor):
         return NotImplemented
     requires_grad = tensor.requires_grad
     source = tensor.detach().resolve_conj().resolve_neg()
@@ -189,14 +193,14 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
     if offset is None:
         content = bytearray(flat.view(-1).view(torch.uint8).numpy())
         return inline_tensor, (dtype, shape, strides, requires_grad, content)
-    torch.frombuffer(place.memory, dtype=source.dtype, count=source.numel(), offset=offset).copy_(
-        flat.view(-1)
-    )
+    target = torch.frombuffer(place.memory, dtype=torch.uint8, count=source.nbytes, offset=offset)
+    target.copy_(flat.view(-1).view(torch.uint8))
     place.leaves.append((dtype, offset, shape, strides, requires_grad))
     return leaf, (len(place.leaves) - 1,)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, on the CPU and of a kind whose bytes are all there is to it."""
     return (
         tensor.layout is torch.strided
         and tensor.device.type == "cpu"

@@ -12,6 +12,8 @@ import select
 import struct
 from collections import deque
 
+from fastload import descriptors
+
 _HEADER = struct.Struct("<Q")
 _CHUNK_BYTES = 1 << 16
 
@@ -45,6 +47,11 @@ class Receiver:
             if len(data) < _CHUNK_BYTES and self._large is None:
                 break
         return frames
+
+    def close(self) -> None:
+        """Close this end; nothing more is received."""
+        self.is_closed = True
+        descriptors.close(self.descriptor)
 
     def wait(self) -> None:
         """Wait until something arrives or the other end closes."""
@@ -90,6 +97,7 @@ class PatientSender:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
+        self._is_closed = False
         self._unsent: deque[memoryview] = deque()
 
     @property
@@ -98,9 +106,17 @@ class PatientSender:
         return bool(self._unsent)
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame and send as much as fits; a closed other end is not an error here."""
+        """Queue a frame and send as much as fits; a closed end, ours or theirs, is no error."""
+        if self._is_closed:
+            return
         self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
         self.flush()
+
+    def close(self) -> None:
+        """Close this end; what is unsent is dropped."""
+        self._is_closed = True
+        self._unsent.clear()
+        descriptors.close(self.descriptor)
 
     def flush(self) -> None:
         """Send as much as fits now."""

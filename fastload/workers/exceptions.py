@@ -6,6 +6,7 @@ traceback, and fails on classes with their own ``__init__``; what it loses is se
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from typing import Any, NamedTuple
@@ -25,20 +26,29 @@ class _Packed(NamedTuple):
 
 def pack(error: BaseException) -> bytes:
     """Bytes that ``unpack`` turns into the same exception; never fails."""
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return pickle.dumps(_pack(error, trace, set()))
+    try:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return pickle.dumps(_pack(error, trace, LONGEST_CHAIN))
+    except BaseException:  # noqa: BLE001  (a chain too deep to format, an error that exits, ...)
+        name, text = type(error).__name__, _text(error)
+        return pickle.dumps(_Packed(None, name, text, None, None, False, f"{name}: {text}"))
 
 
 def unpack(packed: bytes | bytearray, where: str) -> BaseException:
     """The exception that ``pack`` took, with a note ``where`` and the worker's traceback."""
     record: _Packed = pickle.loads(packed)
     error = _unpack(record)
-    if error.__cause__ is None:
-        error.__cause__ = WorkerTraceback(record.traceback)
-        annotate(error, where)
-    else:
-        annotate(error, f"{where}; the worker's traceback:\n{record.traceback}")
+    with contextlib.suppress(Exception):  # an exception class may refuse attributes
+        if error.__cause__ is None:
+            error.__cause__ = WorkerTraceback(record.traceback)
+            annotate(error, where)
+        else:
+            annotate(error, f"{where}; the worker's traceback:\n{record.traceback}")
     return error
+
+
+LONGEST_CHAIN = 20
+"""Causes of causes that travel; the worker's traceback, a text, has them all."""
 
 
 def reraisable(error: BaseException) -> BaseException:
@@ -55,11 +65,10 @@ def reraisable(error: BaseException) -> BaseException:
     return wrapped
 
 
-def _pack(error: BaseException, trace: str, seen: set[int]) -> _Packed:
-    seen.add(id(error))
+def _pack(error: BaseException, trace: str, longest: int) -> _Packed:
+    linked = (error.__cause__, error.__context__ if error.__cause__ is None else None)
     cause, context = (
-        _pack(linked, "", seen) if linked is not None and id(linked) not in seen else None
-        for linked in (error.__cause__, error.__context__)
+        None if link is None or longest == 0 else _pack(link, "", longest - 1) for link in linked
     )
     return _Packed(
         _pickled(error),
@@ -118,7 +127,7 @@ def _travels(value: Any) -> bool:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return str.__str__(str(error))
     except BaseException:  # noqa: BLE001  (a user's __str__)
         return "(its text could not be made)"
 
@@ -132,9 +141,10 @@ def _unpack(record: _Packed) -> BaseException:
             error = None
     if not isinstance(error, BaseException):
         error = WorkerError(f"{record.name}: {record.text}")
-    if record.cause is not None:
-        error.__cause__ = _unpack(record.cause)
-    if record.context is not None:
-        error.__context__ = _unpack(record.context)
-    error.__suppress_context__ = record.suppress_context
+    with contextlib.suppress(Exception):  # as above
+        if record.cause is not None:
+            error.__cause__ = _unpack(record.cause)
+        if record.context is not None:
+            error.__context__ = _unpack(record.context)
+        error.__suppress_context__ = record.suppress_context
     return error

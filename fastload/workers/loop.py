@@ -10,6 +10,7 @@ Whatever goes wrong in user code becomes the report of the task it went wrong in
 from __future__ import annotations
 
 import contextlib
+import pickle
 import signal
 import time
 from collections import deque
@@ -43,6 +44,7 @@ from fastload.messages import (
 from fastload.workers import exceptions, lifeline
 from fastload.workers.channel import Receiver, send
 from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
+from fastload.workers.parcel import Parcel
 from fastload.workers.seeding import seed_worker
 
 LONGEST_SKELETON_BYTES = 1 << 14
@@ -74,10 +76,11 @@ class Post:
     lifeline: Descriptor
 
 
-def work(post: Post, job: Job) -> None:
+def work(post: Post, content: Job | Parcel) -> None:
     """The target of the worker process."""
     lifeline.arm(post.lifeline.number)
     _settle_signals()
+    job: Job = content.open() if isinstance(content, Parcel) else content
     worker = Worker(post, job)
     with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
         worker.serve()
@@ -196,12 +199,12 @@ class Worker:
         self._report(report)
 
     def _load(self, task: Task, slot: int) -> Loaded:
-        fetcher = self._broken or self._fetchers[task.run]
+        fetcher = self._fetchers[task.run] if self._broken is None else self._broken
         if isinstance(fetcher, BaseException):
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         place = SlotPlace(self._post.arena, slot)
-        batch = fetcher.fetch(task.indices, place)
+        batch = fetcher.fetch(pickle.loads(task.indices), place)
         fetched_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
         del batch

@@ -7,6 +7,7 @@ Gives: each run its reports, in the order in which each worker made them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -16,6 +17,7 @@ import weakref
 from multiprocessing import connection, util
 from typing import Any, NamedTuple, Protocol
 
+from fastload import descriptors
 from fastload.memory.arena import Arena
 from fastload.memory.slots import Slots, workers_gone
 from fastload.memory.write import NO_SLOT
@@ -32,9 +34,9 @@ from fastload.messages import (
     encode,
 )
 from fastload.workers.loop import Job
-from fastload.workers.start import Worker, start_worker
+from fastload.workers.start import Worker, start_workers
 
-_REPORTED, _DIED, _WRITABLE = "reported", "died", "writable"
+_REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
 GRACE_S = 0.5
 """How long workers may take to leave when asked, then when terminated, then when killed."""
@@ -64,7 +66,9 @@ class Pool:
     Guarantees:
         - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
         - ``close`` ends every worker within about two seconds, whatever it does;
-        - a slot is free again once its batch was dropped, its task failed or was cancelled.
+        - a slot is free again once its batch was dropped, its task failed or was cancelled;
+        - an exception from outside (a signal handler) that hits a call half-way leaves
+          ``is_busy`` set: the pool must not be used any more.
     """
 
     def __init__(self, job: Job, arena: Arena | None, slots: Slots | None, context: Any) -> None:
@@ -73,26 +77,31 @@ class Pool:
         self.slots = slots
         self.workers: list[Worker] = []
         self.dead: list[int] = []
+        self.is_busy = False
+        self._is_closing = False
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
         self._flying: dict[int, dict[int, InFlight]] = {}
         self._landed: dict[int, dict[int, tuple[int, int]]] = {}
         self._dropped_runs: list[int] = []
         self._unsettled: dict[int, set[int]] = {}
+        self._full: set[int] = set()
         self._last_run = -1
         self._selector = selectors.DefaultSelector()
+        self._wake = _Wake()
         watcher = object()
         self._end = util.Finalize(
             self,
             _end_workers,
-            args=(self.workers, self._selector, arena, watcher),
+            args=(self.workers, self._selector, self._wake, slots, arena, watcher),
             exitpriority=BEFORE_MULTIPROCESSING,
         )
         try:
-            for worker_id in range(job.workers):
-                worker = start_worker(worker_id, job, arena, context, watcher)
+            self._watch(self._wake.read, _WOKEN, -1)
+            for worker in start_workers(job, arena, context, watcher):
+                worker_id = len(self.workers)
                 self.workers.append(worker)
                 self._watch(worker.reports.descriptor, _REPORTED, worker_id)
-                self._watch(worker.process.sentinel, _DIED, worker_id)
+                self._watch(worker.ended, _DIED, worker_id)
         except BaseException:
             self.close()
             raise
@@ -102,12 +111,12 @@ class Pool:
     @property
     def is_open(self) -> bool:
         """Whether the workers have not been ended."""
-        return bool(self._end.still_active())
+        return not self._is_closing and bool(self._end.still_active())
 
     @property
     def is_usable(self) -> bool:
-        """Whether another run can begin: open, complete and in the process that made it."""
-        return self.is_open and not self.dead and self.owner == os.getpid()
+        """Whether another run can begin: open, whole, and in the process that made it."""
+        return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
     def begin(self, run: Run, shared_seed: int | None) -> int:
         """Start a run on every worker; returns its number."""
@@ -122,21 +131,12 @@ class Pool:
             self._send(worker_id, encode(Begin(number, shared_seed)))
         return number
 
-    def assign(self, run: int, sequence: int, worker_id: int, indices: Any) -> None:
-        """Send a task, with a slot if one is free.
-
-        Raises:
-            Exception: The indices can't be pickled.
-        """
+    def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
+        """Send a task, with a slot if one is free; ``packed`` is ``indices``, pickled."""
         slot = self.slots.grant(worker_id) if self.slots is not None else None
-        try:
-            frame = encode(Task(run, sequence, NO_SLOT if slot is None else slot, indices))
-        except BaseException:
-            if slot is not None:
-                self._take_back(slot, worker_id)
-            raise
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
-        self._send(worker_id, frame)
+        task = Task(run, sequence, NO_SLOT if slot is None else slot, packed)
+        self._send(worker_id, encode(task))
 
     def deliver(self, run: int, sequence: int) -> None:
         """Hand over a batch that has arrived; its slot is now the caller's."""
@@ -149,45 +149,64 @@ class Pool:
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and tell the runs; returns whether anything did."""
         self._cancel_dropped_runs()
-        events = self._selector.select(timeout_s)
+        try:
+            events = self._selector.select(timeout_s)
+        except (OSError, ValueError):
+            if self.is_open:
+                raise
+            return True
+        self.is_busy = True
         for key, _ in events:
             what, worker_id = key.data
             if what is _REPORTED:
                 self._take_reports(worker_id)
             elif what is _DIED:
                 self._mark_dead(worker_id)
-            else:
-                self._flush(worker_id)
+            elif what is _WRITABLE:
+                self.workers[worker_id].orders.flush()
+                self._sync_watch(worker_id)
+        self.is_busy = False
         return bool(events)
 
     def close(self) -> None:
-        """End the workers; safe to call again, and in a forked child, where it does nothing."""
-        self._end()
+        """End the workers; safe to call again, from any thread, and in a forked child."""
+        if self.owner != os.getpid():
+            return
+        self._is_closing = True
+        self._wake.up()  # a thread that waits in `pump` holds the lock
+        with self.lock:
+            self._end()
 
     def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:
         # Plain data: a bound method here would keep the pool alive through its own finalizer.
         events = selectors.EVENT_WRITE if what is _WRITABLE else selectors.EVENT_READ
         self._selector.register(descriptor, events, (what, worker_id))
 
-    def _send(self, worker_id: int, frame: bytes) -> None:
-        orders = self.workers[worker_id].orders
-        had_unsent = orders.has_unsent
-        orders.send(frame)
-        if orders.has_unsent and not had_unsent:
-            self._watch(orders.descriptor, _WRITABLE, worker_id)
+    def _unwatch(self, descriptor: Any) -> None:
+        with contextlib.suppress(KeyError):  # two events of one call may both lead here
+            self._selector.unregister(descriptor)
 
-    def _flush(self, worker_id: int) -> None:
+    def _send(self, worker_id: int, frame: bytes) -> None:
+        self.workers[worker_id].orders.send(frame)
+        self._sync_watch(worker_id)
+
+    def _sync_watch(self, worker_id: int) -> None:
+        """Wait for room in a worker's pipe exactly while something is unsent."""
         orders = self.workers[worker_id].orders
-        orders.flush()
-        if not orders.has_unsent:
-            self._selector.unregister(orders.descriptor)
+        if orders.has_unsent != (worker_id in self._full):
+            if orders.has_unsent:
+                self._full.add(worker_id)
+                self._watch(orders.descriptor, _WRITABLE, worker_id)
+            else:
+                self._full.discard(worker_id)
+                self._unwatch(orders.descriptor)
 
     def _take_reports(self, worker_id: int) -> None:
         receiver = self.workers[worker_id].reports
         for frame in receiver.receive():
             self._route(worker_id, decode(frame))
         if receiver.is_closed:
-            self._selector.unregister(receiver.descriptor)
+            self._unwatch(receiver.descriptor)
 
     def _route(self, worker_id: int, report: Any) -> None:
         if isinstance(report, Cancelled):
@@ -220,10 +239,12 @@ class Pool:
     def _mark_dead(self, worker_id: int) -> None:
         """A worker ended by itself; what it had sent before is taken first."""
         worker = self.workers[worker_id]
-        self._selector.unregister(worker.process.sentinel)
-        if not worker.reports.is_closed:
-            self._take_reports(worker_id)
-        worker.process.join(GRACE_S)
+        self._unwatch(worker.ended)
+        self._take_reports(worker_id)
+        self._unwatch(worker.reports.descriptor)
+        if worker_id in self._full:
+            self._full.discard(worker_id)
+            self._unwatch(worker.orders.descriptor)
         self.dead.append(worker_id)
         if self.slots is not None:
             self.slots.reclaim(worker_id)
@@ -253,23 +274,52 @@ class Pool:
             self.slots.give_back(slot, worker_id)
 
 
+class _Wake:
+    """Makes a thread that waits in the pool's selector return."""
+
+    def __init__(self) -> None:
+        self.read, self._write = map(descriptors.own, os.pipe())
+
+    def up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._write, b"!")
+
+    def close(self) -> None:
+        descriptors.close(self.read)
+        descriptors.close(self._write)
+        self.read = self._write = -1
+
+
 def _end_workers(
-    workers: list[Worker], selector: selectors.BaseSelector, arena: Arena | None, watcher: object
+    workers: list[Worker],
+    selector: selectors.BaseSelector,
+    wake: _Wake,
+    slots: Slots | None,
+    arena: Arena | None,
+    watcher: object,
 ) -> None:
-    """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline."""
-    selector.close()
-    for worker in workers:
-        worker.hang_up(encode(Stop()))
-    alive = _still_alive(workers)
-    for name in ("terminate", "kill"):
-        for worker in alive:
-            getattr(worker.process, name)()
-        alive = _still_alive(alive)
-    for worker in workers:
-        worker.release()
-    workers_gone(watcher)
-    if arena is not None:
-        arena.close_descriptor()
+    """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline.
+
+    Whatever interrupts this, a second Ctrl-C for one, no worker outlives it.
+    """
+    try:
+        selector.close()
+        for worker in workers:
+            worker.hang_up(encode(Stop()))
+        alive = _still_alive(workers)
+        for name in ("terminate", "kill"):
+            for worker in alive:
+                getattr(worker.process, name)()
+            alive = _still_alive(alive)
+    finally:
+        for worker in workers:
+            worker.release()
+        wake.close()
+        workers_gone(watcher)
+        if slots is not None:
+            slots.retire()
+        if arena is not None:
+            arena.close_descriptor()
 
 
 def _still_alive(workers: list[Worker]) -> list[Worker]:
@@ -277,11 +327,11 @@ def _still_alive(workers: list[Worker]) -> list[Worker]:
     deadline_s = time.monotonic() + GRACE_S
     alive = list(workers)
     while alive and (remaining_s := deadline_s - time.monotonic()) > 0:
-        ended = connection.wait([worker.process.sentinel for worker in alive], remaining_s)
+        ended = connection.wait([worker.ended for worker in alive], remaining_s)
         for worker in alive:
-            if worker.process.sentinel in ended:
-                worker.process.join(GRACE_S)
-        alive = [worker for worker in alive if worker.process.sentinel not in ended]
+            if worker.ended in ended:
+                _ = worker.exitcode
+        alive = [worker for worker in alive if worker.ended not in ended]
     return alive
 
 

@@ -11,15 +11,18 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from typing import Any
 
 from fastload import descriptors
 from fastload.descriptors import Descriptor
+from fastload.errors import annotate
 from fastload.memory.arena import Arena
 from fastload.memory.layout import Layout
 from fastload.memory.slots import forking_workers
 from fastload.workers.channel import PatientSender, Receiver
 from fastload.workers.loop import Job, Post, work
+from fastload.workers.parcel import Parcel
 
 PRELOADED = ["__main__", "torch", "numpy", "fastload.workers.loop"]
 
@@ -31,29 +34,70 @@ class Worker:
         self.process = process
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
-        self.lifeline = lifeline
+        self.ended = _ended_descriptor(process)
         self.last: tuple[Layout, bytes] | None = None
+        self._lifeline = lifeline
+
+    @property
+    def exitcode(self) -> int | None:
+        """As of a process that has ended; this also reaps it."""
+        code: int | None = self.process.exitcode
+        return code
 
     def hang_up(self, farewell: bytes) -> None:
         """Ask the worker to leave, also if it waits in the middle of a message to us."""
         self.orders.send(farewell)
-        descriptors.close(self.orders.descriptor)
-        descriptors.close(self.reports.descriptor)
+        self.orders.close()
+        self.reports.close()
 
     def release(self) -> None:
         """Close the lifeline, which kills a process that still runs."""
-        descriptors.close(self.lifeline)
+        descriptors.close(self._lifeline)
+        if self.ended != self.process.sentinel:
+            descriptors.close(self.ended)
 
 
-def start_worker(
-    worker_id: int, job: Job, arena: Arena | None, context: Any, watcher: object
-) -> Worker:
-    """Start one worker.
+def start_workers(job: Job, arena: Arena | None, context: Any, watcher: object) -> Iterator[Worker]:
+    """Start the workers of a job, one by one.
 
     Raises:
         OSError: The system refuses another process or pipe.
         Exception: Under spawn or forkserver, the job could not be pickled.
     """
+    content: Job | Parcel = job
+    if context.get_start_method() != "fork":
+        # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
+        # pickled anew for each worker; so does what can't be pickled at all, and raises there.
+        with contextlib.suppress(Exception):
+            content = Parcel.pack(job)
+    try:
+        for worker_id in range(job.workers):
+            yield _start(worker_id, content, arena, context, watcher)
+    except Exception as error:
+        if context.get_start_method() != "fork":
+            annotate(
+                error,
+                f"while a worker was started by {context.get_start_method()!r}: the dataset, "
+                f"collate_fn and worker_init_fn must be picklable for that",
+            )
+        raise
+    finally:
+        if isinstance(content, Parcel):
+            content.close()
+
+
+def context_of(loader_context: Any) -> Any:
+    """The multiprocessing context to start workers in, prepared so that they start fast."""
+    context = multiprocessing.get_context() if loader_context is None else loader_context
+    if context.get_start_method() == "forkserver":
+        before = getattr(forkserver._forkserver, "_preload_modules", [])
+        context.set_forkserver_preload(list(dict.fromkeys([*before, *PRELOADED])))
+    return context
+
+
+def _start(
+    worker_id: int, content: Job | Parcel, arena: Arena | None, context: Any, watcher: object
+) -> Worker:
     with descriptors.fork_lock, contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
         orders_read, orders_write = _pipe(theirs, undo, worker_reads=True)
         reports_read, reports_write = _pipe(theirs, undo, worker_reads=False)
@@ -66,20 +110,12 @@ def start_worker(
             Descriptor(lifeline_read),
         )
         process = context.Process(
-            target=work, args=(post, job), name=f"fastload-worker-{worker_id}", daemon=False
+            target=work, args=(post, content), name=f"fastload-worker-{worker_id}", daemon=False
         )
         with forking_workers(watcher), _allowed_to_have_children():
             process.start()
         undo.pop_all()
         return Worker(process, orders_write, reports_read, lifeline_write)
-
-
-def context_of(loader_context: Any) -> Any:
-    """The multiprocessing context to start workers in, prepared so that they start fast."""
-    context = multiprocessing.get_context() if loader_context is None else loader_context
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def _pipe(
@@ -91,6 +127,18 @@ def _pipe(
     ours = descriptors.own(write if worker_reads else read)
     undo.callback(descriptors.close, ours)
     return read, write
+
+
+def _ended_descriptor(process: Any) -> int:
+    """A descriptor that becomes readable when the process ends.
+
+    multiprocessing's sentinel does so only when the process *and its children* have ended.
+    """
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return descriptors.own(os.pidfd_open(process.pid))
+    sentinel: int = process.sentinel
+    return sentinel
 
 
 @contextlib.contextmanager

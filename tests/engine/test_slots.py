@@ -158,7 +158,7 @@ def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     assert slot not in {slots.grant(0) for _ in range(SLOTS)}
 
 
-def test_sharing_a_tensor_with_an_alias_withdraws_its_slot() -> None:
+def test_sharing_a_tensor_with_an_alias_keeps_its_slot() -> None:
     """``share_memory_`` moves the tensor away; the array made before still sees the slot."""
     slots = make_slots()
     slot = slots.grant(0)

@@ -1,0 +1,116 @@
+"""What workers need to start, pickled once for all of them.
+
+Under spawn and forkserver every worker gets its own copy of the dataset. Here the dataset is
+pickled once into an anonymous file; its arrays and tensors lie beside the pickle and each worker
+maps them privately: they cost memory once, and a worker that writes into one changes its own
+copy, as with a pickled one.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload.descriptors import Descriptor
+from fastload.memory.arena import anonymous_file
+from fastload.memory.layout import DTYPE_NUMBERS, DTYPES, Shape, aligned
+from fastload.memory.write import is_plain, picklers
+
+
+class NeedsInheritanceError(Exception):
+    """Something must be handed over while a process is started, and can't be pickled once."""
+
+
+class Parcel:
+    """A pickled object in an anonymous file; travels to a process that is being started."""
+
+    def __init__(self, descriptor: Descriptor, spans: tuple[tuple[int, int], ...]) -> None:
+        self._descriptor = descriptor
+        self._spans = spans
+
+    @classmethod
+    def pack(cls, content: Any) -> Parcel:
+        """Pickle ``content``.
+
+        Raises:
+            Exception: It can't be pickled, or not outside the start of a process.
+        """
+        file = io.BytesIO()
+        buffers: list[pickle.PickleBuffer] = []
+        _Pickler(file, buffers.append).dump(content)
+        chunks = [file.getbuffer(), *(buffer.raw() for buffer in buffers)]
+        spans, end = [], 0
+        for chunk in chunks:
+            start = aligned(end)
+            end = start + chunk.nbytes
+            spans.append((start, end))
+        descriptor = anonymous_file()
+        os.ftruncate(descriptor, max(end, 1))
+        with mmap.mmap(descriptor, max(end, 1)) as mapping:
+            for (start, stop), chunk in zip(spans, chunks, strict=True):
+                mapping[start:stop] = chunk
+        return cls(Descriptor(descriptor), tuple(spans))
+
+    def open(self) -> Any:
+        """The object; what is large in it is mapped, not copied."""
+        size = max(end for _, end in self._spans) or 1
+        mapping = mmap.mmap(
+            self._descriptor.number, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        self.close()
+        view = memoryview(mapping)
+        pickled, *buffers = (view[start:end] for start, end in self._spans)
+        return pickle.loads(pickled, buffers=buffers)
+
+    def close(self) -> None:
+        """Close the file in this process."""
+        os.close(self._descriptor.number)
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: Any, add_buffer: Callable[[pickle.PickleBuffer], None]) -> None:
+        super().__init__(file, protocol=5, buffer_callback=add_buffer)
+        self.dispatch_table = picklers()
+        self._storages: dict[int, npt.NDArray[Any]] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, Tensor):
+            return NotImplemented
+        if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
+            raise NeedsInheritanceError
+        if type(obj) is not Tensor or not is_plain(obj) or not obj.is_leaf or obj.is_conj():
+            return NotImplemented
+        storage = obj.untyped_storage()
+        content = self._storages.get(storage.data_ptr())
+        if content is None:
+            flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+            content = self._storages[storage.data_ptr()] = flat.numpy()
+        place = obj.storage_offset(), tuple(obj.shape), obj.stride()
+        return _tensor, (content, DTYPE_NUMBERS[obj.dtype], *place, obj.requires_grad)
+
+
+def _shares(tensor: Tensor) -> bool:
+    storage: Any = tensor.untyped_storage() if is_plain(tensor) else None
+    return storage is not None and bool(storage.is_shared())
+
+
+def _tensor(
+    content: npt.NDArray[np.uint8],
+    dtype: int,
+    offset: int,
+    shape: Shape,
+    strides: Shape,
+    requires_grad: bool,
+) -> Tensor:
+    tensor = torch.empty(0, dtype=DTYPES[dtype])
+    tensor.set_(torch.from_numpy(content).untyped_storage(), offset, shape, strides)
+    return tensor.requires_grad_(requires_grad)
