@@ -6,7 +6,6 @@ import gc
 import os
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -158,7 +157,7 @@ def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     assert slot not in {slots.grant(0) for _ in range(SLOTS)}
 
 
-def test_sharing_a_tensor_with_an_alias_keeps_its_slot() -> None:
+def test_sharing_a_tensor_keeps_its_slot_while_an_alias_is_used() -> None:
     """``share_memory_`` moves the tensor away; the array made before still sees the slot."""
     slots = make_slots()
     slot = slots.grant(0)
@@ -170,21 +169,22 @@ def test_sharing_a_tensor_with_an_alias_keeps_its_slot() -> None:
     del tensor
     assert slot not in {slots.grant(0) for _ in range(SLOTS)}
     assert alias.tolist() == [7.0] * 8
+    del alias
+    assert slots.grant(0) == slot
 
 
-def test_sharing_a_tensor_without_alias_frees_its_slot() -> None:
-    """Nothing points into the slot after torch has moved the only tensor away."""
+def test_sharing_a_tensor_frees_its_slot_once_the_tensor_is_gone() -> None:
+    """Nobody can see the old memory any more."""
     slots = make_slots()
     slot = slots.grant(0)
     assert slot is not None
     tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
     tensor.share_memory_()
+    del tensor
     assert slots.grant(0) == slot
 
 
-def test_arena_is_gone_from_a_limited_address_space_in_smaller_slots(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_arena_too_large_for_the_address_space_has_smaller_slots() -> None:
     """Where the full stride can't be mapped, a smaller one is."""
     arena = Arena.create(4, 1 << 52)
     assert arena.stride_bytes < 1 << 52
