@@ -19,15 +19,15 @@ Layout = tuple[Leaf, ...]
 
 ALIGNMENT_BYTES = 64
 
-_NAMES = (
-    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
-    *("bfloat16", "float16", "float32", "float64", "complex32", "complex64", "complex128"),
-    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
-)
+_QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+
 DTYPES: tuple[torch.dtype, ...] = tuple(
-    getattr(torch, name) for name in _NAMES if hasattr(torch, name)
+    sorted(
+        {value for value in vars(torch).values() if isinstance(value, torch.dtype)} - _QUANTIZED,
+        key=str,
+    )
 )
-"""Those that lie in a slot; tensors of the few others (quantized, below a byte) are pickled."""
+"""Those that lie in a slot; a quantized tensor is more than its bytes and is pickled."""
 
 DTYPE_NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
 

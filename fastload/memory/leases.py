@@ -29,7 +29,7 @@ def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
     slot = report.slot
     if slots is None or slot == NO_SLOT:
         return rebuild_batch([], report.skeleton or b"")
-    slots.note_use(slot, report.used_bytes)
+    slots.note_use(report.used_bytes)
     slots.arena.fault_in(slot, report.used_bytes, to_write=False)
     skeleton = report.skeleton
     if skeleton is None:

@@ -51,8 +51,6 @@ class Slots:
         self._most_tasks = most_tasks
         self._most_leases = most_leases
         self._limit_bytes = limit_bytes
-        self._used_bytes = [0] * arena.slots
-        self._all_used_bytes = 0
         self._largest_bytes = 0
         self._is_retired = False
         # Views may be dropped in any thread, also by the garbage collector inside a method here.
@@ -79,7 +77,8 @@ class Slots:
         own = self._free[worker]
         if own:
             return own.pop()
-        if self._fresh and self._all_used_bytes + self._largest_bytes <= self._limit_bytes:
+        touched = self.arena.slots - len(self._fresh)
+        if self._fresh and (touched + 1) * self._largest_bytes <= self._limit_bytes:
             return self._fresh.pop()
         for stack in self._free:
             if stack:
@@ -104,13 +103,9 @@ class Slots:
             if self._is_retired:
                 self.arena.give_back_pages(slot)
 
-    def note_use(self, slot: int, used_bytes: int) -> None:
+    def note_use(self, used_bytes: int) -> None:
         """A batch of this size was written into a slot."""
-        growth_bytes = used_bytes - self._used_bytes[slot]
-        if growth_bytes > 0:
-            self._used_bytes[slot] = used_bytes
-            self._all_used_bytes += growth_bytes
-            self._largest_bytes = max(self._largest_bytes, used_bytes)
+        self._largest_bytes = max(self._largest_bytes, used_bytes)
 
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""

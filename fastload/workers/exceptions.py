@@ -6,7 +6,6 @@ traceback, and fails on classes with their own ``__init__``; what it loses is se
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import traceback
 from typing import Any, NamedTuple
@@ -38,12 +37,11 @@ def unpack(packed: bytes | bytearray, where: str) -> BaseException:
     """The exception that ``pack`` took, with a note ``where`` and the worker's traceback."""
     record: _Packed = pickle.loads(packed)
     error = _unpack(record)
-    with contextlib.suppress(Exception):  # an exception class may refuse attributes
-        if error.__cause__ is None:
-            error.__cause__ = WorkerTraceback(record.traceback)
-            annotate(error, where)
-        else:
-            annotate(error, f"{where}; the worker's traceback:\n{record.traceback}")
+    if error.__cause__ is None:
+        object.__setattr__(error, "__cause__", WorkerTraceback(record.traceback))
+        annotate(error, where)
+    else:
+        annotate(error, f"{where}; the worker's traceback:\n{record.traceback}")
     return error
 
 
@@ -112,7 +110,7 @@ class _Remade:
 
 def _remake(kind: type[BaseException], arguments: tuple[Any, ...], attributes: Any) -> Any:
     error = kind.__new__(kind, *arguments)
-    error.args = arguments
+    object.__setattr__(error, "args", arguments)  # a frozen class refuses the plain way
     vars(error).update(attributes)
     return error
 
@@ -141,10 +139,9 @@ def _unpack(record: _Packed) -> BaseException:
             error = None
     if not isinstance(error, BaseException):
         error = WorkerError(f"{record.name}: {record.text}")
-    with contextlib.suppress(Exception):  # as above
-        if record.cause is not None:
-            error.__cause__ = _unpack(record.cause)
-        if record.context is not None:
-            error.__context__ = _unpack(record.context)
-        error.__suppress_context__ = record.suppress_context
+    if record.cause is not None:
+        object.__setattr__(error, "__cause__", _unpack(record.cause))
+    if record.context is not None:
+        object.__setattr__(error, "__context__", _unpack(record.context))
+    object.__setattr__(error, "__suppress_context__", record.suppress_context)
     return error

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from multiprocessing import connection, util
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fastload import descriptors
 from fastload.memory.arena import Arena
@@ -154,6 +154,10 @@ class Pool:
         except (OSError, ValueError):
             if self.is_open:
                 raise
+            events = []
+        if not self.is_open:
+            if not self._is_closing:
+                _wait_for_the_end()
             return True
         self.is_busy = True
         for key, _ in events:
@@ -272,6 +276,12 @@ class Pool:
         if self.slots is not None and slot != NO_SLOT:
             self.slots.come_back(slot, worker_id)
             self.slots.give_back(slot, worker_id)
+
+
+def _wait_for_the_end() -> NoReturn:
+    """The interpreter is exiting around this daemon thread, which has nothing to report."""
+    while True:
+        time.sleep(3600)
 
 
 class _Wake:
