@@ -42,6 +42,7 @@ class Worker:
     def exitcode(self) -> int | None:
         """As of a process that has ended; this also reaps it."""
         code: int | None = self.process.exitcode
+        self.process.join(0)  # so that multiprocessing forgets it
         return code
 
     def hang_up(self, farewell: bytes) -> None:
