@@ -16,6 +16,11 @@ from .ways import better_than_torch, every_way, with_workers
 SOON_S = 5.0
 HANG_S = 30
 
+SIGNAL_HANDLER = (
+    "a handler of SIGCHLD raises wherever the main thread is, also outside of the loop; "
+    "an exit with code 0 is seen after five seconds, without the code"
+)
+
 pytestmark = with_workers
 
 
@@ -44,7 +49,7 @@ class Dying(Numbers):
 
 
 @every_way
-@better_than_torch("the death is seen late, and the next call can hang")
+@better_than_torch(SIGNAL_HANDLER)
 def test_killed_worker_is_an_error_that_names_the_signal(make_loader):
     """A worker killed by a signal is a RuntimeError with the signal's name."""
     iterator = iter(make_loader(Dying(40, 9, signal.SIGKILL)))
@@ -53,7 +58,7 @@ def test_killed_worker_is_an_error_that_names_the_signal(make_loader):
             pass
 
 
-@better_than_torch("exits are seen late and without the exit code")
+@better_than_torch(SIGNAL_HANDLER)
 @pytest.mark.parametrize("code", [0, 3])
 def test_exiting_worker_is_an_error_that_names_the_code(make_loader, code):
     """A worker that leaves by os._exit is a RuntimeError with its exit code."""
@@ -63,7 +68,7 @@ def test_exiting_worker_is_an_error_that_names_the_code(make_loader, code):
             pass
 
 
-@better_than_torch("a fault of the memory is seen late")
+@better_than_torch(SIGNAL_HANDLER)
 @pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
 def test_worker_that_crashes_is_an_error(make_loader, sent, capfd):
     """Any signal that ends a worker is named."""
@@ -73,7 +78,7 @@ def test_worker_that_crashes_is_an_error(make_loader, sent, capfd):
             pass
 
 
-@better_than_torch("the iterator hangs or fails an assertion afterwards")
+@better_than_torch(SIGNAL_HANDLER)
 def test_loader_starts_anew_after_a_death(make_loader):
     """After a worker's death the next epoch of the same loader is whole."""
     is_deadly = torch.ones(1).share_memory_()
@@ -90,7 +95,7 @@ def test_loader_starts_anew_after_a_death(make_loader):
     assert numbers_of(loader) == [[k] for k in range(8)]
 
 
-@better_than_torch("torch sees it in up to five seconds")
+@better_than_torch(SIGNAL_HANDLER)
 def test_worker_killed_while_idle_is_an_error(make_loader):
     """A worker that is killed between two batches is noticed at the next one."""
     iterator = iter(make_loader(Made(400, lambda k: os.getpid()), batch_size=None))

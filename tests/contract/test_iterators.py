@@ -160,7 +160,9 @@ def test_loaders_in_several_threads_do_not_mix(make_loader):
         assert [int(batch[0, 0]) for batch in result] == list(range(0, 20, 2))
 
 
-@better_than_torch("several threads on one iterator hang or raise", inline_too=True)
+@better_than_torch(
+    "threads hang with workers, and may meet a running generator without", inline_too=True
+)
 def test_threads_sharing_an_iterator_get_each_batch_once(make_loader):
     """Several threads that take from one iterator share its batches out."""
     iterator = iter(make_loader(Numbers(400), batch_size=2))
