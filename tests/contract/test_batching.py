@@ -81,19 +81,19 @@ class _Kinds(Dataset):
 @pytest.mark.parametrize(
     "indices",
     [
-        [torch.tensor(0), torch.tensor(2)],
-        [np.int64(1), np.int32(0)],
-        ["one", "two"],
-        [("shard", 3), ("shard", 4)],
-        [-1, True, None],
-        [[0, 1], [1, 2]],
+        lambda: [torch.tensor(0), torch.tensor(2)],  # Torch moves them into shared memory.
+        lambda: [np.int64(1), np.int32(0)],
+        lambda: ["one", "two"],
+        lambda: [("shard", 3), ("shard", 4)],
+        lambda: [-1, True, None],
+        lambda: [[0, 1], [1, 2]],
     ],
     ids=["tensors", "numpy-integers", "strings", "tuples", "odd", "lists"],
 )
 def test_sampler_may_yield_anything(make_loader, indices):
     """The dataset receives exactly the objects that the sampler yields."""
-    loader = make_loader(_Kinds(), sampler=indices, collate_fn=keep)
-    assert list(loader) == [[(type(index).__name__, repr(index))] for index in indices]
+    expected = [[(type(index).__name__, repr(index))] for index in indices()]
+    assert list(make_loader(_Kinds(), sampler=indices(), collate_fn=keep)) == expected
 
 
 class _Many(Numbers):
