@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -78,7 +79,8 @@ class _Kernels:
 
     def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
         first = batch[0]
-        dtype = TORCH_DTYPES.get(first.dtype)
+        # NumPy's second name for uint64 is equal to the first, but torch refuses it.
+        dtype = None if first.dtype.char == "Q" else TORCH_DTYPES.get(first.dtype)
         if (
             dtype is None
             or first.nbytes == 0
@@ -94,7 +96,7 @@ class _Kernels:
                 out = self._place.tensor(shape, dtype)
                 out.numpy().reshape(-1).view(np.uint8)[:] = np.frombuffer(rows, np.uint8)
                 return out
-        if any(min(array.strides, default=0) < 0 for array in batch):
+        if not all(map(_is_viewable, batch)):
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
         out = self._place.tensor(shape, dtype)
         np.stack(batch, out=out.numpy())
@@ -103,7 +105,7 @@ class _Kernels:
     def numpy_scalars(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
         kinds = set(map(type, batch))
         dtype = TORCH_DTYPES.get(np.dtype(type(batch[0]))) if len(kinds) == 1 else None
-        if dtype is None:
+        if dtype is None or dtype is torch.uint64:
             return torch_collate.collate_numpy_scalar_fn(batch, collate_fn_map=collate_fn_map)
         return self._fill(batch, dtype)
 
@@ -133,6 +135,11 @@ JOIN_BYTES = 2048
 """Up to this size of a sample, joining the bytes of all beats ``np.stack``."""
 
 
+def _is_viewable(array: npt.NDArray[Any]) -> bool:
+    """Whether torch can view an array: no step backwards, none of a part of an element."""
+    return all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
+
+
 def _is_dense_on_cpu(tensor: Tensor) -> bool:
     return (
         tensor.layout is torch.strided
@@ -153,6 +160,8 @@ def collate_tensors_privately(
     first = batch[0]
     if first.layout is not torch.strided or first.is_nested:
         return torch_collate.collate_tensor_fn(list(batch), collate_fn_map=collate_fn_map)
+    if first.is_quantized:  # an output would need the quantizer of the result
+        return torch.stack(tuple(batch), 0)
     return torch.stack(tuple(batch), 0, out=first.new_empty((len(batch), *first.shape)))
 
 

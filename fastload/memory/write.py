@@ -130,6 +130,12 @@ def leaf(number: int) -> Any:
     raise RuntimeError(f"leaf {number} of a skeleton was read without its slot")
 
 
+def empty_tensor(dtype: int, shape: Shape, strides: Shape, requires_grad: bool) -> Tensor:
+    """A tensor without elements, which no slot can hold."""
+    tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype])
+    return tensor.requires_grad_(requires_grad)
+
+
 def inline_tensor(
     dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: bytearray
 ) -> Tensor:
@@ -178,6 +184,9 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
         )
     if not is_plain(tensor):
         return NotImplemented
+    if tensor.numel() == 0:
+        place_of = tuple(tensor.shape), tensor.stride()
+        return empty_tensor, (DTYPE_NUMBERS[tensor.dtype], *place_of, tensor.requires_grad)
     requires_grad = tensor.requires_grad
     source = tensor.detach().resolve_conj().resolve_neg()
     shape = tuple(source.shape)
@@ -187,14 +196,14 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
             strides = source.stride()
         else:
             source = source.contiguous()
-    flat = source if strides is None else source.as_strided((source.numel(),), (1,))
+    flat = source.as_strided((source.numel(),), (1,)).view(torch.uint8)
     dtype = DTYPE_NUMBERS[source.dtype]
     offset = place.reserve(source.nbytes)
     if offset is None:
-        content = bytearray(flat.view(-1).view(torch.uint8).numpy())
+        content = bytearray(flat.numpy())
         return inline_tensor, (dtype, shape, strides, requires_grad, content)
     target = torch.frombuffer(place.memory, dtype=torch.uint8, count=source.nbytes, offset=offset)
-    target.copy_(flat.view(-1).view(torch.uint8))
+    target.copy_(flat)
     place.leaves.append((dtype, offset, shape, strides, requires_grad))
     return leaf, (len(place.leaves) - 1,)
 
@@ -206,7 +215,7 @@ def is_plain(tensor: Tensor) -> bool:
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and not tensor.is_nested
-        and tensor.numel() > 0
+        and tensor.dtype in DTYPE_NUMBERS
     )
 
 

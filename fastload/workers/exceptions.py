@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+import types
 from typing import Any, NamedTuple
 
 from fastload.errors import WorkerError, WorkerTraceback, annotate
@@ -100,7 +101,7 @@ class _Remade:
 
     def __reduce__(self) -> tuple[Any, ...]:
         error = self._error
-        attributes = dict(vars(error))
+        attributes = {**_members(error), **vars(error)}
         arguments: tuple[Any, ...] = error.args
         if not self._whole:
             attributes = {name: value for name, value in attributes.items() if _travels(value)}
@@ -111,8 +112,20 @@ class _Remade:
 def _remake(kind: type[BaseException], arguments: tuple[Any, ...], attributes: Any) -> Any:
     error = kind.__new__(kind, *arguments)
     object.__setattr__(error, "args", arguments)  # a frozen class refuses the plain way
-    vars(error).update(attributes)
+    for name, value in attributes.items():
+        object.__setattr__(error, name, value)
     return error
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    """What an exception keeps outside of its ``__dict__``, such as ``OSError.filename``."""
+    names = {
+        name
+        for kind in type(error).__mro__
+        for name, member in vars(kind).items()
+        if isinstance(member, types.MemberDescriptorType) and not name.startswith("__")
+    }
+    return {name: value for name in names if (value := getattr(error, name, None)) is not None}
 
 
 def _travels(value: Any) -> bool:

@@ -87,7 +87,13 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
             raise NeedsInheritanceError
-        if type(obj) is not Tensor or not is_plain(obj) or not obj.is_leaf or obj.is_conj():
+        if (
+            type(obj) is not Tensor
+            or not is_plain(obj)
+            or not obj.is_leaf
+            or obj.is_conj()
+            or obj.numel() == 0
+        ):
             return NotImplemented
         storage = obj.untyped_storage()
         content = self._storages.get(storage.data_ptr())
@@ -96,6 +102,17 @@ class _Pickler(pickle.Pickler):
             content = self._storages[storage.data_ptr()] = flat.numpy()
         place = obj.storage_offset(), tuple(obj.shape), obj.stride()
         return _tensor, (content, DTYPE_NUMBERS[obj.dtype], *place, obj.requires_grad)
+
+
+def _is_its_bytes(tensor: Tensor) -> bool:
+    return (
+        type(tensor) is Tensor
+        and is_plain(tensor)
+        and tensor.numel() > 0
+        and tensor.is_leaf
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
 
 
 def _shares(tensor: Tensor) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from typing import Any
 
 from fastload import descriptors
@@ -25,6 +25,9 @@ from fastload.workers.loop import Job, Post, work
 from fastload.workers.parcel import Parcel
 
 PRELOADED = ["__main__", "torch", "numpy", "fastload.workers.loop"]
+
+
+EXIT_CODE_WAIT_S = 0.3
 
 
 class Worker:
@@ -42,6 +45,9 @@ class Worker:
     def exitcode(self) -> int | None:
         """As of a process that has ended; this also reaps it."""
         code: int | None = self.process.exitcode
+        if code is None:  # under forkserver it comes through the server, a little later
+            connection.wait([self.process.sentinel], EXIT_CODE_WAIT_S)
+            code = self.process.exitcode
         self.process.join(0)  # so that multiprocessing forgets it
         return code
 
