@@ -120,6 +120,8 @@ def _shared_memory_files() -> set[str]:
 
 
 def _is_foreign(name: str) -> bool:
+    if re.fullmatch(r"sem\.\w{6}", name):
+        return True  # The C library's, for the moment in which it makes a semaphore.
     owner = re.match(r"torch_(\d+)_", name)
     if owner is None:
         return False
