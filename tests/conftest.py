@@ -126,8 +126,11 @@ def _is_foreign(name: str) -> bool:
     if re.fullmatch(r"sem\.\w{6}", name):
         return True  # The C library's, for the moment in which it makes a semaphore.
     ours = {os.getpid(), *(child.pid for child in _children())}
-    for pid in set(psutil.pids()) - ours:
-        with contextlib.suppress(OSError):
-            if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
-                return True
+    with contextlib.suppress(FileNotFoundError):
+        # By number: a mapped semaphore shows the name that it had in that moment.
+        mapped = re.compile(rf" {(SHARED_MEMORY / name).stat().st_ino} +{SHARED_MEMORY}/")
+        for pid in set(psutil.pids()) - ours:
+            with contextlib.suppress(OSError):
+                if mapped.search(Path(f"/proc/{pid}/maps").read_text()):
+                    return True
     return False
