@@ -77,12 +77,12 @@ class Slots:
         own = self._free[worker]
         if own:
             return own.pop()
+        for stack in self._free:
+            if stack:  # mapping pages that exist is cheap, and done once; new ones cost memory
+                return stack.pop()
         touched = self.arena.slots - len(self._fresh)
         if self._fresh and (touched + 1) * self._largest_bytes <= self._limit_bytes:
             return self._fresh.pop()
-        for stack in self._free:
-            if stack:
-                return stack.pop(0)
         return None
 
     def come_back(self, slot: int, worker: int) -> None:
