@@ -9,7 +9,6 @@ No figure in either page is typed by hand.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,24 @@ def main() -> None:
     document = json.loads(RESULTS.read_text())
     table = "\n".join([*_head(document), *map(_row, document["workloads"]), "", _mean(document)])
     for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
-        text = page.read_text()
-        block = f"{BEGIN}\n{table}\n{END}"
-        page.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: block, text, flags=re.DOTALL))
+        before, _, rest = page.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
 def _head(document: dict[str, Any]) -> list[str]:
     machine, settings = document["machine"], document["settings"]
     return [
-        f"Python {machine['python']}, torch {machine['torch']}, {machine['cores']} cores "
-        f"({machine['processor']}), medians of {settings['rounds']} interleaved pairs in fresh "
-        f"processes, equal batches checked first.",
+        (
+            f"Python {machine['python']}, torch {machine['torch']}, {machine['cores']} cores "
+            f"({machine['processor']}), medians of {settings['rounds']} interleaved pairs in "
+            f"fresh processes, equal batches checked first."
+        ),
         "",
-        "| workload | workers | torch, samples/s | fastload, samples/s | ratio | at least "
-        "| first batch, ms | CPU s | peak MiB |",
+        (
+            "| workload | workers | torch, samples/s | fastload, samples/s | ratio | at least "
+            "| first batch, ms | CPU s | peak MiB |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
