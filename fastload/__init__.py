@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         WorkerDied,
         WorkerError,
     )
+    from fastload.patching import patch, patched, unpatch
     from fastload.samplers import (
         BatchSampler,
         DistributedSampler,
@@ -68,6 +69,7 @@ _HOMES = {
         "WorkerDied",
         "WorkerError",
     ),
+    "fastload.patching": ("patch", "patched", "unpatch"),
     "fastload.samplers": (
         "BatchSampler",
         "DistributedSampler",
@@ -107,7 +109,10 @@ __all__ = [
     "default_collate",
     "default_convert",
     "get_worker_info",
+    "patch",
+    "patched",
     "random_split",
+    "unpatch",
 ]
 
 

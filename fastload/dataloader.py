@@ -5,17 +5,20 @@ Runs in: consumer.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch.utils.data
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
+from fastload import resume
 from fastload.inline import InlineIterator
 from fastload.stats import Counters, Stats
 
@@ -51,6 +54,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         persistent_workers: Keep the workers from one epoch to the next.
         pin_memory_device: Deprecated by torch; without effect.
         in_order: Deliver in the sampler's order; False: as batches are ready.
+        snapshot_every_n_steps: For programs written for torchdata's StatefulDataLoader; a state
+            here is always exact.
         memory_limit: Bytes of shared memory the loader's workers may take. None: a quarter of
             what is free, in this machine and in its memory cgroup. What does not fit is sent
             through a pipe: slower, equal.
@@ -84,10 +89,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         persistent_workers: bool = False,
         pin_memory_device: str = "",
         in_order: bool = True,
+        snapshot_every_n_steps: int | None = 1,
         memory_limit: int | None = None,
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
+        self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self._live = _Live()
         super().__init__(
@@ -129,17 +136,64 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if crew is None or not crew.pool.is_usable:
             self._iterator = self._get_iterator()
         else:
-            self._iterator = self._live.add(PipelineIterator(self, crew))
+            self._iterator = self._begin(lambda: PipelineIterator(self, crew))
         return self._iterator
 
     def _get_iterator(self) -> Any:
         if self.num_workers == 0:
-            return self._live.add(InlineIterator(self))
+            return self._begin(lambda: InlineIterator(self))
         if not HAS_PIPELINE:
             return super()._get_iterator()
         from fastload.pipeline import PipelineIterator
 
-        return self._live.add(PipelineIterator(self))
+        return self._begin(lambda: PipelineIterator(self))
+
+    def _begin(self, make_iterator: Callable[[], Any]) -> Any:
+        """Make an iterator, at the beginning of an epoch or where a loaded state says."""
+        state, self._live.state = self._live.state, None
+        start = resume.start_of(state)
+        if state is None or start is None:
+            position = resume.Position(resume.draw_start(self), 0)
+            return self._live.add(make_iterator(), position)
+        delivered = state["_sampler_iter_yielded"]
+        is_stream = isinstance(self.dataset, IterableDataset)
+        is_replayed = is_stream and state["dataset_state"] is None
+        if state["dataset_state"] is not None:
+            self.dataset.load_state_dict(state["dataset_state"])  # type: ignore[attr-defined]
+        with (
+            resume.drawn_again(self, start),
+            self._live.delivered_before(0 if is_stream else delivered),
+        ):
+            iterator = make_iterator()
+        self._live.add(iterator, resume.Position(start, 0 if is_replayed else delivered))
+        if is_replayed:
+            for _ in itertools.islice(iterator, delivered):
+                pass
+        return iterator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the newest epoch stands: the batches delivered so far, not those prefetched.
+
+        Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
+        torchdata's keys where it has them. Takes microseconds.
+        """
+        if self._live.state is not None:
+            return dict(self._live.state)
+        return resume.save(self, self._live.position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next ``iter(loader)`` go on where ``state_dict`` was taken.
+
+        A map-style epoch goes on without loading what was delivered, also with another number of
+        workers: every sample once, in the same order. A stream is read again and what was
+        delivered is thrown away; with ``num_workers=0`` and a dataset that has ``state_dict``, the
+        dataset goes on by itself. Random draws inside the dataset are not promised to continue.
+
+        Raises:
+            ValueError: The state does not fit this loader.
+        """
+        resume.check(self, state_dict)
+        self._live.state = dict(state_dict)
 
     def stats(self) -> Stats:
         """Where the time of the newest epoch went, up to now; all zero before the first."""
@@ -174,12 +228,25 @@ class _Live:
 
     def __init__(self) -> None:
         self.counters = Counters()
+        self.position: resume.Position | None = None
+        self.state: dict[str, Any] | None = None
+        self.delivered = 0
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def add(self, iterator: Any) -> Any:
+    def add(self, iterator: Any, position: resume.Position) -> Any:
+        iterator.position = self.position = position
         self._iterators.add(iterator)
         self.counters = iterator._counters
         return iterator
+
+    @contextlib.contextmanager
+    def delivered_before(self, batches: int) -> Iterator[None]:
+        """Iterators made inside go on after this many batches of their epoch."""
+        self.delivered = batches
+        try:
+            yield
+        finally:
+            self.delivered = 0
 
     def close(self) -> None:
         for iterator in tuple(self._iterators):

@@ -56,6 +56,15 @@ class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never ra
         return f'\n"""\n{self.text}"""'
 
 
+def show(indices: object, most: int = 200) -> str:
+    """Indices for an error message: as they are written, but never long and never an error."""
+    try:
+        text = repr(indices)
+    except Exception:  # noqa: BLE001  (a user's __repr__)
+        text = f"<{type(indices).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def annotate(error: BaseException, note: str) -> None:
     """Attach a line that is shown below the error's own message (Python 3.11 and later)."""
     if hasattr(error, "add_note"):

@@ -22,6 +22,7 @@ from fastload.internals import (
     profiler_enabled,
 )
 from fastload.memory.write import HEAP
+from fastload.resume import Position, skip
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.fetch import EndOfStream, make_fetcher
@@ -29,6 +30,9 @@ from fastload.workers.fetch import EndOfStream, make_fetcher
 
 class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
     """What ``iter(loader)`` gives without workers."""
+
+    position: Position
+    _sampler_iter: Any
 
     def __init__(self, loader: Any) -> None:
         BaseIterator.__init__(self, loader)
@@ -48,6 +52,10 @@ class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base i
             drop_last=self._drop_last,
         )
 
+        if loader._live.delivered:
+            self._sampler_iter = skip(self._sampler_iter, loader._live.delivered)
+            self._num_yielded = loader._live.delivered
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -60,14 +68,21 @@ class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base i
 
     def _next_data(self) -> Any:
         started_ns = time.monotonic_ns()
-        indices = self._next_index()
+        try:
+            indices = self._next_index()
+        except StopIteration:
+            self.position.is_finished = True
+            raise
         try:
             batch = self._fetcher.fetch(indices, HEAP)
         except EndOfStream:
+            self.position.is_finished = True
             raise StopIteration from None
         except StopIteration as error:
             raise reraisable(error) from error
         if self._pin_memory:
             batch = pin_memory(batch, self._pin_memory_device)
-        self._counters.loaded_inline(time.monotonic_ns() - started_ns)
+        samples = len(indices) if self._auto_collation else 1
+        self.position.yielded += 1
+        self._counters.loaded_inline(samples, time.monotonic_ns() - started_ns)
         return batch

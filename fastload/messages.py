@@ -46,8 +46,9 @@ class Stop(NamedTuple):
 
 
 class Stamps(NamedTuple):
-    """What one task took in its worker, in nanoseconds."""
+    """What one task took in its worker: samples asked for, and nanoseconds."""
 
+    samples: int
     fetch_ns: int
     write_ns: int
     cpu_ns: int

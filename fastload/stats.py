@@ -7,7 +7,9 @@ Gives: a frozen snapshot at any time.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastload.messages import Loaded
@@ -19,6 +21,7 @@ class Stats:
 
     Attributes:
         batches: Batches delivered.
+        samples: Samples in them; a stream's last batch counts as a full one.
         elapsed_s: Since the epoch began, up to the last delivery.
         wait_s: Time the training loop waited for a batch.
         fetch_s: Time workers spent in the dataset and in collate, added up over workers.
@@ -28,6 +31,7 @@ class Stats:
     """
 
     batches: int
+    samples: int
     elapsed_s: float
     wait_s: float
     fetch_s: float
@@ -41,17 +45,34 @@ class Stats:
         return self.wait_s / self.elapsed_s if self.elapsed_s else 0.0
 
 
+_recorded: list[Counters] | None = None
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Counters]]:
+    """Collect the counters of every epoch that any loader begins in this process."""
+    global _recorded  # noqa: PLW0603
+    before, _recorded = _recorded, []
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
 class Counters:
     """What is counted while batches pass; one iterator's own."""
 
     def __init__(self) -> None:
         self._started_ns = self._latest_ns = time.monotonic_ns()
         self._batches = 0
+        self._samples = 0
         self._wait_ns = 0
         self._fetch_ns = 0
         self._write_ns = 0
         self._cpu_ns = 0
         self._shared_bytes = 0
+        if _recorded is not None:
+            _recorded.append(self)
 
     def waited(self, elapsed_ns: int) -> None:
         """The training loop has waited for a batch."""
@@ -60,15 +81,17 @@ class Counters:
     def delivered(self, report: Loaded) -> None:
         """A batch goes to the training loop."""
         self._batches += 1
+        self._samples += report.stamps.samples
         self._fetch_ns += report.stamps.fetch_ns
         self._write_ns += report.stamps.write_ns
         self._cpu_ns += report.stamps.cpu_ns
         self._shared_bytes += report.used_bytes
         self._latest_ns = time.monotonic_ns()
 
-    def loaded_inline(self, fetch_ns: int) -> None:
+    def loaded_inline(self, samples: int, fetch_ns: int) -> None:
         """A batch was loaded by the training loop itself, which waited for it."""
         self._batches += 1
+        self._samples += samples
         self._wait_ns += fetch_ns
         self._fetch_ns += fetch_ns
         self._latest_ns = time.monotonic_ns()
@@ -77,6 +100,7 @@ class Counters:
         """The totals so far."""
         return Stats(
             batches=self._batches,
+            samples=self._samples,
             elapsed_s=(self._latest_ns - self._started_ns) / 1e9,
             wait_s=self._wait_ns / 1e9,
             fetch_s=self._fetch_ns / 1e9,

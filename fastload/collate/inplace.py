@@ -71,7 +71,8 @@ class _Kernels:
     def tensors(self, batch: Sequence[Tensor], *, collate_fn_map: Registry | None = None) -> Any:
         first = batch[0]
         if self._on_heap:
-            return torch_collate.collate_tensor_fn(list(batch), collate_fn_map=collate_fn_map)
+            kernel = torch_collate.default_collate_fn_map[Tensor]  # in a worker: the private one
+            return kernel(list(batch), collate_fn_map=collate_fn_map)
         if type(first) is not Tensor or not _is_dense_on_cpu(first):
             return collate_tensors_privately(batch, collate_fn_map=collate_fn_map)
         out = self._place.tensor((len(batch), *first.shape), first.dtype)

@@ -166,7 +166,6 @@ class Slots:
 
 
 _all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
-_locked: list[Slots] = []
 _forking = threading.local()
 _FOREIGN_FORK = object()
 
@@ -200,22 +199,23 @@ find_owners_with(_view_at)
 
 def _before_fork() -> None:
     """No lease begins or ends during a fork, in any thread."""
-    _locked.extend(_all_slots)
-    for slots in _locked:
+    _forking.locked = tuple(_all_slots)
+    for slots in _forking.locked:
         slots.lock.acquire()
 
 
 def _after_fork_in_parent() -> None:
     watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
-    while _locked:
-        slots = _locked.pop()
+    for slots in _forking.locked:
         slots.quarantine(watcher)
         slots.lock.release()
+    del _forking.locked  # it would keep the arenas
 
 
 def _after_fork_in_child() -> None:
-    while _locked:
-        _locked.pop().lock = threading.RLock()
+    for slots in _forking.locked:
+        slots.lock = threading.RLock()
+    del _forking.locked
 
 
 if hasattr(os, "register_at_fork"):

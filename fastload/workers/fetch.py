@@ -7,13 +7,15 @@ Gives: the samples, still to be collated, or a batch gathered in one operation.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
+from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place
 from fastload.datasets.gather import gatherer
-from fastload.errors import annotate
+from fastload.errors import annotate, show
 from fastload.memory.write import Place
 
 
@@ -68,12 +70,15 @@ class _BatchFetcher:
             except StopIteration as error:
                 raise _not_silent(index) from error
             except BaseException as error:
-                annotate(error, f"while loading the sample at dataset index {index!r}")
+                annotate(error, f"while loading the sample at dataset index {show(index)}")
                 raise
         try:
             return self._collate(samples, place)
         except BaseException as error:
-            annotate(error, f"while collating the samples at dataset indices {_few(indices)}")
+            annotate(error, f"while collating the samples at dataset indices {show(indices)}")
+            with contextlib.suppress(Exception):  # samples may be anything
+                if self._collate is collate_in_place and (why := explain(samples, indices)):
+                    annotate(error, why)
             raise
 
 
@@ -90,7 +95,7 @@ class _SampleFetcher:
         except StopIteration as error:
             raise _not_silent(index) from error
         except BaseException as error:
-            annotate(error, f"while loading the sample at dataset index {index!r}")
+            annotate(error, f"while loading the sample at dataset index {show(index)}")
             raise
 
 
@@ -140,12 +145,6 @@ class _StreamFetcher:
 def _not_silent(index: Any) -> RuntimeError:
     """As PEP 479 does for generators: a stray StopIteration must not end the epoch."""
     return RuntimeError(
-        f"the dataset raised StopIteration for index {index!r}. In torch's DataLoader this "
+        f"the dataset raised StopIteration for index {show(index)}. In torch's DataLoader this "
         f"silently ends the epoch. Raise IndexError or another exception instead."
     )
-
-
-def _few(indices: Any, most: int = 16) -> str:
-    shown = list(indices)[:most]
-    more = len(indices) - len(shown)
-    return ", ".join(map(repr, shown)) + (f", … ({more} more)" if more > 0 else "")

@@ -204,11 +204,13 @@ class Worker:
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         place = SlotPlace(self._post.arena, slot)
-        batch = fetcher.fetch(pickle.loads(task.indices), place)
+        indices = pickle.loads(task.indices)
+        batch = fetcher.fetch(indices, place)
         fetched_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
         del batch
         stamps = Stamps(
+            len(indices) if self._job.batched else 1,
             fetched_ns - started_ns,
             time.monotonic_ns() - fetched_ns,
             time.thread_time_ns() - started_cpu_ns,

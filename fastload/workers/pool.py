@@ -10,17 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import threading
-import time
 import weakref
-from multiprocessing import connection, util
-from typing import Any, NamedTuple, NoReturn, Protocol
+from multiprocessing import util
+from typing import Any, Protocol
 
-from fastload import descriptors
 from fastload.memory.arena import Arena
-from fastload.memory.slots import Slots, workers_gone
-from fastload.memory.write import NO_SLOT
+from fastload.memory.slots import Slots
 from fastload.messages import (
     Begin,
     Cancel,
@@ -28,29 +24,19 @@ from fastload.messages import (
     Ended,
     Failed,
     Loaded,
-    Stop,
     Task,
     decode,
     encode,
 )
+from fastload.workers.closing import Wake, end_workers, wait_for_the_end
 from fastload.workers.loop import Job
 from fastload.workers.start import Worker, start_workers
+from fastload.workers.tasks import Tasks
 
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
-GRACE_S = 0.5
-"""How long workers may take to leave when asked, then when terminated, then when killed."""
-
 BEFORE_MULTIPROCESSING = 100
 """Exit priority: multiprocessing's own exit would wait for live children without limit."""
-
-
-class InFlight(NamedTuple):
-    """A task that was sent and has no report yet."""
-
-    worker_id: int
-    indices: Any
-    sent_ns: int
 
 
 class Run(Protocol):
@@ -77,21 +63,19 @@ class Pool:
         self.slots = slots
         self.workers: list[Worker] = []
         self.dead: list[int] = []
+        self.tasks = Tasks(slots)
         self.is_busy = False
         self._is_closing = False
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
-        self._flying: dict[int, dict[int, InFlight]] = {}
-        self._landed: dict[int, dict[int, tuple[int, int]]] = {}
         self._dropped_runs: list[int] = []
-        self._unsettled: dict[int, set[int]] = {}
         self._full: set[int] = set()
         self._last_run = -1
         self._selector = selectors.DefaultSelector()
-        self._wake = _Wake()
+        self._wake = Wake()
         watcher = object()
         self._end = util.Finalize(
             self,
-            _end_workers,
+            end_workers,
             args=(self.workers, self._selector, self._wake, slots, arena, watcher),
             exitpriority=BEFORE_MULTIPROCESSING,
         )
@@ -124,8 +108,7 @@ class Pool:
         self._last_run += 1
         number = self._last_run
         self._runs[number] = run
-        self._flying[number] = {}
-        self._landed[number] = {}
+        self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):
             self._send(worker_id, encode(Begin(number, shared_seed)))
@@ -133,18 +116,8 @@ class Pool:
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
         """Send a task, with a slot if one is free; ``packed`` is ``indices``, pickled."""
-        slot = self.slots.grant(worker_id) if self.slots is not None else None
-        self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
-        task = Task(run, sequence, NO_SLOT if slot is None else slot, packed)
-        self._send(worker_id, encode(task))
-
-    def deliver(self, run: int, sequence: int) -> None:
-        """Hand over a batch that has arrived; its slot is now the caller's."""
-        self._landed[run].pop(sequence, None)
-
-    def flying(self, run: int) -> dict[int, InFlight]:
-        """The tasks of a run that have no report yet, by sequence number."""
-        return self._flying[run]
+        slot = self.tasks.fly(run, sequence, worker_id, indices)
+        self._send(worker_id, encode(Task(run, sequence, slot, packed)))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and tell the runs; returns whether anything did."""
@@ -157,7 +130,7 @@ class Pool:
             events = []
         if not self.is_open:
             if not self._is_closing:
-                _wait_for_the_end()
+                wait_for_the_end()
             return True
         self.is_busy = True
         for key, _ in events:
@@ -214,18 +187,12 @@ class Pool:
 
     def _route(self, worker_id: int, report: Any) -> None:
         if isinstance(report, Cancelled):
-            self._settle(report, worker_id)
+            self.tasks.settle(report, worker_id)
             return
         if isinstance(report, Loaded):
             report = self._complete(worker_id, report)
-        del self._flying[report.run][report.sequence]
         run = self._runs.get(report.run)
-        if run is not None and isinstance(report, Loaded) and report.slot != NO_SLOT:
-            assert self.slots is not None
-            self.slots.come_back(report.slot, worker_id)
-            self._landed[report.run][report.sequence] = report.slot, worker_id
-        else:
-            self._take_back(report.slot, worker_id)
+        self.tasks.land(worker_id, report, is_wanted=run is not None)
         if run is not None:
             run.accept(worker_id, report)
 
@@ -257,101 +224,6 @@ class Pool:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
         while self._dropped_runs:
             number = self._dropped_runs.pop()
-            for slot, worker_id in self._landed.pop(number).values():
-                assert self.slots is not None
-                self.slots.give_back(slot, worker_id)
-            self._unsettled[number] = set(range(len(self.workers)))
+            self.tasks.drop(number, len(self.workers))
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(Cancel(number)))
-
-    def _settle(self, report: Cancelled, worker_id: int) -> None:
-        for slot in report.slots:
-            self._take_back(slot, worker_id)
-        self._unsettled[report.run].discard(worker_id)
-        if not self._unsettled[report.run]:
-            del self._unsettled[report.run], self._flying[report.run]
-
-    def _take_back(self, slot: int, worker_id: int) -> None:
-        """Free a slot that a worker had and nobody will read."""
-        if self.slots is not None and slot != NO_SLOT:
-            self.slots.come_back(slot, worker_id)
-            self.slots.give_back(slot, worker_id)
-
-
-def _wait_for_the_end() -> NoReturn:
-    """The interpreter is exiting around this daemon thread, which has nothing to report."""
-    while True:
-        time.sleep(3600)
-
-
-class _Wake:
-    """Makes a thread that waits in the pool's selector return."""
-
-    def __init__(self) -> None:
-        self.read, self._write = map(descriptors.own, os.pipe())
-
-    def up(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._write, b"!")
-
-    def close(self) -> None:
-        descriptors.close(self.read)
-        descriptors.close(self._write)
-        self.read = self._write = -1
-
-
-def _end_workers(
-    workers: list[Worker],
-    selector: selectors.BaseSelector,
-    wake: _Wake,
-    slots: Slots | None,
-    arena: Arena | None,
-    watcher: object,
-) -> None:
-    """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline.
-
-    Whatever interrupts this, a second Ctrl-C for one, no worker outlives it.
-    """
-    try:
-        selector.close()
-        for worker in workers:
-            worker.hang_up(encode(Stop()))
-        alive = _still_alive(workers)
-        for name in ("terminate", "kill"):
-            for worker in alive:
-                getattr(worker.process, name)()
-            alive = _still_alive(alive)
-    finally:
-        for worker in workers:
-            worker.release()
-        wake.close()
-        workers_gone(watcher)
-        if slots is not None:
-            slots.retire()
-        if arena is not None:
-            arena.close_descriptor()
-
-
-def _still_alive(workers: list[Worker]) -> list[Worker]:
-    """Those that have not ended within the grace period; the others are reaped."""
-    deadline_s = time.monotonic() + GRACE_S
-    alive = list(workers)
-    while alive and (remaining_s := deadline_s - time.monotonic()) > 0:
-        ended = connection.wait([worker.ended for worker in alive], remaining_s)
-        for worker in alive:
-            if worker.ended in ended:
-                _ = worker.exitcode
-        alive = [worker for worker in alive if worker.ended not in ended]
-    return alive
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """An exit code in words: the signal's name, or the code."""
-    if exitcode is None:
-        return "ended for an unknown reason"
-    if exitcode < 0:
-        try:
-            return f"was killed by {signal.Signals(-exitcode).name}"
-        except ValueError:
-            return f"was killed by signal {-exitcode}"
-    return f"exited with code {exitcode}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from multiprocessing import connection, forkserver
 from typing import Any
@@ -50,6 +51,18 @@ class Worker:
             code = self.process.exitcode
         self.process.join(0)  # so that multiprocessing forgets it
         return code
+
+    def how_it_ended(self) -> str:
+        """The exit code in words: the signal's name, or the code."""
+        code = self.exitcode
+        if code is None:
+            return "ended for an unknown reason"
+        if code >= 0:
+            return f"exited with code {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
 
     def hang_up(self, farewell: bytes) -> None:
         """Ask the worker to leave, also if it waits in the middle of a message to us."""

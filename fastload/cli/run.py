@@ -1,0 +1,85 @@
+"""`fastload run`: run a program that knows only torch's DataLoader, unmodified, with ours."""
+
+import argparse
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fastload.cli.console import warn
+from fastload.cli.exits import Exit
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "run",
+        help="run a program with fastload in the place of torch's DataLoader",
+        description="Run a program unmodified, with fastload's DataLoader under torch's name, and "
+        "print a summary of its loading at the end, to stderr.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", action="store_true", help="PROGRAM is a module, as with python -m")
+    parser.add_argument("program", metavar="PROGRAM", help="a Python file, or with -m a module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Exit | int:
+    """Run the program; its exit code is ours."""
+    from fastload.patching import patched
+    from fastload.stats import recording
+
+    if not args.m and not Path(args.program).is_file():
+        warn(f"fastload run: no such file: {args.program}")
+        return Exit.USAGE
+    sys.argv = [args.program, *args.arguments]
+    sys.path.insert(0, "" if args.m else str(Path(args.program).resolve().parent))
+    with recording() as counters, patched() as names:
+        warn(f"fastload: replaced {', '.join(names)}")
+        try:
+            return _run(args)
+        finally:
+            warn(_summary([each.snapshot() for each in counters]))
+
+
+def _run(args: argparse.Namespace) -> Exit | int:
+    try:
+        if args.m:
+            runpy.run_module(args.program, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(args.program, run_name="__main__")
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or Exit.OK
+        warn(str(stop.code))
+        return Exit.BAD
+    except Exception as error:  # noqa: BLE001 - the program's own, shown without our frames
+        traceback.print_exception(type(error), error, _below_runpy(error))
+        return Exit.RAISED
+    return Exit.OK
+
+
+def _below_runpy(error: BaseException) -> Any:
+    """The part of the traceback that belongs to the program."""
+    trace, below = error.__traceback__, error.__traceback__
+    while trace is not None:
+        if "runpy" in trace.tb_frame.f_code.co_filename:
+            below = trace.tb_next
+        trace = trace.tb_next
+    return below or error.__traceback__
+
+
+def _summary(epochs: list[Any]) -> str:
+    batches = sum(epoch.batches for epoch in epochs)
+    samples = sum(epoch.samples for epoch in epochs)
+    elapsed_s = sum(epoch.elapsed_s for epoch in epochs)
+    if not batches or not elapsed_s:
+        return "fastload: no batch was loaded"
+    wait_s = sum(epoch.wait_s for epoch in epochs)
+    return (
+        f"fastload: {batches:,} batches, {samples:,} samples in {len(epochs)} epochs; "
+        f"{samples / elapsed_s:,.0f} samples/s; {wait_s / elapsed_s:.1%} of the time was spent "
+        f"waiting for data"
+    )

@@ -1,0 +1,156 @@
+"""Where an epoch stands, so that another process can go on from there.
+
+Runs in: consumer.
+Takes: the position of the newest iterator, or a state saved by another process.
+Gives: a state of plain values and tensors, with the keys of torchdata's StatefulDataLoader where it
+has them; and the random state in which an epoch's order can be drawn again.
+
+A map-style epoch is its order and the number of batches delivered: the order is drawn again, the
+delivered part of it is skipped without loading anything. So it does not depend on the number of
+workers. A stream is read again from the start and what was delivered is thrown away, unless the
+dataset has ``state_dict`` and there are no workers.
+
+Random draws *inside the dataset* are not part of the promise: with workers each worker starts
+from its seed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+VERSION = 1
+_OURS = "fastload"
+
+
+class Position:
+    """How far the newest iterator of a loader has come."""
+
+    def __init__(self, start: dict[str, Any], yielded: int) -> None:
+        self.start = start
+        self.yielded = yielded
+        self.is_finished = False
+
+
+def draw_start(loader: Any) -> dict[str, Any]:
+    """What the order of the epoch that begins now follows from."""
+    numpy_state: Any = np.random.get_state()
+    kind, keys, place, has_gauss, gauss = numpy_state
+    version, numbers, next_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
+        "python": [version, torch.tensor(numbers), next_gauss],
+        "generators": [generator.get_state() for generator in _generators(loader)],
+        "epoch": getattr(loader.sampler, "epoch", None),
+    }
+
+
+@contextlib.contextmanager
+def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
+    """Draw an epoch's order as it was drawn; the program's own random state is put back after.
+
+    Generators that were handed to the loader or its samplers go on from the order that was drawn.
+    """
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    kind, keys, place, has_gauss, gauss = start["numpy"]
+    version, numbers, next_gauss = start["python"]
+    torch.set_rng_state(start["torch"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
+    random.setstate((version, tuple(numbers.tolist()), next_gauss))
+    for generator, state in zip(_generators(loader), start["generators"], strict=True):
+        generator.set_state(state)
+    if start["epoch"] is not None and hasattr(loader.sampler, "set_epoch"):
+        loader.sampler.set_epoch(start["epoch"])
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def save(loader: Any, position: Position | None) -> dict[str, Any]:
+    """The state of a loader; new and plain at each call."""
+    yielded = 0 if position is None else position.yielded
+    samples = yielded * (loader.batch_size or 1)
+    return {
+        "_index_sampler_state": {"samples_yielded": samples},
+        "_sampler_iter_state": None,
+        "_sampler_iter_yielded": yielded,
+        "_num_yielded": yielded,
+        "_IterableDataset_len_called": loader._IterableDataset_len_called,
+        "_shared_seed": None,
+        "fetcher_state": None,
+        "dataset_state": _dataset_state(loader),
+        "_iterator_finished": position is not None and position.is_finished,
+        _OURS: {
+            "version": VERSION,
+            "length": _length(loader),
+            "start": None if position is None else position.start,
+        },
+    }
+
+
+def check(loader: Any, state: dict[str, Any]) -> None:
+    """Refuse a state that does not fit.
+
+    Raises:
+        ValueError: It is no state of this kind, or of a dataset of another length; or batches
+            come in no order, so that a number of them says nothing.
+    """
+    ours = state.get(_OURS) if isinstance(state, dict) else None
+    if not isinstance(ours, dict) or ours.get("version") != VERSION:
+        raise ValueError(
+            "this is not a state that fastload.DataLoader.state_dict() returned, or that of an "
+            "incompatible version"
+        )
+    if loader.num_workers > 0 and not loader.in_order:
+        raise ValueError("an epoch with in_order=False can't be resumed; use in_order=True")
+    if ours["length"] != _length(loader):
+        raise ValueError(
+            f"this state is of a dataset of length {ours['length']}; this loader's has length "
+            f"{_length(loader)}, so its order would be another one"
+        )
+
+
+def skip(indices: Iterator[Any], delivered: int) -> Iterator[Any]:
+    """The part of an epoch's order that was not delivered; its beginning is drawn at once."""
+    rest = itertools.islice(indices, delivered, None)
+    return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
+
+
+def start_of(state: dict[str, Any] | None) -> Any:
+    """The random state of the epoch to go on with; None if it had not begun, or has ended."""
+    if state is None or state["_iterator_finished"]:
+        return None
+    return state[_OURS]["start"]
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    found: dict[int, torch.Generator] = {}
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    for holder in (loader, loader.sampler, loader.batch_sampler, inner):
+        generator = getattr(holder, "generator", None)
+        if isinstance(generator, torch.Generator):
+            found[id(generator)] = generator
+    return list(found.values())
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader.dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _dataset_state(loader: Any) -> Any:
+    if loader.num_workers == 0 and hasattr(loader.dataset, "state_dict"):
+        return loader.dataset.state_dict()
+    return None

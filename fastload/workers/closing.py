@@ -1,0 +1,91 @@
+"""End workers: ask, then terminate, then kill, all of them in parallel.
+
+Runs in: consumer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import time
+from multiprocessing import connection
+from typing import NoReturn
+
+from fastload import descriptors
+from fastload.memory.arena import Arena
+from fastload.memory.slots import Slots, workers_gone
+from fastload.messages import Stop, encode
+from fastload.workers.start import Worker
+
+GRACE_S = 0.5
+"""How long workers may take to leave when asked, then when terminated, then when killed."""
+
+
+class Wake:
+    """Makes a thread that waits in the pool's selector return."""
+
+    def __init__(self) -> None:
+        self.read, self._write = map(descriptors.own, os.pipe())
+
+    def up(self) -> None:
+        """Wake whoever waits."""
+        with contextlib.suppress(OSError):
+            os.write(self._write, b"!")
+
+    def close(self) -> None:
+        """Close both ends."""
+        descriptors.close(self.read)
+        descriptors.close(self._write)
+        self.read = self._write = -1
+
+
+def end_workers(
+    workers: list[Worker],
+    selector: selectors.BaseSelector,
+    wake: Wake,
+    slots: Slots | None,
+    arena: Arena | None,
+    watcher: object,
+) -> None:
+    """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline.
+
+    Whatever interrupts this, a second Ctrl-C for one, no worker outlives it.
+    """
+    try:
+        selector.close()
+        for worker in workers:
+            worker.hang_up(encode(Stop()))
+        alive = _still_alive(workers)
+        for name in ("terminate", "kill"):
+            for worker in alive:
+                getattr(worker.process, name)()
+            alive = _still_alive(alive)
+    finally:
+        for worker in workers:
+            worker.release()
+        wake.close()
+        workers_gone(watcher)
+        if slots is not None:
+            slots.retire()
+        if arena is not None:
+            arena.close_descriptor()
+
+
+def wait_for_the_end() -> NoReturn:
+    """The interpreter is exiting around this daemon thread, which has nothing to report."""
+    while True:
+        time.sleep(3600)
+
+
+def _still_alive(workers: list[Worker]) -> list[Worker]:
+    """Those that have not ended within the grace period; the others are reaped."""
+    deadline_s = time.monotonic() + GRACE_S
+    alive = list(workers)
+    while alive and (remaining_s := deadline_s - time.monotonic()) > 0:
+        ended = connection.wait([worker.ended for worker in alive], remaining_s)
+        for worker in alive:
+            if worker.ended in ended:
+                _ = worker.exitcode
+        alive = [worker for worker in alive if worker.ended not in ended]
+    return alive

@@ -1,0 +1,84 @@
+"""The tasks of every run that are on their way, and the slots that go with them.
+
+Runs in: consumer.
+
+A task flies from the moment it is sent until its report arrives. A loaded batch has then landed,
+and its slot is in hand until the batch is delivered or its run is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from fastload.memory.slots import Slots
+from fastload.memory.write import NO_SLOT
+from fastload.messages import Cancelled, Ended, Failed, Loaded
+
+
+class InFlight(NamedTuple):
+    """A task that was sent and has no report yet."""
+
+    worker_id: int
+    indices: Any
+    sent_ns: int
+
+
+class Tasks:
+    """Of all runs of one pool."""
+
+    def __init__(self, slots: Slots | None) -> None:
+        self._slots = slots
+        self._flying: dict[int, dict[int, InFlight]] = {}
+        self._landed: dict[int, dict[int, tuple[int, int]]] = {}
+        self._unsettled: dict[int, set[int]] = {}
+
+    def open(self, run: int) -> None:
+        """A run begins."""
+        self._flying[run] = {}
+        self._landed[run] = {}
+
+    def fly(self, run: int, sequence: int, worker_id: int, indices: Any) -> int:
+        """A task is sent; returns the slot to send with it, or NO_SLOT."""
+        slot = self._slots.grant(worker_id) if self._slots is not None else None
+        self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
+        return NO_SLOT if slot is None else slot
+
+    def land(self, worker_id: int, report: Loaded | Failed | Ended, *, is_wanted: bool) -> None:
+        """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
+        del self._flying[report.run][report.sequence]
+        if is_wanted and isinstance(report, Loaded) and report.slot != NO_SLOT:
+            assert self._slots is not None
+            self._slots.come_back(report.slot, worker_id)
+            self._landed[report.run][report.sequence] = report.slot, worker_id
+        else:
+            self._take_back(report.slot, worker_id)
+
+    def deliver(self, run: int, sequence: int) -> None:
+        """Hand over a batch that has landed; its slot is now the caller's."""
+        self._landed[run].pop(sequence, None)
+
+    def flying(self, run: int) -> dict[int, InFlight]:
+        """The tasks of a run that have no report yet, by sequence number."""
+        return self._flying[run]
+
+    def drop(self, run: int, workers: int) -> None:
+        """Nobody wants the rest of a run; a worker may still write until it says Cancelled."""
+        for slot, worker_id in self._landed.pop(run).values():
+            assert self._slots is not None
+            self._slots.give_back(slot, worker_id)
+        self._unsettled[run] = set(range(workers))
+
+    def settle(self, report: Cancelled, worker_id: int) -> None:
+        """A worker has forgotten a dropped run."""
+        for slot in report.slots:
+            self._take_back(slot, worker_id)
+        self._unsettled[report.run].discard(worker_id)
+        if not self._unsettled[report.run]:
+            del self._unsettled[report.run], self._flying[report.run]
+
+    def _take_back(self, slot: int, worker_id: int) -> None:
+        """Free a slot that a worker had and nobody will read."""
+        if self._slots is not None and slot != NO_SLOT:
+            self._slots.come_back(slot, worker_id)
+            self._slots.give_back(slot, worker_id)
