@@ -11,15 +11,6 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from .ways import chosen, closing
 
 
-def pytest_configure(config):
-    for mark in (
-        "every_way: run with forkserver and spawn too",
-        "with_workers: run only where there are worker processes",
-        "better_than_torch(reason, inline_too=False): torch fails this promise",
-    ):
-        config.addinivalue_line("markers", mark)
-
-
 def pytest_generate_tests(metafunc):
     if "way" in metafunc.fixturenames:
         metafunc.parametrize("way", list(chosen(metafunc.definition)))
