@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import torch.utils.data
 
 from fastload.dataloader import DataLoader
 
 _TORCH: type = torch.utils.data.DataLoader
+
+
+_replaced: list[tuple[ModuleType, str]] = []
 
 
 def patch() -> list[str]:
@@ -30,37 +34,40 @@ def patch() -> list[str]:
         True
         >>> _ = unpatch()
     """
-    return _replace(_TORCH, DataLoader)
+    found = []
+    for module in tuple(sys.modules.values()):
+        # Its __dict__, not getattr: lazy modules would import things for being looked at.
+        names = getattr(module, "__dict__", {})
+        if names.get("__name__", "").partition(".")[0] == "fastload":
+            continue
+        found += [(module, name) for name, value in tuple(names.items()) if value is _TORCH]
+    for module, name in found:
+        setattr(module, name, DataLoader)
+    _replaced.extend(found)
+    return _named(found)
 
 
 def unpatch() -> list[str]:
-    """Undo ``patch``, also in modules that were imported since.
+    """Undo ``patch``. A module that imported the name in between keeps the class it got.
 
     Returns:
         The names that were restored, sorted.
     """
-    return _replace(DataLoader, _TORCH)
+    restored = [(module, name) for module, name in _replaced if vars(module)[name] is DataLoader]
+    for module, name in restored:
+        setattr(module, name, _TORCH)
+    _replaced.clear()
+    return _named(restored)
 
 
 @contextlib.contextmanager
 def patched() -> Iterator[list[str]]:
     """``patch`` for the length of a ``with`` block; gives the names that were replaced."""
-    replaced = patch()
     try:
-        yield replaced
+        yield patch()
     finally:
         unpatch()
 
 
-def _replace(old: type, new: type) -> list[str]:
-    replaced = []
-    for module_name, module in tuple(sys.modules.items()):
-        if module is None or module_name.partition(".")[0] == "fastload":
-            continue
-        # Its __dict__, not getattr: lazy modules would import things for being looked at.
-        names = getattr(module, "__dict__", {})
-        for name, value in tuple(names.items()):
-            if value is old:
-                names[name] = new
-                replaced.append(f"{module_name}.{name}")
-    return sorted(replaced)
+def _named(found: list[tuple[ModuleType, str]]) -> list[str]:
+    return sorted(f"{module.__name__}.{name}" for module, name in found)

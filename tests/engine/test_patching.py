@@ -39,6 +39,14 @@ def test_unpatching_restores_every_name(third_party) -> None:
     assert torch.utils.data.DataLoader is third_party.Loader is TORCH
 
 
+def test_unpatching_leaves_those_who_chose_fastload(third_party) -> None:
+    """A module that imported our class by its own name keeps it."""
+    third_party.Chosen = fastload.DataLoader
+    fastload.patch()
+    fastload.unpatch()
+    assert third_party.Chosen is fastload.DataLoader
+
+
 def test_patching_twice_is_patching_once(third_party) -> None:
     """The second call has nothing to replace."""
     fastload.patch()
