@@ -38,7 +38,7 @@ def patch() -> list[str]:
     for module in tuple(sys.modules.values()):
         # Its __dict__, not getattr: lazy modules would import things for being looked at.
         names = getattr(module, "__dict__", {})
-        if names.get("__name__", "").partition(".")[0] == "fastload":
+        if str(names.get("__name__")).partition(".")[0] == "fastload":
             continue
         found += [(module, name) for name, value in tuple(names.items()) if value is _TORCH]
     for module, name in found:
@@ -53,7 +53,9 @@ def unpatch() -> list[str]:
     Returns:
         The names that were restored, sorted.
     """
-    restored = [(module, name) for module, name in _replaced if vars(module)[name] is DataLoader]
+    restored = [
+        (module, name) for module, name in _replaced if vars(module).get(name) is DataLoader
+    ]
     for module, name in restored:
         setattr(module, name, _TORCH)
     _replaced.clear()
