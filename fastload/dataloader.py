@@ -25,6 +25,9 @@ from fastload.stats import Counters, Stats
 HAS_PIPELINE = os.name == "posix"
 """Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
+if HAS_PIPELINE:
+    from fastload.pipeline import PipelineIterator
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -127,8 +130,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return super().__iter__()
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
-        from fastload.pipeline import PipelineIterator
-
         before: Any = self._iterator
         crew = None if before is None else before.crew
         del before
@@ -144,8 +145,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return self._begin(lambda: InlineIterator(self))
         if not HAS_PIPELINE:
             return super()._get_iterator()
-        from fastload.pipeline import PipelineIterator
-
         return self._begin(lambda: PipelineIterator(self))
 
     def _begin(self, make_iterator: Callable[[], Any]) -> Any:

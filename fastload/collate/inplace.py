@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from fastload.internals import collate_module as torch_collate
-from fastload.memory.write import HEAP, Place
+from fastload.memory.write import HEAP, Place, is_plain
 
 Collate = Callable[[Any, Place], Any]
 Kernel = Callable[..., Any]
@@ -73,7 +73,7 @@ class _Kernels:
         if self._on_heap:
             kernel = torch_collate.default_collate_fn_map[Tensor]  # in a worker: the private one
             return kernel(list(batch), collate_fn_map=collate_fn_map)
-        if type(first) is not Tensor or not _is_dense_on_cpu(first):
+        if type(first) is not Tensor or not is_plain(first):
             return collate_tensors_privately(batch, collate_fn_map=collate_fn_map)
         out = self._place.tensor((len(batch), *first.shape), first.dtype)
         return torch.stack(tuple(batch), 0, out=out)
@@ -139,15 +139,6 @@ JOIN_BYTES = 2048
 def _is_viewable(array: npt.NDArray[Any]) -> bool:
     """Whether torch can view an array: no step backwards, none of a part of an element."""
     return all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
-
-
-def _is_dense_on_cpu(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_nested
-        and not tensor.is_quantized
-    )
 
 
 def collate_tensors_privately(
