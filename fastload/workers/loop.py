@@ -65,6 +65,10 @@ class Job:
     workers: int
 
 
+NO_JOB = Job(None, False, False, list, False, 0, None, 0)
+"""Of a worker that could not unpickle its own."""
+
+
 @dataclass(frozen=True)
 class Post:
     """One worker's place: its number, its memory and its ends of the pipes."""
@@ -80,8 +84,13 @@ def work(post: Post, content: Job | Parcel) -> None:
     """The target of the worker process."""
     lifeline.arm(post.lifeline.number)
     _settle_signals()
-    job: Job = content.open() if isinstance(content, Parcel) else content
-    worker = Worker(post, job)
+    broken: BaseException | None = None
+    try:
+        job: Job = content.open() if isinstance(content, Parcel) else content
+    except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
+        annotate(error, f"while worker {post.worker_id} unpickled the dataset")
+        broken, job = error, NO_JOB
+    worker = Worker(post, job, broken)
     with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
         worker.serve()
 
@@ -96,7 +105,7 @@ def _settle_signals() -> None:
 class Worker:
     """The loop and what it keeps between two orders."""
 
-    def __init__(self, post: Post, job: Job) -> None:
+    def __init__(self, post: Post, job: Job, broken: BaseException | None = None) -> None:
         self._post = post
         self._job = job
         self._orders = Receiver(post.orders.number)
@@ -106,7 +115,7 @@ class Worker:
         self._ended: set[int] = set()
         self._last: tuple[Layout, bytes] | None = None
         self._collate = make_collate(job.collate_fn)
-        self._broken: BaseException | None = None
+        self._broken = broken
         self._dataset = job.dataset
         try:
             self._prepare()

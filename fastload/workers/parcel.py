@@ -87,13 +87,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
             raise NeedsInheritanceError
-        if (
-            type(obj) is not Tensor
-            or not is_plain(obj)
-            or not obj.is_leaf
-            or obj.is_conj()
-            or obj.numel() == 0
-        ):
+        if not _is_its_bytes(obj):
             return NotImplemented
         storage = obj.untyped_storage()
         content = self._storages.get(storage.data_ptr())
@@ -105,6 +99,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _is_its_bytes(tensor: Tensor) -> bool:
+    """Whether a tensor can be made again of its storage and a place in it."""
     return (
         type(tensor) is Tensor
         and is_plain(tensor)
