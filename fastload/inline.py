@@ -19,20 +19,16 @@ from fastload.internals import (
     SingleProcessIterator,
     is_iterable_kind,
     pin_memory,
-    profiler_enabled,
 )
+from fastload.iteration import Stepping
 from fastload.memory.write import HEAP
-from fastload.resume import Position, skip
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.fetch import EndOfStream, make_fetcher
 
 
-class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
+class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
     """What ``iter(loader)`` gives without workers."""
-
-    position: Position
-    _sampler_iter: Any
 
     def __init__(self, loader: Any) -> None:
         BaseIterator.__init__(self, loader)
@@ -52,19 +48,10 @@ class InlineIterator(SingleProcessIterator):  # type: ignore[misc]  # its base i
             drop_last=self._drop_last,
         )
 
-        if loader._live.delivered:
-            self._sampler_iter = skip(self._sampler_iter, loader._live.delivered)
-            self._num_yielded = loader._live.delivered
+        self._skip_delivered(loader._live.delivered)
 
     def close(self) -> None:
         """Nothing to end."""
-
-    def __next__(self) -> Any:
-        if self._IterableDataset_len_called is None and not profiler_enabled():
-            batch = self._next_data()
-            self._num_yielded += 1
-            return batch
-        return super().__next__()
 
     def _next_data(self) -> Any:
         started_ns = time.monotonic_ns()

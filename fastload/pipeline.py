@@ -25,13 +25,12 @@ from fastload.internals import (
     MultiProcessingIterator,
     is_iterable_kind,
     pin_memory,
-    profiler_enabled,
     sharding_worker_init_fn,
 )
+from fastload.iteration import Stepping
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import Slots
-from fastload.resume import Position, skip
 from fastload.run import Run
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
@@ -53,15 +52,12 @@ class Crew(NamedTuple):
     state: dict[str, Any]
 
 
-class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
+class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
     """What ``iter(loader)`` gives with workers.
 
     It is torch's iterator class in name, for trainers that test for it, and starts none of its
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
-
-    position: Position
-    _sampler_iter: Any
 
     def __init__(self, loader: Any, crew: Crew | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
@@ -83,19 +79,10 @@ class PipelineIterator(MultiProcessingIterator):  # type: ignore[misc]  # its ba
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(loader.num_workers, most_tasks)
         with pool.lock:
-            if loader._live.delivered:
-                self._sampler_iter = skip(self._sampler_iter, loader._live.delivered)
-                self._num_yielded = loader._live.delivered
+            self._skip_delivered(loader._live.delivered)
             self._run = Run(pool, order, self._sampler_iter, self._shared_seed)
             for _ in range(most_tasks):
                 self._run.request()
-
-    def __next__(self) -> Any:
-        if self._IterableDataset_len_called is None and not profiler_enabled():
-            batch = self._next_data()
-            self._num_yielded += 1
-            return batch
-        return super().__next__()
 
     def _next_data(self) -> Any:
         pool = self._pool

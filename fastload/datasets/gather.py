@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from fastload.collate.inplace import stacks_tensors
-from fastload.memory.write import HEAP, Place
+from fastload.memory.write import HEAP, Place, is_plain
 
 Gather = Callable[[Any, Place], Any]
 
@@ -50,11 +50,8 @@ def gatherer(dataset: Any) -> Gather | None:
 def _is_gatherable(tensor: Tensor) -> bool:
     return (
         type(tensor) is Tensor
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
+        and is_plain(tensor)
         and tensor.dim() > 0
         and not tensor.requires_grad
-        and not tensor.is_nested
-        and not tensor.is_quantized
         and not tensor.is_conj()
     )

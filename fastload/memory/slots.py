@@ -160,9 +160,9 @@ class Slots:
         """No worker is left: return the pages of all slots, of leased ones once they are free."""
         with self.lock:
             self._is_retired = True
-            for slot in range(self.arena.slots):
-                if slot not in self._leased and slot not in self._released_while_watched:
-                    self.arena.give_back_pages(slot)
+            kept = {*self._fresh, *self._leased, *self._released_while_watched}
+            for slot in set(range(self.arena.slots)) - kept:
+                self.arena.give_back_pages(slot)
 
 
 _all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()

@@ -25,6 +25,8 @@ class Receiver:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self.is_closed = False
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
         self._pending = b""
         self._large: bytearray | None = None
         self._large_filled = 0
@@ -55,9 +57,7 @@ class Receiver:
 
     def wait(self) -> None:
         """Wait until something arrives or the other end closes."""
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        poll.poll()
+        self._poll.poll()
 
     def _split(self, data: bytes, frames: list[bytes | bytearray]) -> None:
         start = 0
