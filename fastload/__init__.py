@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ForeignProcessError,
         LoadingInterrupted,
         LoadingTimeout,
+        TooManyErrors,
         WorkerDied,
         WorkerError,
     )
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         SubsetRandomSampler,
         WeightedRandomSampler,
     )
-    from fastload.stats import Stats
+    from fastload.stats import SkippedSample, Stats
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOMES = {
         "ForeignProcessError",
         "LoadingInterrupted",
         "LoadingTimeout",
+        "TooManyErrors",
         "WorkerDied",
         "WorkerError",
     ),
@@ -79,7 +81,7 @@ _HOMES = {
         "SubsetRandomSampler",
         "WeightedRandomSampler",
     ),
-    "fastload.stats": ("Stats",),
+    "fastload.stats": ("SkippedSample", "Stats"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -98,11 +100,13 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "SkippedSample",
     "StackDataset",
     "Stats",
     "Subset",
     "SubsetRandomSampler",
     "TensorDataset",
+    "TooManyErrors",
     "WeightedRandomSampler",
     "WorkerDied",
     "WorkerError",

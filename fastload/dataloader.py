@@ -21,6 +21,7 @@ from typing_extensions import Self
 from fastload import resume
 from fastload.inline import InlineIterator
 from fastload.stats import Counters, Stats
+from fastload.workers.tolerance import OnError
 
 HAS_PIPELINE = os.name == "posix"
 """Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
@@ -62,9 +63,19 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         memory_limit: Bytes of shared memory the loader's workers may take. None: a quarter of
             what is free, in this machine and in its memory cgroup. What does not fit is sent
             through a pipe: slower, equal.
+        max_worker_restarts: How many workers, in all, are started again when they die (killed,
+            crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
+            every sample once, in order, with other random draws than without the death. Streams
+            only if the dataset has ``state_dict`` and ``load_state_dict``.
+        on_error: What becomes of a sample whose loading raises: ``"raise"``; ``"skip"``: its batch
+            is smaller, and left out if nothing is left of it; or ``on_error(error, index)``, called
+            where the sample is loaded, that returns a sample to use instead, or None to leave it
+            out. ``stats()`` counts and names them. Errors in ``collate_fn`` are always raised.
+        max_errors: How many samples of an epoch may fail before ``TooManyErrors`` is raised.
 
     Raises:
-        ValueError: As torch's, for arguments that exclude each other.
+        ValueError: As torch's, for arguments that exclude each other; or an option of ours that
+            is out of range.
 
     Example:
         >>> loader = DataLoader(list(range(6)), batch_size=4)
@@ -94,11 +105,27 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         in_order: bool = True,
         snapshot_every_n_steps: int | None = 1,
         memory_limit: int | None = None,
+        max_worker_restarts: int = 0,
+        on_error: OnError = "raise",
+        max_errors: int = 100,
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
+        if max_worker_restarts < 0 or max_errors < 0:
+            raise ValueError(
+                f"max_worker_restarts and max_errors count from 0, but got "
+                f"{max_worker_restarts!r} and {max_errors!r}"
+            )
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise ValueError(
+                f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
+                f"but got {on_error!r}"
+            )
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
+        self.max_worker_restarts = max_worker_restarts
+        self.on_error = on_error
+        self.max_errors = max_errors
         self._live = _Live()
         super().__init__(
             dataset,

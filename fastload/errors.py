@@ -30,6 +30,10 @@ class WorkerDied(FastloadError, RuntimeError):  # noqa: N818  (what happened, in
         self.exitcode = exitcode
 
 
+class TooManyErrors(FastloadError, RuntimeError):  # noqa: N818  (as above)
+    """More samples of an epoch could not be loaded than ``max_errors`` allows."""
+
+
 class LoadingTimeout(FastloadError, RuntimeError):  # noqa: N818  (as above)
     """No batch arrived within ``timeout`` seconds; calling ``next`` again goes on waiting."""
 

@@ -25,6 +25,7 @@ from fastload.memory.write import HEAP
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.fetch import EndOfStream, make_fetcher
+from fastload.workers.tolerance import NothingLeft, Tolerance
 
 
 class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
@@ -40,14 +41,16 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             )
         self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
         self._counters = Counters()
+        self._max_errors = loader.max_errors
+        self._tolerance = None if loader.on_error == "raise" else Tolerance(loader.on_error)
         self._fetcher = make_fetcher(
             self._dataset,
             iterable=self._dataset_kind == is_iterable_kind,
             batched=self._auto_collation,
             collate=make_collate(self._collate_fn),
             drop_last=self._drop_last,
+            tolerance=self._tolerance,
         )
-
         self._skip_delivered(loader._live.delivered)
 
     def close(self) -> None:
@@ -55,21 +58,35 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
 
     def _next_data(self) -> Any:
         started_ns = time.monotonic_ns()
+        batch: Any = NothingLeft
+        while batch is NothingLeft:
+            try:
+                indices = self._next_index()
+            except StopIteration:
+                self.position.is_finished = True
+                raise
+            batch = self._fetch(indices)
+            self.position.advance()
+            if self._tolerance is not None:
+                self._count_skipped(self._tolerance.take_skipped())
+        if self._pin_memory:
+            batch = pin_memory(batch, self._pin_memory_device)
+        samples = len(indices) if self._auto_collation else 1
+        self._counters.loaded_inline(samples, time.monotonic_ns() - started_ns)
+        return batch
+
+    def _fetch(self, indices: Any) -> Any:
+        """The batch, or NothingLeft in its place."""
         try:
-            indices = self._next_index()
-        except StopIteration:
-            self.position.is_finished = True
-            raise
-        try:
-            batch = self._fetcher.fetch(indices, HEAP)
+            return self._fetcher.fetch(indices, HEAP)
+        except NothingLeft:
+            return NothingLeft
         except EndOfStream:
             self.position.is_finished = True
             raise StopIteration from None
         except StopIteration as error:
+            self.position.note_error()
             raise reraisable(error) from error
-        if self._pin_memory:
-            batch = pin_memory(batch, self._pin_memory_device)
-        samples = len(indices) if self._auto_collation else 1
-        self.position.yielded += 1
-        self._counters.loaded_inline(samples, time.monotonic_ns() - started_ns)
-        return batch
+        except BaseException:
+            self.position.note_error()
+            raise

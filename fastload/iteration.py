@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload.errors import TooManyErrors, show
 from fastload.internals import profiler_enabled
+from fastload.messages import Skip
 from fastload.resume import Position, skip
+from fastload.stats import Counters, SkippedSample
+from fastload.workers.exceptions import unpack
 
 
 class Stepping:
@@ -18,6 +22,8 @@ class Stepping:
     _sampler_iter: Any
     _num_yielded: int
     _IterableDataset_len_called: int | None
+    _counters: Counters
+    _max_errors: int
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
@@ -29,6 +35,24 @@ class Stepping:
 
     def _next_data(self) -> Any:
         raise NotImplementedError
+
+    def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
+        """Count samples that could not be loaded.
+
+        Raises:
+            TooManyErrors: They are more than the loader allows in an epoch.
+        """
+        errors = [unpack(skip.error, f"dataset index {show(skip.index)}") for skip in skipped]
+        number = self._counters.skipped(
+            SkippedSample(skip.index, f"{type(error).__name__}: {error}")
+            for skip, error in zip(skipped, errors, strict=True)
+        )
+        if errors and number > self._max_errors:
+            raise TooManyErrors(
+                f"{number} samples of this epoch could not be loaded, more than "
+                f"max_errors={self._max_errors}; the last is dataset index "
+                f"{show(skipped[-1].index)}. loader.stats().skipped names them."
+            ) from errors[-1]
 
     def _skip_delivered(self, batches: int) -> None:
         """Leave out the part of the epoch's order that another process has delivered."""

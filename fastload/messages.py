@@ -1,7 +1,7 @@
 """Everything that crosses a pipe between the consumer and a worker.
 
     consumer ── Begin, Task, Cancel, Stop ──▶ worker
-    consumer ◀── Loaded, Failed, Ended, Cancelled ── worker
+    consumer ◀── Loaded, Failed, Empty, Ended, Cancelled ── worker
 
 A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap.
 """
@@ -15,10 +15,14 @@ from fastload.memory.layout import Layout
 
 
 class Begin(NamedTuple):
-    """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes."""
+    """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
+
+    ``dataset_state`` is what a worker that died had reported last: go on from there.
+    """
 
     run: int
     shared_seed: int | None
+    dataset_state: bytes | None = None
 
 
 class Task(NamedTuple):
@@ -54,11 +58,20 @@ class Stamps(NamedTuple):
     cpu_ns: int
 
 
+class Skip(NamedTuple):
+    """A sample that could not be loaded; ``error`` is a travelling exception."""
+
+    index: Any
+    error: bytes
+
+
 class Loaded(NamedTuple):
     """A batch lies in ``slot``.
 
     ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
     ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message.
+    ``dataset_state`` is a stream's state behind this batch, pickled, where a restart may need it.
+    ``skipped`` are the samples that could not be loaded and were left out or replaced.
     """
 
     run: int
@@ -69,6 +82,8 @@ class Loaded(NamedTuple):
     layout: Layout | None
     skeleton: bytes | None
     skeleton_at: tuple[int, int] | None
+    dataset_state: bytes | None = None
+    skipped: tuple[Skip, ...] = ()
 
 
 class Failed(NamedTuple):
@@ -78,6 +93,15 @@ class Failed(NamedTuple):
     sequence: int
     slot: int
     error: bytes
+
+
+class Empty(NamedTuple):
+    """No sample of a batch could be loaded, and the user wants to do without them."""
+
+    run: int
+    sequence: int
+    slot: int
+    skipped: tuple[Skip, ...]
 
 
 class Ended(NamedTuple):
@@ -96,7 +120,8 @@ class Cancelled(NamedTuple):
 
 
 Order = Begin | Task | Cancel | Stop
-Report = Loaded | Failed | Ended | Cancelled
+Outcome = Loaded | Failed | Empty | Ended
+Report = Outcome | Cancelled
 
 
 def encode(message: Order | Report) -> bytes:

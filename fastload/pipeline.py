@@ -31,6 +31,7 @@ from fastload.iteration import Stepping
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import Slots
+from fastload.messages import Loaded
 from fastload.run import Run
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
@@ -72,7 +73,8 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         self._pool = pool
         self._persistent_workers = loader.persistent_workers
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
-        self._counters = Counters()
+        self._counters = counters = Counters()
+        self._max_errors = loader.max_errors
         self._failure: BaseException | None = None
         self._is_finished = False
         most_tasks = loader.prefetch_factor * loader.num_workers
@@ -80,7 +82,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         order = make_order(loader.num_workers, most_tasks)
         with pool.lock:
             self._skip_delivered(loader._live.delivered)
-            self._run = Run(pool, order, self._sampler_iter, self._shared_seed)
+            self._run = Run(pool, order, self._sampler_iter, self._shared_seed, counters)
             for _ in range(most_tasks):
                 self._run.request()
 
@@ -92,34 +94,42 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
                 f"{os.getpid()} must call iter(loader) for an iterator of its own"
             )
         counters = self._counters
-        started_ns = time.monotonic_ns()
         with pool.lock:
             if self._failure is not None:
                 raise self._failure
             if self._is_finished:
                 raise StopIteration
-            try:
-                sequence, (worker_id, report) = self._run.next(self._timeout)
-            except StopIteration:
-                self._is_finished = self.position.is_finished = True
-                if not self._persistent_workers:
-                    pool.close()
-                raise
-            except (WorkerDied, LoadingInterrupted) as error:
-                self._failure = error
-                pool.close()
-                raise
-            counters.waited(time.monotonic_ns() - started_ns)
-            self._run.request()
-            batch, raised = self._run.deliver(sequence, worker_id, report)
-            pool.is_busy = False
-            if raised is not None:
-                raise reraisable(raised)
+            report: Any = None
+            while not isinstance(report, Loaded):
+                started_ns = time.monotonic_ns()
+                sequence, (worker_id, report) = self._next_report()
+                counters.waited(time.monotonic_ns() - started_ns)
+                self._run.request()
+                batch, raised = self._run.deliver(sequence, worker_id, report)
+                pool.is_busy = False
+                if raised is not None:
+                    self.position.note_error()
+                    raise reraisable(raised)
+                self.position.advance()
+                if report.skipped:
+                    self._count_skipped(report.skipped)
             counters.delivered(report)
-            self.position.yielded += 1
         if self._pin_memory:
             batch = pin_memory(batch, self._pin_memory_device)
         return batch
+
+    def _next_report(self) -> tuple[int, Any]:
+        try:
+            return self._run.next(self._timeout)
+        except StopIteration:
+            self._is_finished = self.position.is_finished = True
+            if not self._persistent_workers:
+                self._pool.close()
+            raise
+        except (WorkerDied, LoadingInterrupted) as error:
+            self._failure = error
+            self._pool.close()
+            raise
 
     @property
     def _workers(self) -> list[Any]:
@@ -148,15 +158,21 @@ def _make_pool(iterator: Any, loader: Any) -> Pool:
             iterator._world_size,
             iterator._rank,
         )
+    is_stream = iterator._dataset_kind == is_iterable_kind
+    most_restarts = loader.max_worker_restarts
+    if is_stream and not _has_state(iterator._dataset):
+        most_restarts = 0
     job = Job(
         dataset=iterator._dataset,
-        iterable=iterator._dataset_kind == is_iterable_kind,
+        iterable=is_stream,
         batched=iterator._auto_collation,
         collate_fn=iterator._collate_fn,
         drop_last=iterator._drop_last,
         base_seed=iterator._base_seed,
         worker_init_fn=worker_init_fn,
         workers=loader.num_workers,
+        on_error=loader.on_error,
+        sends_state=most_restarts > 0 and is_stream,
     )
     most_tasks = loader.prefetch_factor * loader.num_workers
     limit_bytes = loader.memory_limit
@@ -170,4 +186,8 @@ def _make_pool(iterator: Any, loader: Any) -> Pool:
     with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
         arena = Arena.create(number, stride_bytes)
         slots = Slots(arena, loader.num_workers, most_tasks, MOST_LEASES, limit_bytes)
-    return Pool(job, arena, slots, context_of(loader.multiprocessing_context))
+    return Pool(job, arena, slots, context_of(loader.multiprocessing_context), most_restarts)
+
+
+def _has_state(dataset: Any) -> bool:
+    return hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")

@@ -30,12 +30,26 @@ _OURS = "fastload"
 
 
 class Position:
-    """How far the newest iterator of a loader has come."""
+    """How far the newest iterator of a loader has come.
+
+    A batch that raised counts once the iterator has gone on: whoever saves a state because of the
+    error gets that batch again, whoever goes on does not.
+    """
 
     def __init__(self, start: dict[str, Any], yielded: int) -> None:
         self.start = start
         self.yielded = yielded
         self.is_finished = False
+        self._raised = 0
+
+    def advance(self) -> None:
+        """A batch was delivered, or left out."""
+        self.yielded += 1 + self._raised
+        self._raised = 0
+
+    def note_error(self) -> None:
+        """A batch raised."""
+        self._raised += 1
 
 
 def draw_start(loader: Any) -> dict[str, Any]:

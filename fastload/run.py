@@ -9,24 +9,40 @@ from __future__ import annotations
 
 import pickle
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from fastload.delivery.order import CONSUMER, END, WAIT, InOrder
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 from fastload.memory.leases import unwrap
-from fastload.messages import Ended, Failed, Loaded
+from fastload.messages import Empty, Ended, Failed, Outcome
+from fastload.stats import Counters
+from fastload.workers.deaths import Death
 from fastload.workers.exceptions import unpack
 from fastload.workers.pool import Pool
+
+STALL_WARNING_S = 30
+"""Without a timeout, a worker that gives nothing for so long is shown once."""
+
+WARN_AT_LOOP = 6
+"""Stack level of the ``for`` statement that waits for a batch."""
 
 
 class Run:
     """One pass of one iterator: its sampler, its order and its place in the pool."""
 
     def __init__(
-        self, pool: Pool, order: InOrder, indices: Iterator[Any], seed: int | None
+        self,
+        pool: Pool,
+        order: InOrder,
+        indices: Iterator[Any],
+        seed: int | None,
+        counters: Counters,
     ) -> None:
         self.pool = pool
+        self._counters = counters
+        self._has_warned_of_stall = False
         self._order = order
         self._indices: Iterator[Any] | None = indices
         self._number = pool.begin(self, seed)
@@ -56,7 +72,7 @@ class Run:
             sequence = self._order.send(worker_id)
             self.pool.assign(self._number, sequence, worker_id, indices, packed)
 
-    def accept(self, worker_id: int, report: Loaded | Failed | Ended) -> None:
+    def accept(self, worker_id: int, report: Outcome) -> None:
         """Called by the pool."""
         if isinstance(report, Ended):
             if self._order.end_worker(worker_id):
@@ -78,6 +94,8 @@ class Run:
         pool = self.pool
         while True:
             self._check_workers()
+            while pool.restarts:
+                self._tell_of_restart(pool.restarts.pop(0))
             pool.is_busy = True
             sequence, result = self._order.next()
             if result is not WAIT and result is not END:
@@ -86,14 +104,22 @@ class Run:
             if result is END:
                 raise StopIteration
             self._check_deaths()
-            if not pool.pump(timeout_s or None) and timeout_s and pool.is_open:
-                raise self._timeout(sequence, timeout_s)
+            stall_s = None if self._has_warned_of_stall else STALL_WARNING_S
+            if not pool.pump(timeout_s or stall_s) and pool.is_open:
+                if timeout_s:
+                    raise self._timeout(sequence, timeout_s)
+                self._warn_of_stall(sequence)
 
     def deliver(self, sequence: int, worker_id: int, report: Any) -> tuple[Any, Any]:
-        """The batch of a report, or None and the exception that took its place."""
+        """The batch of a report, or None and the exception that took its place.
+
+        Of an empty report there is neither.
+        """
         if worker_id == CONSUMER:
             return None, report
         self.pool.tasks.deliver(self._number, sequence)
+        if isinstance(report, Empty):
+            return None, None
         if isinstance(report, Failed):
             return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
         try:
@@ -116,33 +142,56 @@ class Run:
             )
 
     def _check_deaths(self) -> None:
-        for worker_id in self.pool.dead:
+        for worker_id, death in self.pool.dead.items():
             if self._order.is_waiting_for(worker_id):
-                raise self._death(worker_id)
+                raise self._died(death)
 
-    def _death(self, worker_id: int) -> WorkerDied:
-        worker = self.pool.workers[worker_id]
-        lost = "; ".join(
-            f"batch {sequence}, dataset indices {show(task.indices)}"
-            for sequence, task in self.pool.tasks.flying(self._number).items()
-            if task.worker_id == worker_id
+    def _died(self, death: Death) -> WorkerDied:
+        lost = self.pool.tasks.flying_of(death.worker_id, self._number)
+        batches = "; ".join(
+            f"batch {sequence}, dataset indices {show(task.indices)}" for sequence, task in lost
         )
+        stack = f"\nIts stack when it crashed:\n{death.stack}" if death.stack else ""
         return WorkerDied(
-            f"DataLoader worker {worker_id} (pid {worker.process.pid}) "
-            f"{worker.how_it_ended()} while it had to load: {lost}. If it was killed, "
-            f"the machine or container may have run out of memory; if it crashed, look at what "
-            f"the dataset does for these indices.",
-            worker_id,
-            worker.exitcode,
+            f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} while it had to "
+            f"load: {batches}. {death.cause} max_worker_restarts=N starts such a worker again."
+            f"{stack}",
+            death.worker_id,
+            death.exitcode,
+        )
+
+    def _tell_of_restart(self, death: Death) -> None:
+        self._counters.restarted()
+        warnings.warn(
+            f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} and was started "
+            f"again; the batches it had not finished are loaded again. {death.cause}",
+            RuntimeWarning,
+            stacklevel=WARN_AT_LOOP,
         )
 
     def _timeout(self, sequence: int, timeout_s: float) -> LoadingTimeout:
+        return LoadingTimeout(
+            f"DataLoader timed out after {timeout_s} seconds{self._whereabouts(sequence)}"
+        )
+
+    def _warn_of_stall(self, sequence: int) -> None:
+        self._has_warned_of_stall = True
+        warnings.warn(
+            f"no batch has arrived for {STALL_WARNING_S} seconds{self._whereabouts(sequence)}\n"
+            f"This warning comes once; timeout= makes it an error.",
+            RuntimeWarning,
+            stacklevel=WARN_AT_LOOP,
+        )
+
+    def _whereabouts(self, sequence: int) -> str:
+        """Who was to load a batch, since when, and where that worker is now."""
         task = self.pool.tasks.flying(self._number).get(sequence)
-        detail = ""
-        if task is not None:
-            waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
-            detail = (
-                f": worker {task.worker_id} was given batch {sequence} (dataset indices "
-                f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it"
-            )
-        return LoadingTimeout(f"DataLoader timed out after {timeout_s} seconds{detail}")
+        if task is None:
+            return ""
+        waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
+        stack = self.pool.workers[task.worker_id].stack()
+        shown = f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
+        return (
+            f": worker {task.worker_id} was given batch {sequence} (dataset indices "
+            f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it{shown}"
+        )

@@ -9,10 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fastload.messages import Loaded
+
+MOST_SKIPPED_NAMED = 1000
+
+
+@dataclass(frozen=True)
+class SkippedSample:
+    """A sample that could not be loaded: its index, or position in a stream, and the error."""
+
+    index: Any
+    error: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,9 @@ class Stats:
         write_s: Time workers spent copying into shared memory, added up over workers.
         worker_cpu_s: CPU time of workers, added up.
         shared_bytes: Bytes that crossed in shared memory.
+        errors: Samples that could not be loaded and were left out or replaced (``on_error``).
+        skipped: The first thousand of them.
+        worker_restarts: Workers that died and were started again.
     """
 
     batches: int
@@ -38,6 +52,9 @@ class Stats:
     write_s: float
     worker_cpu_s: float
     shared_bytes: int
+    errors: int = 0
+    skipped: tuple[SkippedSample, ...] = ()
+    worker_restarts: int = 0
 
     @property
     def stall_share(self) -> float:
@@ -71,6 +88,9 @@ class Counters:
         self._write_ns = 0
         self._cpu_ns = 0
         self._shared_bytes = 0
+        self._errors = 0
+        self._skipped: list[SkippedSample] = []
+        self._restarts = 0
         if _recorded is not None:
             _recorded.append(self)
 
@@ -96,6 +116,18 @@ class Counters:
         self._fetch_ns += fetch_ns
         self._latest_ns = time.monotonic_ns()
 
+    def restarted(self) -> None:
+        """A worker had died and was started again."""
+        self._restarts += 1
+
+    def skipped(self, samples: Iterable[SkippedSample]) -> int:
+        """Samples could not be loaded; returns how many in all."""
+        for sample in samples:
+            self._errors += 1
+            if self._errors <= MOST_SKIPPED_NAMED:
+                self._skipped.append(sample)
+        return self._errors
+
     def snapshot(self) -> Stats:
         """The totals so far."""
         return Stats(
@@ -107,4 +139,7 @@ class Counters:
             write_s=self._write_ns / 1e9,
             worker_cpu_s=self._cpu_ns / 1e9,
             shared_bytes=self._shared_bytes,
+            errors=self._errors,
+            skipped=tuple(self._skipped),
+            worker_restarts=self._restarts,
         )

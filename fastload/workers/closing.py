@@ -13,10 +13,9 @@ from multiprocessing import connection
 from typing import NoReturn
 
 from fastload import descriptors
-from fastload.memory.arena import Arena
 from fastload.memory.slots import Slots, workers_gone
 from fastload.messages import Stop, encode
-from fastload.workers.start import Worker
+from fastload.workers.start import Closers, Worker, close_all
 
 GRACE_S = 0.5
 """How long workers may take to leave when asked, then when terminated, then when killed."""
@@ -45,7 +44,7 @@ def end_workers(
     selector: selectors.BaseSelector,
     wake: Wake,
     slots: Slots | None,
-    arena: Arena | None,
+    closers: Closers,
     watcher: object,
 ) -> None:
     """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline.
@@ -68,8 +67,7 @@ def end_workers(
         workers_gone(watcher)
         if slots is not None:
             slots.retire()
-        if arena is not None:
-            arena.close_descriptor()
+        close_all(closers)
 
 
 def wait_for_the_end() -> NoReturn:

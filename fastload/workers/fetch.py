@@ -17,6 +17,7 @@ from fastload.collate.inplace import Collate, collate_in_place
 from fastload.datasets.gather import gatherer
 from fastload.errors import annotate, show
 from fastload.memory.write import Place
+from fastload.workers.tolerance import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -31,22 +32,32 @@ class Fetcher(Protocol):
 
         Raises:
             EndOfStream: An iterable dataset has ended.
+            NothingLeft: No sample of the batch could be loaded, and errors are tolerated.
             Exception: Whatever the dataset or the collate function raises, with a note that
                 names the sample.
         """
 
 
 def make_fetcher(
-    dataset: Dataset[Any], *, iterable: bool, batched: bool, collate: Collate, drop_last: bool
+    dataset: Dataset[Any],
+    *,
+    iterable: bool,
+    batched: bool,
+    collate: Collate,
+    drop_last: bool,
+    tolerance: Tolerance | None = None,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``."""
+    source: Any = dataset
+    if tolerance is not None:
+        source = (ForgivingStream if iterable else ForgivingDataset)(dataset, tolerance)
     if iterable:
-        return _StreamFetcher(dataset, batched, collate, drop_last)
+        return _StreamFetcher(source, batched, collate, drop_last)
     if not batched:
-        return _SampleFetcher(dataset, collate)
+        return _SampleFetcher(source, collate)
     if collate is collate_in_place and (gather := gatherer(dataset)) is not None:
-        return _GatherFetcher(gather, _BatchFetcher(dataset, collate))
-    return _BatchFetcher(dataset, collate)
+        return _GatherFetcher(gather, _BatchFetcher(source, collate))
+    return _BatchFetcher(source, collate)
 
 
 class _BatchFetcher:
@@ -61,6 +72,8 @@ class _BatchFetcher:
         samples: Any = []
         if hasattr(dataset, "__getitems__") and dataset.__getitems__:
             samples = dataset.__getitems__(indices)
+            if isinstance(dataset, ForgivingDataset):
+                indices = dataset.loaded
         else:
             add = samples.append
             index: Any = None
@@ -94,6 +107,8 @@ class _SampleFetcher:
             return self._collate(self._dataset[index], place)
         except StopIteration as error:
             raise _not_silent(index) from error
+        except NothingLeft:
+            raise
         except BaseException as error:
             annotate(error, f"while loading the sample at dataset index {show(index)}")
             raise

@@ -32,20 +32,23 @@ from fastload.messages import (
     Begin,
     Cancel,
     Cancelled,
+    Empty,
     Ended,
     Failed,
     Loaded,
     Report,
+    Skip,
     Stamps,
     Task,
     decode,
     encode,
 )
-from fastload.workers import exceptions, lifeline
+from fastload.workers import exceptions, lifeline, stacks
 from fastload.workers.channel import Receiver, send
 from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload.workers.parcel import Parcel
 from fastload.workers.seeding import seed_worker
+from fastload.workers.tolerance import NothingLeft, OnError, Tolerance
 
 LONGEST_SKELETON_BYTES = 1 << 14
 """A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
@@ -63,6 +66,8 @@ class Job:
     base_seed: int
     worker_init_fn: Callable[[int], None] | None
     workers: int
+    on_error: OnError = "raise"
+    sends_state: bool = False
 
 
 NO_JOB = Job(None, False, False, list, False, 0, None, 0)
@@ -78,11 +83,14 @@ class Post:
     orders: Descriptor
     reports: Descriptor
     lifeline: Descriptor
+    stacks: Descriptor | None
 
 
 def work(post: Post, content: Job | Parcel) -> None:
     """The target of the worker process."""
     lifeline.arm(post.lifeline.number)
+    if post.stacks is not None:
+        stacks.arm(post.stacks.number)
     _settle_signals()
     broken: BaseException | None = None
     try:
@@ -115,6 +123,7 @@ class Worker:
         self._ended: set[int] = set()
         self._last: tuple[Layout, bytes] | None = None
         self._collate = make_collate(job.collate_fn)
+        self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
         self._broken = broken
         self._dataset = job.dataset
         try:
@@ -184,12 +193,15 @@ class Worker:
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            if order.dataset_state is not None:
+                self._dataset.load_state_dict(pickle.loads(order.dataset_state))
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
                 iterable=job.iterable,
                 batched=job.batched,
                 collate=self._collate,
                 drop_last=job.drop_last,
+                tolerance=self._tolerance,
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
@@ -203,6 +215,8 @@ class Worker:
         except EndOfStream:
             self._ended.add(task.run)
             report = Ended(task.run, task.sequence, slot)
+        except NothingLeft:
+            report = Empty(task.run, task.sequence, slot, self._take_skipped())
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
             report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
         self._report(report)
@@ -226,6 +240,12 @@ class Worker:
         )
         return self._loaded(task, slot, place, layout, skeleton, stamps)
 
+    def _take_skipped(self) -> tuple[Skip, ...]:
+        return () if self._tolerance is None else self._tolerance.take_skipped()
+
+    def _state(self) -> bytes | None:
+        return pickle.dumps(self._dataset.state_dict()) if self._job.sends_state else None
+
     def _loaded(
         self,
         task: Task,
@@ -236,7 +256,16 @@ class Worker:
         stamps: Stamps,
     ) -> Loaded:
         report = Loaded(
-            task.run, task.sequence, slot, place.used_bytes, stamps, layout, skeleton, None
+            task.run,
+            task.sequence,
+            slot,
+            place.used_bytes,
+            stamps,
+            layout,
+            skeleton,
+            None,
+            self._state(),
+            self._take_skipped(),
         )
         if len(skeleton) > LONGEST_SKELETON_BYTES:
             self._last = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import selectors
 import threading
 import weakref
@@ -16,21 +17,23 @@ from multiprocessing import util
 from typing import Any, Protocol
 
 from fastload.memory.arena import Arena
+from fastload.memory.cgroups import oom_kills
 from fastload.memory.slots import Slots
 from fastload.messages import (
     Begin,
     Cancel,
     Cancelled,
     Ended,
-    Failed,
     Loaded,
+    Outcome,
     Task,
     decode,
     encode,
 )
 from fastload.workers.closing import Wake, end_workers, wait_for_the_end
+from fastload.workers.deaths import Death, examine
 from fastload.workers.loop import Job
-from fastload.workers.start import Worker, start_workers
+from fastload.workers.start import Closers, Starter, Worker, close_all
 from fastload.workers.tasks import Tasks
 
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
@@ -42,7 +45,7 @@ BEFORE_MULTIPROCESSING = 100
 class Run(Protocol):
     """What the pool tells a run; it keeps only weak references to runs."""
 
-    def accept(self, worker_id: int, report: Loaded | Failed | Ended) -> None:
+    def accept(self, worker_id: int, report: Outcome) -> None:
         """A report on one of the run's tasks has arrived."""
 
 
@@ -57,12 +60,20 @@ class Pool:
           ``is_busy`` set: the pool must not be used any more.
     """
 
-    def __init__(self, job: Job, arena: Arena | None, slots: Slots | None, context: Any) -> None:
+    def __init__(
+        self,
+        job: Job,
+        arena: Arena | None,
+        slots: Slots | None,
+        context: Any,
+        most_restarts: int = 0,
+    ) -> None:
         self.lock = threading.RLock()
         self.owner = os.getpid()
         self.slots = slots
         self.workers: list[Worker] = []
-        self.dead: list[int] = []
+        self.dead: dict[int, Death] = {}
+        self.restarts: list[Death] = []
         self.tasks = Tasks(slots)
         self.is_busy = False
         self._is_closing = False
@@ -70,27 +81,34 @@ class Pool:
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
+        self._begun: dict[int, Begin] = {}
+        self._states: dict[tuple[int, int], bytes] = {}
+        self._ended: set[tuple[int, int]] = set()
+        self._is_stream = job.iterable
+        self._restarts_left = most_restarts
+        self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
         self._wake = Wake()
         watcher = object()
+        closers: Closers = []
         self._end = util.Finalize(
             self,
             end_workers,
-            args=(self.workers, self._selector, self._wake, slots, arena, watcher),
+            args=(self.workers, self._selector, self._wake, slots, closers, watcher),
             exitpriority=BEFORE_MULTIPROCESSING,
         )
         try:
             self._watch(self._wake.read, _WOKEN, -1)
-            for worker in start_workers(job, arena, context, watcher):
-                worker_id = len(self.workers)
-                self.workers.append(worker)
-                self._watch(worker.reports.descriptor, _REPORTED, worker_id)
-                self._watch(worker.ended, _DIED, worker_id)
+            starter = Starter(job, arena, context, watcher, closers)
+            for worker_id in range(job.workers):
+                self.workers.append(starter.start(worker_id))
+                self._watch_worker(worker_id)
         except BaseException:
             self.close()
             raise
-        if arena is not None:
-            arena.close_descriptor()
+        self._starter = starter if most_restarts else None
+        if not most_restarts:
+            close_all(closers)
 
     @property
     def is_open(self) -> bool:
@@ -108,10 +126,11 @@ class Pool:
         self._last_run += 1
         number = self._last_run
         self._runs[number] = run
+        self._begun[number] = Begin(number, shared_seed)
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):
-            self._send(worker_id, encode(Begin(number, shared_seed)))
+            self._send(worker_id, encode(self._begun[number]))
         return number
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
@@ -159,6 +178,11 @@ class Pool:
         events = selectors.EVENT_WRITE if what is _WRITABLE else selectors.EVENT_READ
         self._selector.register(descriptor, events, (what, worker_id))
 
+    def _watch_worker(self, worker_id: int) -> None:
+        worker = self.workers[worker_id]
+        self._watch(worker.reports.descriptor, _REPORTED, worker_id)
+        self._watch(worker.ended, _DIED, worker_id)
+
     def _unwatch(self, descriptor: Any) -> None:
         with contextlib.suppress(KeyError):  # two events of one call may both lead here
             self._selector.unregister(descriptor)
@@ -191,6 +215,10 @@ class Pool:
             return
         if isinstance(report, Loaded):
             report = self._complete(worker_id, report)
+            if report.dataset_state is not None and report.run in self._begun:
+                self._states[report.run, worker_id] = report.dataset_state
+        elif isinstance(report, Ended) and report.run in self._begun:
+            self._ended.add((report.run, worker_id))
         run = self._runs.get(report.run)
         self.tasks.land(worker_id, report, is_wanted=run is not None)
         if run is not None:
@@ -216,14 +244,46 @@ class Pool:
         if worker_id in self._full:
             self._full.discard(worker_id)
             self._unwatch(worker.orders.descriptor)
-        self.dead.append(worker_id)
         if self.slots is not None:
             self.slots.reclaim(worker_id)
+        self.tasks.forget(worker_id)
+        death = examine(worker_id, worker, self._kills_before)
+        if self._restarts_left == 0 or not self._restart(death):
+            self.dead[worker_id] = death
+
+    def _restart(self, death: Death) -> bool:
+        """Put a new worker in a dead one's place and give it the tasks again."""
+        assert self._starter is not None
+        worker_id = death.worker_id
+        runs = [run for run in sorted(self._runs) if (run, worker_id) not in self._ended]
+        if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
+            return False
+        try:
+            worker = self._starter.start(worker_id)
+        except OSError:  # no more processes or descriptors to be had: the death stays one
+            return False
+        self.workers[worker_id].hang_up(b"")
+        self.workers[worker_id].release()
+        self.workers[worker_id] = worker
+        self._watch_worker(worker_id)
+        self._restarts_left -= 1
+        self.restarts.append(death)
+        for number in runs:
+            state = self._states.get((number, worker_id))
+            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
+            for sequence, task in self.tasks.flying_of(worker_id, number):
+                packed = pickle.dumps(task.indices, protocol=5)
+                self.assign(number, sequence, worker_id, task.indices, packed)
+        return True
 
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
         while self._dropped_runs:
             number = self._dropped_runs.pop()
             self.tasks.drop(number, len(self.workers))
+            del self._begun[number]
+            for worker_id in range(len(self.workers)):
+                self._states.pop((number, worker_id), None)
+                self._ended.discard((number, worker_id))
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(Cancel(number)))

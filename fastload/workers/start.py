@@ -10,20 +10,22 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import connection, forkserver
 from typing import Any
 
 from fastload import descriptors
 from fastload.descriptors import Descriptor
 from fastload.errors import annotate
-from fastload.memory.arena import Arena
+from fastload.memory.arena import Arena, anonymous_file
 from fastload.memory.layout import Layout
 from fastload.memory.slots import forking_workers
 from fastload.workers.channel import PatientSender, Receiver
 from fastload.workers.loop import Job, Post, work
 from fastload.workers.parcel import Parcel
+from fastload.workers.stacks import StackFile
+
+Closers = list[Callable[[], None]]
 
 PRELOADED = ["__main__", "torch", "numpy", "fastload.workers.loop"]
 
@@ -34,8 +36,11 @@ EXIT_CODE_WAIT_S = 0.3
 class Worker:
     """One worker as the consumer sees it."""
 
-    def __init__(self, process: Any, orders: int, reports: int, lifeline: int) -> None:
+    def __init__(
+        self, process: Any, orders: int, reports: int, lifeline: int, stacks: StackFile | None
+    ) -> None:
         self.process = process
+        self.stacks = stacks
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
         self.ended = _ended_descriptor(process)
@@ -52,17 +57,9 @@ class Worker:
         self.process.join(0)  # so that multiprocessing forgets it
         return code
 
-    def how_it_ended(self) -> str:
-        """The exit code in words: the signal's name, or the code."""
-        code = self.exitcode
-        if code is None:
-            return "ended for an unknown reason"
-        if code >= 0:
-            return f"exited with code {code}"
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+    def stack(self) -> str:
+        """Where the worker is now; empty if it can't be told. May take half a second."""
+        return "" if self.stacks is None else self.stacks.ask(self.process.pid)
 
     def hang_up(self, farewell: bytes) -> None:
         """Ask the worker to leave, also if it waits in the middle of a message to us."""
@@ -73,37 +70,57 @@ class Worker:
     def release(self) -> None:
         """Close the lifeline, which kills a process that still runs."""
         descriptors.close(self._lifeline)
+        if self.stacks is not None:
+            self.stacks.close()
         if self.ended != self.process.sentinel:
             descriptors.close(self.ended)
 
 
-def start_workers(job: Job, arena: Arena | None, context: Any, watcher: object) -> Iterator[Worker]:
-    """Start the workers of a job, one by one.
+class Starter:
+    """Starts the workers of one job; any of them again if it died."""
 
-    Raises:
-        OSError: The system refuses another process or pipe.
-        Exception: Under spawn or forkserver, the job could not be pickled.
-    """
-    content: Job | Parcel = job
-    if context.get_start_method() != "fork":
-        # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
-        # pickled anew for each worker; so does what can't be pickled at all, and raises there.
-        with contextlib.suppress(Exception):
-            content = Parcel.pack(job)
-    try:
-        for worker_id in range(job.workers):
-            yield _start(worker_id, content, arena, context, watcher)
-    except Exception as error:
+    def __init__(
+        self, job: Job, arena: Arena | None, context: Any, watcher: object, closers: Closers
+    ) -> None:
+        """What must be closed when no more workers will be started is added to ``closers``."""
+        self._content: Job | Parcel = job
+        self._arena = arena
+        self._context = context
+        self._watcher = watcher
+        if arena is not None:
+            closers.append(arena.close_descriptor)
         if context.get_start_method() != "fork":
-            annotate(
-                error,
-                f"while a worker was started by {context.get_start_method()!r}: the dataset, "
-                f"collate_fn and worker_init_fn must be picklable for that",
-            )
-        raise
-    finally:
-        if isinstance(content, Parcel):
-            content.close()
+            # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
+            # pickled anew for each worker; so does what can't be pickled at all, and raises there.
+            with contextlib.suppress(Exception):
+                self._content = Parcel.pack(job)
+        if isinstance(self._content, Parcel):
+            closers.append(self._content.close)
+
+    def start(self, worker_id: int) -> Worker:
+        """Start one worker.
+
+        Raises:
+            OSError: The system refuses another process or pipe.
+            Exception: Under spawn or forkserver, the job could not be pickled.
+        """
+        try:
+            return _start(worker_id, self._content, self._arena, self._context, self._watcher)
+        except Exception as error:
+            method = self._context.get_start_method()
+            if method != "fork":
+                annotate(
+                    error,
+                    f"while a worker was started by {method!r}: the dataset, collate_fn and "
+                    f"worker_init_fn must be picklable for that",
+                )
+            raise
+
+
+def close_all(closers: Closers) -> None:
+    """Call each, once."""
+    while closers:
+        closers.pop()()
 
 
 def context_of(loader_context: Any) -> Any:
@@ -122,12 +139,14 @@ def _start(
         orders_read, orders_write = _pipe(theirs, undo, worker_reads=True)
         reports_read, reports_write = _pipe(theirs, undo, worker_reads=False)
         lifeline_read, lifeline_write = _pipe(theirs, undo, worker_reads=True)
+        stacks = _stack_file(undo)
         post = Post(
             worker_id,
             arena,
             Descriptor(orders_read),
             Descriptor(reports_write),
             Descriptor(lifeline_read),
+            None if stacks is None else Descriptor(stacks),
         )
         process = context.Process(
             target=work, args=(post, content), name=f"fastload-worker-{worker_id}", daemon=False
@@ -135,7 +154,8 @@ def _start(
         with forking_workers(watcher), _allowed_to_have_children():
             process.start()
         undo.pop_all()
-        return Worker(process, orders_write, reports_read, lifeline_write)
+        stack_file = None if stacks is None else StackFile(stacks)
+        return Worker(process, orders_write, reports_read, lifeline_write, stack_file)
 
 
 def _pipe(
@@ -147,6 +167,16 @@ def _pipe(
     ours = descriptors.own(write if worker_reads else read)
     undo.callback(descriptors.close, ours)
     return read, write
+
+
+def _stack_file(undo: contextlib.ExitStack) -> int | None:
+    """An anonymous file, or None where there is no room for one."""
+    try:
+        descriptor = anonymous_file()
+    except OSError:
+        return None
+    undo.callback(os.close, descriptor)
+    return descriptor
 
 
 def _ended_descriptor(process: Any) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fastload.memory.slots import Slots
 from fastload.memory.write import NO_SLOT
-from fastload.messages import Cancelled, Ended, Failed, Loaded
+from fastload.messages import Cancelled, Loaded, Outcome
 
 
 class InFlight(NamedTuple):
@@ -44,7 +44,7 @@ class Tasks:
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
         return NO_SLOT if slot is None else slot
 
-    def land(self, worker_id: int, report: Loaded | Failed | Ended, *, is_wanted: bool) -> None:
+    def land(self, worker_id: int, report: Outcome, *, is_wanted: bool) -> None:
         """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
         del self._flying[report.run][report.sequence]
         if is_wanted and isinstance(report, Loaded) and report.slot != NO_SLOT:
@@ -62,6 +62,16 @@ class Tasks:
         """The tasks of a run that have no report yet, by sequence number."""
         return self._flying[run]
 
+    def flying_of(self, worker_id: int, run: int) -> list[tuple[int, InFlight]]:
+        """The tasks of a run that a worker has not reported, in the order they were sent."""
+        tasks = self._flying[run].items()
+        return sorted(item for item in tasks if item[1].worker_id == worker_id)
+
+    def forget(self, worker_id: int) -> None:
+        """A worker is gone, and with it what it had to say about dropped runs."""
+        for run in tuple(self._unsettled):
+            self._settle(run, worker_id)
+
     def drop(self, run: int, workers: int) -> None:
         """Nobody wants the rest of a run; a worker may still write until it says Cancelled."""
         for slot, worker_id in self._landed.pop(run).values():
@@ -73,9 +83,12 @@ class Tasks:
         """A worker has forgotten a dropped run."""
         for slot in report.slots:
             self._take_back(slot, worker_id)
-        self._unsettled[report.run].discard(worker_id)
-        if not self._unsettled[report.run]:
-            del self._unsettled[report.run], self._flying[report.run]
+        self._settle(report.run, worker_id)
+
+    def _settle(self, run: int, worker_id: int) -> None:
+        self._unsettled[run].discard(worker_id)
+        if not self._unsettled[run]:
+            del self._unsettled[run], self._flying[run]
 
     def _take_back(self, slot: int, worker_id: int) -> None:
         """Free a slot that a worker had and nobody will read."""
