@@ -28,14 +28,11 @@ class Begin(NamedTuple):
 class Task(NamedTuple):
     """Load one batch. ``indices`` is what the sampler yielded, pickled.
 
-    ``slot`` is a slot more for the worker to write to. It may use another that it was given
-    before: the one it wrote last is the cheapest, and slots that are never needed stay empty.
-    Each report gives one slot back.
+    The worker writes it to any slot that is granted to it; the report names the slot.
     """
 
     run: int
     sequence: int
-    slot: int
     indices: bytes
 
 
@@ -113,10 +110,9 @@ class Ended(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The worker has forgotten the run; ``slots`` are those of the tasks it has not begun."""
+    """The worker has forgotten the run."""
 
     run: int
-    slots: tuple[int, ...]
 
 
 Order = Begin | Task | Cancel | Stop

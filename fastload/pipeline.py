@@ -30,7 +30,7 @@ from fastload.internals import (
 from fastload.iteration import Stepping
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
-from fastload.memory.slots import Slots
+from fastload.memory.slots import SPARE_GRANTS, Slots
 from fastload.messages import Loaded
 from fastload.run import Run
 from fastload.stats import Counters
@@ -179,13 +179,19 @@ def _make_pool(iterator: Any, loader: Any) -> Pool:
     if limit_bytes is None:
         limit_bytes = default_limit_bytes()
     arena, slots = None, None
-    number = most_tasks + loader.num_workers + MOST_LEASES
+    number = 2 * most_tasks + SPARE_GRANTS * loader.num_workers + MOST_LEASES
     stride_bytes = min(
         limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
     )
     with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
-        arena = Arena.create(number, stride_bytes)
-        slots = Slots(arena, loader.num_workers, most_tasks, MOST_LEASES, limit_bytes)
+        arena = Arena.create(number, stride_bytes, loader.num_workers)
+        slots = Slots(
+            arena,
+            most_tasks,
+            MOST_LEASES,
+            limit_bytes,
+            limits_all=loader.memory_limit is not None,
+        )
     return Pool(job, arena, slots, context_of(loader.multiprocessing_context), most_restarts)
 
 

@@ -1,8 +1,8 @@
 """The arena: one sparse shared file, mapped once by the consumer and once by each worker.
 
 Runs in: consumer and workers.
-Takes: a number of slots and a stride, the most bytes a slot can hold.
-Gives: each slot as a NumPy array of bytes.
+Takes: a number of slots and a stride, the most bytes a slot can hold; a number of workers.
+Gives: each slot as a NumPy array of bytes; for each worker a flag a slot: may it write there?
 
 Pages cost nothing until they are touched, so the stride can be far larger than any batch.
 """
@@ -41,20 +41,23 @@ class Arena:
         - it does not appear in core dumps.
     """
 
-    def __init__(self, descriptor: int, slots: int, stride_bytes: int) -> None:
+    def __init__(self, descriptor: int, slots: int, stride_bytes: int, workers: int) -> None:
         self.descriptor = descriptor
         self.slots = slots
         self.stride_bytes = stride_bytes
-        mapping = mmap.mmap(descriptor, slots * stride_bytes)
+        self.workers = workers
+        self._start = _whole_pages(workers * slots)
+        mapping = mmap.mmap(descriptor, self._start + slots * stride_bytes)
         if hasattr(mmap, "MADV_DONTDUMP"):
             mapping.madvise(mmap.MADV_DONTDUMP)
         self._mapping = mapping
-        self.bytes: Bytes = np.frombuffer(mapping, dtype=np.uint8)
+        self._flags = memoryview(mapping)
+        self.bytes: Bytes = np.frombuffer(mapping, dtype=np.uint8, offset=self._start)
         self.address = int(self.bytes.ctypes.data)
         self._faulted_in = [0] * slots
 
     @classmethod
-    def create(cls, slots: int, stride_bytes: int) -> Arena:
+    def create(cls, slots: int, stride_bytes: int, workers: int) -> Arena:
         """Make an arena; a smaller stride than asked for if the system refuses that one.
 
         Raises:
@@ -67,8 +70,8 @@ class Arena:
         try:
             while True:
                 try:
-                    os.ftruncate(descriptor, slots * stride_bytes)
-                    arena = cls(descriptor, slots, stride_bytes)
+                    os.ftruncate(descriptor, _whole_pages(workers * slots) + slots * stride_bytes)
+                    arena = cls(descriptor, slots, stride_bytes, workers)
                     break
                 except (OSError, ValueError, OverflowError):
                     if stride_bytes <= mmap.PAGESIZE:
@@ -79,6 +82,10 @@ class Arena:
             raise
         _seal(descriptor)
         return arena
+
+    def flags(self, worker: int) -> memoryview:
+        """One byte a slot, seen by the consumer and by this worker."""
+        return self._flags[worker * self.slots : (worker + 1) * self.slots]
 
     def slot(self, number: int) -> Bytes:
         """A new view of one slot; its life is what a lease follows."""
@@ -99,19 +106,21 @@ class Arena:
         start = self._faulted_in[number]
         if end - start < SMALLEST_FAULT_IN_BYTES or sys.platform != "linux":
             return
-        end = min(-(-end // mmap.PAGESIZE) * mmap.PAGESIZE, self.stride_bytes)
+        end = min(_whole_pages(end), self.stride_bytes)
         self._faulted_in[number] = end
         advice = MADV_POPULATE_WRITE if to_write else MADV_POPULATE_READ
         with contextlib.suppress(OSError, ValueError):
-            self._mapping.madvise(advice, number * self.stride_bytes + start, end - start)
+            self._mapping.madvise(advice, self._offset(number) + start, end - start)
 
     def give_back_pages(self, number: int) -> None:
         """Return a slot's memory to the system; its content is lost, the slot stays usable."""
         if hasattr(mmap, "MADV_REMOVE"):
             with contextlib.suppress(OSError):
-                self._mapping.madvise(
-                    mmap.MADV_REMOVE, number * self.stride_bytes, self.stride_bytes
-                )
+                self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number), self.stride_bytes)
+        self._faulted_in[number] = 0
+
+    def _offset(self, number: int) -> int:
+        return self._start + number * self.stride_bytes
 
     def close_descriptor(self) -> None:
         """Close our descriptor; what is mapped stays mapped for as long as anything views it."""
@@ -120,11 +129,20 @@ class Arena:
             self.descriptor = -1
 
     def __reduce__(self) -> tuple[Callable[..., Arena], tuple[Any, ...]]:
-        return _attach, (Descriptor(self.descriptor), self.slots, self.stride_bytes)
+        return _attach, (
+            Descriptor(self.descriptor),
+            self.slots,
+            self.stride_bytes,
+            self.workers,
+        )
 
 
-def _attach(descriptor: Descriptor, slots: int, stride_bytes: int) -> Arena:
-    return Arena(descriptor.number, slots, stride_bytes)
+def _attach(descriptor: Descriptor, slots: int, stride_bytes: int, workers: int) -> Arena:
+    return Arena(descriptor.number, slots, stride_bytes, workers)
+
+
+def _whole_pages(size_bytes: int) -> int:
+    return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def anonymous_file() -> int:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload.memory.grants import NO_SLOT
 from fastload.memory.slots import Slots
 from fastload.memory.view import copy_leaves, rebuild_batch, view_leaves
-from fastload.memory.write import NO_SLOT
 from fastload.messages import Loaded
 
 

@@ -2,22 +2,25 @@
 
 Runs in: consumer.
 Takes: requests for a slot to fill, and slots whose content was read or is not wanted.
-Gives: slot numbers, and leases: NumPy views whose lifetime is the batch's hold on its slot.
+Gives: slots to workers, by a flag each; and leases: NumPy views whose lifetime is the batch's
+hold on its slot.
 
 A slot is always in exactly one state:
 
-    free ──grant──▶ granted ──come_back──▶ in hand ──lease──▶ leased ──last view dropped──▶ free
-                                              └────────────give_back─────────────────────▶ free
+    free ──grant──▶ granted ──come_back──▶ in hand ──lease──▶ leased ──last view dropped──▶ granted
+                                              └────────────give_back─────────────────────▶ granted
 
-A worker writes only to slots that were granted to it; the consumer reads one that came back.
+A worker writes only to slots that are granted to it; the consumer reads one that came back. A slot
+that is not needed any more is granted again at once, to the worker that wrote it, whether or not
+that worker has a task: so it finds pages it knows.
 
 Guarantees:
     - a slot is never granted while anything views it: a tensor, an array, an autograd graph;
-    - a slot goes back to the worker that used it last, most recently used first: that worker's
-      page tables and caches know its pages already;
     - what a forked child may still see is not reused: slots leased at a fork are quarantined
       until the children are gone (our own workers) or for good (any other fork);
-    - the slots in use never hold more than the limit, and give their pages back at the end.
+    - the slots in use never hold more than the limit; those that only a burst needed give their
+      pages back, and all do at the end;
+    - only the process that made it changes anything: a forked child's copy is inert.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from collections.abc import Iterator
 
 from fastload.memory.arena import Arena, Bytes
 from fastload.memory.sharing import find_owners_with, follow_sharing, release_unused
+
+SPARE_GRANTS = 2
+"""Slots a worker may have beside one for each of its tasks, before their memory is given back."""
 
 
 class _Hold(weakref.ref[Bytes]):
@@ -45,45 +51,73 @@ class Slots:
     """The free list of one arena; only the consumer has one."""
 
     def __init__(
-        self, arena: Arena, workers: int, most_tasks: int, most_leases: int, limit_bytes: int
+        self,
+        arena: Arena,
+        most_tasks: int,
+        most_leases: int,
+        limit_bytes: int,
+        *,
+        limits_all: bool = False,
     ) -> None:
+        """``limits_all`` says that the limit is for all loaders of the process together."""
         self.arena = arena
+        self._owner = os.getpid()
         self._most_tasks = most_tasks
         self._most_leases = most_leases
+        self._most_granted = most_tasks // arena.workers + SPARE_GRANTS
         self._limit_bytes = limit_bytes
+        self._limits_all = limits_all
         self._largest_bytes = 0
         self._is_retired = False
         # Views may be dropped in any thread, also by the garbage collector inside a method here.
         self.lock = threading.RLock()
         self._fresh = list(range(arena.slots - 1, -1, -1))
-        self._free: list[list[int]] = [[] for _ in range(workers)]
-        self._granted: list[set[int]] = [set() for _ in range(workers)]
+        self._free: list[int] = []
+        self._flags = [arena.flags(worker) for worker in range(arena.workers)]
+        self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
         self._released_while_watched: dict[int, int] = {}
         follow_sharing()
         _all_slots.add(self)
 
-    def grant(self, worker: int) -> int | None:
-        """A slot for this worker to write to, or None if every slot is held somewhere."""
+    def provide(self, worker: int, tasks: int) -> bool:
+        """See to it that a worker has a slot for each of its tasks; False if there are too few."""
         with self.lock:
-            slot = self._take(worker)
-            if slot is not None:
-                self._granted[worker].add(slot)
-            return slot
+            while len(self._granted[worker]) < tasks:
+                slot = self._take()
+                if slot is None:
+                    return False
+                self._grant(slot, worker)
+        return True
 
-    def _take(self, worker: int) -> int | None:
+    def _grant(self, slot: int, worker: int) -> None:
+        self._granted[worker].add(slot)
+        self._flags[worker][slot] = 1
+
+    def _take(self) -> int | None:
         release_unused()
-        own = self._free[worker]
-        if own:
-            return own.pop()
-        for stack in self._free:
-            if stack:  # mapping pages that exist is cheap, and done once; new ones cost memory
-                return stack.pop()
-        touched = self.arena.slots - len(self._fresh)
-        if self._fresh and (touched + 1) * self._largest_bytes <= self._limit_bytes:
+        if self._free:  # mapping pages that exist is cheap, and done once; new ones cost memory
+            return self._free.pop()
+        if self._fresh and self._may_grow():
             return self._fresh.pop()
         return None
+
+    def _may_grow(self) -> bool:
+        """Whether one slot more may be written to."""
+        used_bytes = (self.arena.slots - len(self._fresh) + 1) * self._largest_bytes
+        if self._limits_all:
+            others = [slots.held_bytes() for slots in tuple(_all_slots) if slots is not self]
+            if any(others) and not used_bytes:
+                used_bytes = self.arena.stride_bytes
+            used_bytes += sum(others)
+        return used_bytes <= self._limit_bytes
+
+    def held_bytes(self) -> int:
+        """The most memory that slots in use can hold, to judge by the largest batch so far."""
+        held = len(self._leased) + len(self._released_while_watched)
+        in_use = held if self._is_retired else self.arena.slots - len(self._fresh)
+        return in_use * self._largest_bytes
 
     def come_back(self, slot: int, worker: int) -> None:
         """The worker does not write to this slot any more."""
@@ -91,17 +125,34 @@ class Slots:
             self._granted[worker].remove(slot)
 
     def reclaim(self, worker: int) -> None:
-        """Free what was granted to a worker that is dead."""
+        """Free what is granted to a worker that is dead, or that has no task."""
         with self.lock:
-            self._free[worker] += self._granted[worker]
+            for slot in self._granted[worker]:
+                self._flags[worker][slot] = 0
+            self._free += self._granted[worker]
             self._granted[worker].clear()
 
     def give_back(self, slot: int, worker: int) -> None:
-        """Free a slot that is in hand and that nobody views."""
+        """Grant a slot that is in hand and that nobody views to its worker again.
+
+        If that worker has enough of them, its memory goes back to the system.
+        """
+        if self._owner != os.getpid():
+            return
         with self.lock:
-            self._free[worker].append(slot)
             if self._is_retired:
                 self.arena.give_back_pages(slot)
+            elif self._has_use_for_one_more(worker):
+                self._grant(slot, worker)
+            else:
+                self.arena.give_back_pages(slot)
+                self._fresh.append(slot)
+
+    def _has_use_for_one_more(self, worker: int) -> bool:
+        return (
+            len(self._granted[worker]) < self._most_granted
+            and self.held_bytes() <= self._limit_bytes
+        )
 
     def note_use(self, used_bytes: int) -> None:
         """A batch of this size was written into a slot."""

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from fastload.memory.arena import Arena, Bytes
+from fastload.memory.grants import NO_SLOT
 from fastload.memory.layout import (
     DTYPE_NUMBERS,
     DTYPES,
@@ -39,7 +40,6 @@ from fastload.memory.layout import (
 )
 from fastload.memory.sharing import remember
 
-NO_SLOT = -1
 NO_MEMORY: Bytes = np.empty(0, np.uint8)
 LEAF_MODULE = __name__
 LEAF_NAME = "leaf"

@@ -26,8 +26,9 @@ from fastload.descriptors import Descriptor
 from fastload.errors import annotate
 from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
+from fastload.memory.grants import Grants
 from fastload.memory.layout import Layout
-from fastload.memory.write import NO_SLOT, SlotPlace, write_batch
+from fastload.memory.write import SlotPlace, write_batch
 from fastload.messages import (
     Begin,
     Cancel,
@@ -118,7 +119,7 @@ class Worker:
         self._job = job
         self._orders = Receiver(post.orders.number)
         self._queue: deque[Any] = deque()
-        self._slots: list[int] = []
+        self._grants = Grants(post.arena, post.worker_id)
         self._fetchers: dict[int, Fetcher | BaseException] = {}
         self._ended: set[int] = set()
         self._last: tuple[Layout, bytes] | None = None
@@ -171,18 +172,13 @@ class Worker:
                 self._cancel(order.run)
             else:
                 self._queue.append(order)
-                if isinstance(order, Task) and order.slot != NO_SLOT:
-                    self._slots.append(order.slot)
 
     def _cancel(self, run: int) -> None:
         """Takes effect at once, ahead of the tasks that wait in the queue."""
-        dropped = [order for order in self._queue if isinstance(order, Task) and order.run == run]
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
         self._ended.discard(run)
-        unused = sum(task.slot != NO_SLOT for task in dropped)
-        coldest, self._slots = self._slots[:unused], self._slots[unused:]
-        self._report(Cancelled(run, tuple(coldest)))
+        self._report(Cancelled(run))
 
     def _begin(self, order: Begin) -> None:
         if self._broken is not None:
@@ -207,7 +203,7 @@ class Worker:
             self._fetchers[order.run] = error
 
     def _carry_out(self, task: Task) -> None:
-        slot = self._slots.pop() if self._slots else NO_SLOT
+        slot = self._grants.take()
         try:
             if task.run in self._ended:
                 raise EndOfStream

@@ -134,9 +134,9 @@ class Pool:
         return number
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
-        """Send a task, with a slot if one is free; ``packed`` is ``indices``, pickled."""
-        slot = self.tasks.fly(run, sequence, worker_id, indices)
-        self._send(worker_id, encode(Task(run, sequence, slot, packed)))
+        """Send a task; ``packed`` is ``indices``, pickled."""
+        self.tasks.fly(run, sequence, worker_id, indices)
+        self._send(worker_id, encode(Task(run, sequence, packed)))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and tell the runs; returns whether anything did."""

@@ -9,10 +9,11 @@ and its slot is in hand until the batch is delivered or its run is dropped.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, NamedTuple
 
+from fastload.memory.grants import NO_SLOT
 from fastload.memory.slots import Slots
-from fastload.memory.write import NO_SLOT
 from fastload.messages import Cancelled, Loaded, Outcome
 
 
@@ -29,6 +30,7 @@ class Tasks:
 
     def __init__(self, slots: Slots | None) -> None:
         self._slots = slots
+        self._loads: Counter[int] = Counter()
         self._flying: dict[int, dict[int, InFlight]] = {}
         self._landed: dict[int, dict[int, tuple[int, int]]] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -38,15 +40,25 @@ class Tasks:
         self._flying[run] = {}
         self._landed[run] = {}
 
-    def fly(self, run: int, sequence: int, worker_id: int, indices: Any) -> int:
-        """A task is sent; returns the slot to send with it, or NO_SLOT."""
-        slot = self._slots.grant(worker_id) if self._slots is not None else None
+    def fly(self, run: int, sequence: int, worker_id: int, indices: Any) -> None:
+        """A task is about to be sent; its worker gets a slot for it, if there is one."""
+        self._loads[worker_id] += 1
+        if self._slots is not None:
+            self._provide(self._slots, worker_id)
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
-        return NO_SLOT if slot is None else slot
+
+    def _provide(self, slots: Slots, worker_id: int) -> None:
+        if slots.provide(worker_id, self._loads[worker_id]):
+            return
+        for idle, tasks in self._loads.items():
+            if tasks == 0:  # it writes nothing until it gets a task from here
+                slots.reclaim(idle)
+        slots.provide(worker_id, self._loads[worker_id])
 
     def land(self, worker_id: int, report: Outcome, *, is_wanted: bool) -> None:
         """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
         del self._flying[report.run][report.sequence]
+        self._loads[worker_id] -= 1
         if is_wanted and isinstance(report, Loaded) and report.slot != NO_SLOT:
             assert self._slots is not None
             self._slots.come_back(report.slot, worker_id)
@@ -71,6 +83,7 @@ class Tasks:
         """A worker is gone, and with it what it had to say about dropped runs."""
         for run in tuple(self._unsettled):
             self._settle(run, worker_id)
+        self._loads[worker_id] = 0
 
     def drop(self, run: int, workers: int) -> None:
         """Nobody wants the rest of a run; a worker may still write until it says Cancelled."""
@@ -81,11 +94,10 @@ class Tasks:
 
     def settle(self, report: Cancelled, worker_id: int) -> None:
         """A worker has forgotten a dropped run."""
-        for slot in report.slots:
-            self._take_back(slot, worker_id)
         self._settle(report.run, worker_id)
 
     def _settle(self, run: int, worker_id: int) -> None:
+        self._loads[worker_id] -= len(self.flying_of(worker_id, run))
         self._unsettled[run].discard(worker_id)
         if not self._unsettled[run]:
             del self._unsettled[run], self._flying[run]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fastload.memory.arena import Arena
+from fastload.memory.grants import NO_SLOT, Grants
 from fastload.memory.slots import Slots, forking_workers, workers_gone
 
 WORKERS = 2
@@ -20,10 +21,24 @@ STRIDE = 1 << 20
 
 
 def make_slots() -> Slots:
-    arena = Arena.create(SLOTS, STRIDE)
-    slots = Slots(arena, WORKERS, most_tasks=2, most_leases=3, limit_bytes=1 << 40)
+    arena = Arena.create(SLOTS, STRIDE, WORKERS)
+    slots = Slots(arena, most_tasks=2, most_leases=3, limit_bytes=1 << 40)
     arena.close_descriptor()
     return slots
+
+
+def take(slots: Slots, worker: int) -> int:
+    """The slot that a worker writes its next batch to."""
+    slots.provide(worker, 1)
+    return Grants(slots.arena, worker).take()
+
+
+def free_slots(slots: Slots) -> set[int]:
+    """Every slot that can be written to now."""
+    for worker in range(WORKERS):
+        slots.reclaim(worker)
+    slots.provide(0, SLOTS)
+    return {slot for slot in range(SLOTS) if slots.arena.flags(0)[slot]}
 
 
 ALIASES = {
@@ -58,18 +73,26 @@ class SlotProtocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.slots = make_slots()
+        self.workers = [Grants(self.slots.arena, worker) for worker in range(WORKERS)]
         self.in_flight: list[tuple[int, int]] = []
         self.held: list[tuple[float, object]] = []
         self.stamp = 0.0
         self.watchers: list[object] = []
 
     @rule(worker=st.integers(0, WORKERS - 1))
-    def grant(self, worker: int) -> None:
-        slot = self.slots.grant(worker)
-        if slot is not None:
+    def begin_task(self, worker: int) -> None:
+        self.slots.provide(worker, 1)
+        slot = self.workers[worker].take()
+        if slot != NO_SLOT:
             assert slot not in {taken for taken, _ in self.in_flight}
             self.slots.arena.slot(slot)[:32] = 0xFF  # the worker may write at once
             self.in_flight.append((slot, worker))
+
+    @rule(worker=st.integers(0, WORKERS - 1))
+    def die(self, worker: int) -> None:
+        self.in_flight = [task for task in self.in_flight if task[1] != worker]
+        self.slots.reclaim(worker)
+        self.workers[worker] = Grants(self.slots.arena, worker)
 
     @precondition(lambda self: self.in_flight)
     @rule(pick=st.randoms(use_true_random=False))
@@ -100,6 +123,7 @@ class SlotProtocol(RuleBasedStateMachine):
         with forking_workers(watcher):
             child = os.fork()
             if child == 0:
+                self.held.clear()  # what a child drops is still held here
                 os._exit(0)
         os.waitpid(child, 0)
         self.watchers.append(watcher)
@@ -120,73 +144,118 @@ class SlotProtocol(RuleBasedStateMachine):
         gc.collect()
         while self.watchers:
             workers_gone(self.watchers.pop())
-        for worker in range(WORKERS):
-            self.slots.reclaim(worker)
-        free = {self.slots.grant(0) for _ in range(SLOTS)}
-        assert free == set(range(SLOTS))
+        assert free_slots(self.slots) == set(range(SLOTS))
 
 
 TestSlotProtocol = SlotProtocol.TestCase
 TestSlotProtocol.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
-def test_slot_that_a_worker_used_last_goes_back_to_it_first() -> None:
-    """A freed slot returns to its worker, most recently used first."""
+def test_worker_writes_to_the_slot_it_wrote_last() -> None:
+    """Of the slots granted to it, the one whose pages it knows best."""
     slots = make_slots()
-    first, second = slots.grant(0), slots.grant(1)
-    assert first is not None
-    assert second is not None
-    for slot, worker in ((first, 0), (second, 1)):
-        slots.come_back(slot, worker)
-        slots.give_back(slot, worker)
-    assert slots.grant(1) == second
-    assert slots.grant(0) == first
+    slots.provide(0, 3)
+    worker = Grants(slots.arena, 0)
+    first, second = worker.take(), worker.take()
+    for slot in (second, first):
+        slots.come_back(slot, 0)
+        slots.give_back(slot, 0)
+    assert [worker.take(), worker.take()] == [second, first]
+
+
+def test_slot_is_granted_again_as_soon_as_its_batch_is_dropped() -> None:
+    """Also while the consumer asks for nothing: the worker sees the flag."""
+    slots = make_slots()
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
+    view = slots.lease(slot, 0)
+    flags = slots.arena.flags(0)
+    assert not flags[slot]
+    del view
+    assert flags[slot]
+
+
+def test_slots_that_only_a_burst_needed_give_their_memory_back() -> None:
+    """A worker keeps a few; the pages of the others return to the system."""
+    slots = make_slots()
+    slots.provide(0, SLOTS)
+    worker = Grants(slots.arena, 0)
+    taken = [worker.take() for _ in range(SLOTS)]
+    for slot in taken:
+        slots.come_back(slot, 0)
+        slots.arena.slot(slot)[:] = 7
+    for slot in taken:
+        slots.give_back(slot, 0)
+    kept = [slot for slot in range(SLOTS) if slots.arena.flags(0)[slot]]
+    assert len(kept) == 3
+    assert all(slots.arena.slot(slot)[0] == (7 if slot in kept else 0) for slot in taken)
+
+
+def test_limit_for_all_loaders_counts_what_the_others_hold() -> None:
+    """A second loader takes only what the first leaves of the limit."""
+    arenas = [Arena.create(SLOTS, STRIDE, WORKERS) for _ in range(2)]
+    limit_bytes = 3 * STRIDE
+    first, second = (
+        Slots(arena, most_tasks=2, most_leases=3, limit_bytes=limit_bytes, limits_all=True)
+        for arena in arenas
+    )
+    first.note_use(STRIDE)
+    assert not first.provide(0, 4)
+    assert first.held_bytes() == limit_bytes
+    assert not second.provide(0, 1)
+    del first
+    gc.collect()
+    second.note_use(STRIDE)
+    assert second.provide(0, 3)
+    assert not second.provide(0, 4)
+    for arena in arenas:
+        arena.close_descriptor()
 
 
 def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     """A child that nobody knows may look at the batch for ever."""
     slots = make_slots()
-    slot = slots.grant(0)
-    assert slot is not None
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
     view = slots.lease(slot, 0)
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     del view
-    assert slot not in {slots.grant(0) for _ in range(SLOTS)}
+    assert slot not in free_slots(slots)
 
 
 def test_sharing_a_tensor_keeps_its_slot_while_an_alias_is_used() -> None:
     """``share_memory_`` moves the tensor away; the array made before still sees the slot."""
     slots = make_slots()
-    slot = slots.grant(0)
-    assert slot is not None
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
     tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
     tensor.fill_(7)
     alias = tensor.numpy()
     tensor.share_memory_()
     del tensor
-    assert slot not in {slots.grant(0) for _ in range(SLOTS)}
+    assert slot not in free_slots(slots)
     assert alias.tolist() == [7.0] * 8
     del alias
-    assert slots.grant(0) == slot
+    assert slot in free_slots(slots)
 
 
 def test_sharing_a_tensor_frees_its_slot_once_the_tensor_is_gone() -> None:
     """Nobody can see the old memory any more."""
     slots = make_slots()
-    slot = slots.grant(0)
-    assert slot is not None
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
     tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
     tensor.share_memory_()
     del tensor
-    assert slots.grant(0) == slot
+    assert slot in free_slots(slots)
 
 
 def test_arena_too_large_for_the_address_space_has_smaller_slots() -> None:
     """Where the full stride can't be mapped, a smaller one is."""
-    arena = Arena.create(4, 1 << 52)
+    arena = Arena.create(4, 1 << 52, 1)
     assert arena.stride_bytes < 1 << 52
     arena.slot(3)[-1] = 1
     arena.close_descriptor()
