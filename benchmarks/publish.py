@@ -14,6 +14,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+PEERS = ROOT / "benchmarks" / "peers.json"
+PEERS_MARKS = "<!-- peers -->", "<!-- end of peers -->"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -21,10 +24,31 @@ def main() -> None:
     """Regenerate both pages."""
     document = json.loads(RESULTS.read_text())
     table = "\n".join([*_head(document), *map(_row, document["workloads"]), "", _mean(document)])
-    for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
-        before, _, rest = page.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    for page in (ROOT / "README.md", BENCHMARKS):
+        _put(page, table, BEGIN, END)
+    if PEERS.exists():
+        _put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
+
+
+def _put(page: Path, table: str, begin: str, end: str) -> None:
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{table}\n{end}{after}")
+
+
+def _peers(results: dict[str, dict[str, float | None]]) -> str:
+    workloads = list(dict.fromkeys(name for ratios in results.values() for name in ratios))
+    rows = [
+        "| " + " | ".join([name, *(_ratio(ratios.get(each)) for each in workloads)]) + " |"
+        for name, ratios in results.items()
+    ]
+    return "\n".join(
+        ["| loader | " + " | ".join(workloads) + " |", "|---" * (len(workloads) + 1) + "|", *rows]
+    )
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _head(document: dict[str, Any]) -> list[str]:
