@@ -48,7 +48,7 @@ def _peers(results: dict[str, dict[str, float | None]]) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _head(document: dict[str, Any]) -> list[str]:
