@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from fastload.patching import patch, patched, unpatch
     from fastload.samplers import (
         BatchSampler,
+        BlockShuffleSampler,
         DistributedSampler,
         RandomSampler,
         Sampler,
         SequentialSampler,
+        ShuffleSampler,
         SubsetRandomSampler,
         WeightedRandomSampler,
     )
@@ -74,10 +76,12 @@ _HOMES = {
     "fastload.patching": ("patch", "patched", "unpatch"),
     "fastload.samplers": (
         "BatchSampler",
+        "BlockShuffleSampler",
         "DistributedSampler",
         "RandomSampler",
         "Sampler",
         "SequentialSampler",
+        "ShuffleSampler",
         "SubsetRandomSampler",
         "WeightedRandomSampler",
     ),
@@ -87,6 +91,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BatchSampler",
+    "BlockShuffleSampler",
     "ChainDataset",
     "ConcatDataset",
     "DataLoader",
@@ -100,6 +105,7 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "ShuffleSampler",
     "SkippedSample",
     "StackDataset",
     "Stats",

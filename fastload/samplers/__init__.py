@@ -2,7 +2,8 @@
 
 Runs in: consumer.
 
-torch's samplers, under fastload's name: same order and same random numbers by construction.
+torch's six, with torch's order and random numbers, at any scale; and samplers that torch lacks,
+whose order follows from a seed and an epoch (``epochs``).
 """
 
 from torch.utils.data import (
@@ -15,12 +16,17 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fastload.samplers.blocks import BlockShuffleSampler
+from fastload.samplers.shuffle import ShuffleSampler
+
 __all__ = [
     "BatchSampler",
+    "BlockShuffleSampler",
     "DistributedSampler",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "ShuffleSampler",
     "SubsetRandomSampler",
     "WeightedRandomSampler",
 ]
