@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from fastload import resume
 from fastload.inline import InlineIterator
+from fastload.samplers.random import RandomSampler
 from fastload.stats import Counters, Stats
 from fastload.workers.tolerance import OnError
 
@@ -146,6 +147,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        if sampler is None and type(self.sampler) is torch.utils.data.RandomSampler:
+            # The one that torch made just now; ours draws the same and needs less memory.
+            self.sampler.__class__ = RandomSampler
 
     def __iter__(self) -> Any:
         """Begin an epoch.

@@ -19,6 +19,7 @@ class Stepping:
     """Goes before one of torch's iterator classes, whose ``__next__`` it shortens."""
 
     position: Position
+    _index_sampler: Any
     _sampler_iter: Any
     _num_yielded: int
     _IterableDataset_len_called: int | None
@@ -57,5 +58,5 @@ class Stepping:
     def _skip_delivered(self, batches: int) -> None:
         """Leave out the part of the epoch's order that another process has delivered."""
         if batches:
-            self._sampler_iter = skip(self._sampler_iter, batches)
+            self._sampler_iter = skip(self._index_sampler, self._sampler_iter, batches)
             self._num_yielded = batches

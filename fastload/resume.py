@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
-VERSION = 1
+from fastload.samplers.epochs import iter_from, nested
+
+VERSION = 2
 _OURS = "fastload"
 
 
@@ -62,7 +64,7 @@ def draw_start(loader: Any) -> dict[str, Any]:
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
         "python": [version, torch.tensor(numbers), next_gauss],
         "generators": [generator.get_state() for generator in _generators(loader)],
-        "epoch": getattr(loader.sampler, "epoch", None),
+        "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
     }
 
 
@@ -80,8 +82,8 @@ def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
     random.setstate((version, tuple(numbers.tolist()), next_gauss))
     for generator, state in zip(_generators(loader), start["generators"], strict=True):
         generator.set_state(state)
-    if start["epoch"] is not None and hasattr(loader.sampler, "set_epoch"):
-        loader.sampler.set_epoch(start["epoch"])
+    for sampler, epoch in zip(_epoch_samplers(loader), start["epochs"], strict=False):
+        sampler.set_epoch(epoch)
     try:
         yield
     finally:
@@ -134,9 +136,12 @@ def check(loader: Any, state: dict[str, Any]) -> None:
         )
 
 
-def skip(indices: Iterator[Any], delivered: int) -> Iterator[Any]:
-    """The part of an epoch's order that was not delivered; its beginning is drawn at once."""
-    rest = itertools.islice(indices, delivered, None)
+def skip(sampler: Any, indices: Iterator[Any], delivered: int) -> Iterator[Any]:
+    """The part of an epoch's order that was not delivered; its beginning is drawn at once.
+
+    A sampler that can begin anywhere does; otherwise ``indices``, its pass, is walked along.
+    """
+    rest = iter_from(sampler, delivered) or itertools.islice(indices, delivered, None)
     return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
 
 
@@ -149,12 +154,19 @@ def start_of(state: dict[str, Any] | None) -> Any:
 
 def _generators(loader: Any) -> list[torch.Generator]:
     found: dict[int, torch.Generator] = {}
-    inner = getattr(loader.batch_sampler, "sampler", None)
-    for holder in (loader, loader.sampler, loader.batch_sampler, inner):
+    for holder in (loader, *_samplers(loader)):
         generator = getattr(holder, "generator", None)
         if isinstance(generator, torch.Generator):
             found[id(generator)] = generator
     return list(found.values())
+
+
+def _samplers(loader: Any) -> list[Any]:
+    return nested(loader.sampler) + nested(loader.batch_sampler)
+
+
+def _epoch_samplers(loader: Any) -> list[Any]:
+    return [s for s in _samplers(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]
 
 
 def _length(loader: Any) -> int | None:

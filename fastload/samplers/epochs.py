@@ -183,6 +183,19 @@ class _Pass:
         return self.end - operator.length_hint(self._chunk)
 
 
+def nested(sampler: Any) -> list[Any]:
+    """A sampler and the samplers inside it, each once, outermost first."""
+    found: dict[int, Any] = {}
+    waiting = [sampler]
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or id(one) in found:
+            continue
+        found[id(one)] = one
+        waiting += [getattr(one, name, None) for name in ("source", "batch_sampler", "sampler")]
+    return list(found.values())
+
+
 def iter_from(sampler: Any, position: int) -> Iterator[Any] | None:
     """Start a sampler or batch sampler in the middle, where that needs no walk; otherwise None."""
     if hasattr(sampler, "iter_from"):

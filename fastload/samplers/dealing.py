@@ -1,0 +1,161 @@
+"""Which elements of a stream belong to which rank.
+
+Runs in: consumer.
+Takes: an iterable that is the same on every rank.
+Gives: one rank's elements, a list at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import chain, cycle, islice
+from typing import Any, TypeVar
+
+from fastload.samplers.epochs import iter_from
+
+T = TypeVar("T")
+
+_INDICES_AT_ONCE = 512
+_BATCHES_AT_ONCE = 8
+
+
+class Dealing(ABC):
+    """One rank's share of a stream.
+
+    Args:
+        rank: This process.
+        ranks: All processes.
+        even: "pad" and "mask" repeat the first elements until all ranks have as many as the one
+            with the most, "drop" leaves out the last ones, "none" does neither.
+    """
+
+    def __init__(self, rank: int, ranks: int, even: str) -> None:
+        self.rank, self.ranks, self.even = rank, ranks, even
+        self.pads = even in {"pad", "mask"}
+
+    def length(self, total: int) -> int:
+        """How many elements this rank gets of ``total``, repeats included."""
+        if self.pads:
+            return -(-total // self.ranks)
+        return total // self.ranks if self.even == "drop" else self.own(total)
+
+    @abstractmethod
+    def own(self, total: int) -> int:
+        """How many of them are no repeats; the repeats come last."""
+
+    @abstractmethod
+    def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
+        """This rank's elements from its element ``position`` on."""
+
+    def merge(self, parts: Sequence[Sequence[T]], total: int) -> list[T]:
+        """The ranks' parts in the order of the stream, without repeats."""
+        dealings = [type(self)(rank, self.ranks, self.even) for rank in range(self.ranks)]
+        lengths = [dealing.length(total) for dealing in dealings]
+        if [len(part) for part in parts] != lengths:
+            raise ValueError(
+                f"the ranks have {lengths} elements, but got {len(parts)} parts of "
+                f"{[len(part) for part in parts]}"
+            )
+        own = [list(parts[d.rank])[: d.own(total)] for d in dealings]
+        return self._in_order(own)
+
+    @abstractmethod
+    def _in_order(self, own: list[list[T]]) -> list[T]: ...
+
+
+class Stride(Dealing):
+    """Rank r gets the elements r, r + ranks, r + 2 * ranks, …; the stream needs no length."""
+
+    def own(self, total: int) -> int:
+        """All whole rounds, and the last one if the rank has an element in it."""
+        most = -(-max(total - self.rank, 0) // self.ranks)
+        return min(most, total // self.ranks) if self.even == "drop" else most
+
+    def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
+        """Every round of the stream is taken whole, of which one element is this rank's."""
+        first, stream = _started(source, position * self.ranks, self.ranks)
+        many = _at_once(first) * self.ranks
+        while True:
+            taken, error = _take(stream, many)
+            whole = len(taken) - len(taken) % self.ranks
+            mine = taken[self.rank : whole : self.ranks]
+            if error is not None:
+                yield mine
+                raise error
+            yield mine + self._last(taken[whole:], first)
+            if len(taken) < many:
+                return
+
+    def _last(self, rest: list[Any], first: list[Any]) -> list[Any]:
+        """Of the round that not all ranks have an element of."""
+        if not rest or self.even == "drop":
+            return []
+        if self.pads:
+            rest = list(islice(chain(rest, cycle(first)), self.ranks))
+        return rest[self.rank : self.rank + 1]
+
+    def _in_order(self, own: list[list[T]]) -> list[T]:
+        total = sum(len(part) for part in own)
+        return [own[place % self.ranks][place // self.ranks] for place in range(total)]
+
+
+class Contiguous(Dealing):
+    """Each rank gets one stretch of the stream, in the order of ranks."""
+
+    def own(self, total: int) -> int:
+        """The part of the stretch that lies within the stream."""
+        start, stop = self._stretch(total)
+        return max(min(stop, total) - start, 0)
+
+    def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
+        """A source that can begin anywhere is asked for this rank's stretch alone."""
+        total = len(source)
+        start, stop = self._stretch(total)
+        start += position
+        first, stream = _started(source, min(start, total), self.ranks)
+        left = min(stop, total) - start
+        while left > 0:
+            taken, error = _take(stream, min(left, _at_once(first)))
+            yield taken
+            if error is not None:
+                raise error
+            if not taken:
+                raise ValueError(f"the sampler has length {total}, but yielded {left} fewer")
+            left -= len(taken)
+        yield [first[place % total] for place in range(max(start, total), stop)]
+
+    def _stretch(self, total: int) -> tuple[int, int]:
+        if self.even == "none":
+            return self.rank * total // self.ranks, (self.rank + 1) * total // self.ranks
+        length = -(-total // self.ranks) if self.pads else total // self.ranks
+        return self.rank * length, (self.rank + 1) * length
+
+    def _in_order(self, own: list[list[T]]) -> list[T]:
+        return list(chain.from_iterable(own))
+
+
+def _started(source: Any, position: int, count: int) -> tuple[list[Any], Iterator[Any]]:
+    """The first ``count`` elements, and a pass from a position on."""
+    jumped = iter_from(source, position) if position else None
+    if jumped is not None:
+        return list(islice(iter_from(source, 0) or (), count)), jumped
+    stream = iter(source)
+    first = list(islice(stream, count))
+    return first, islice(chain(first, stream), position, None)
+
+
+def _at_once(first: list[Any]) -> int:
+    """Rounds taken ahead: enough to make each cheap; few where an element is a whole batch."""
+    return _BATCHES_AT_ONCE if first and isinstance(first[0], list | tuple) else _INDICES_AT_ONCE
+
+
+def _take(stream: Iterator[Any], count: int) -> tuple[list[Any], Exception | None]:
+    """Up to ``count`` elements; and the error that came after them, to be raised in its place."""
+    taken = []
+    try:
+        for element in islice(stream, count):
+            taken.append(element)  # noqa: PERF402  (list() would lose what came before an error)
+    except Exception as error:  # noqa: BLE001  (raised by the caller)
+        return taken, error
+    return taken, None

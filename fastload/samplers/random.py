@@ -1,0 +1,95 @@
+"""torch's random order, held as a tensor instead of a list of Python integers.
+
+Runs in: consumer.
+Takes: the generators, exactly as torch's sampler does.
+Gives: torch's indices, made Python integers a chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+
+CHUNK = 1 << 14
+"""Indices that are Python integers at one time."""
+
+_DRAWN_AT_ONCE = 32
+"""What torch draws with replacement in one call; seen by whoever shares the generator."""
+
+
+class RandomSampler(torch.utils.data.RandomSampler):
+    """torch's ``RandomSampler``: the same indices and the same draws, for a tenth of the memory.
+
+    Arguments, errors and ``len`` are torch's. A permutation takes four bytes an index (eight from
+    2**31 on) and is freed before the next one is drawn.
+
+    Example:
+        >>> sampler = RandomSampler(range(5), generator=torch.Generator().manual_seed(0))
+        >>> list(sampler)
+        [4, 1, 2, 0, 3]
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        # Nothing is drawn before the first index is asked for: loaders make an iterator too many.
+        return chain.from_iterable(self._chunks())
+
+    def _chunks(self) -> Iterator[list[int]]:
+        length = len(self.data_source)
+        is_shared = self.generator is not None
+        generator = self.generator if is_shared else own_generator()
+        if self.replacement:
+            yield from _drawn(length, self.num_samples, generator, is_shared)
+            return
+        whole, rest = divmod(self.num_samples, length)
+        for _ in range(whole):
+            yield from in_chunks(permutation(length, generator))
+        if rest or is_shared:
+            # torch draws this one even if nothing of it is used.
+            yield from in_chunks(permutation(length, generator)[:rest])
+
+
+def own_generator() -> torch.Generator:
+    """A generator seeded by one draw from torch's global one, as torch's samplers make it."""
+    generator = torch.Generator()
+    generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+    return generator
+
+
+def permutation(length: int, generator: torch.Generator | None) -> npt.NDArray[Any]:
+    """``torch.randperm``'s elements, int32 where that is wide enough; shape ``(length,)``."""
+    if _is_elsewhere(generator):
+        return torch.randperm(length, generator=generator).cpu().numpy()
+    wide = length > np.iinfo(np.int32).max
+    # NumPy's memory, since NumPy asks for huge pages: random writes to 80 MB take 0.50, not 0.56 s.
+    found = np.empty(length, np.int64 if wide else np.int32)
+    out = torch.from_numpy(found)
+    torch.randperm(length, generator=generator, dtype=out.dtype, out=out)
+    return found
+
+
+def _is_elsewhere(generator: torch.Generator | None) -> bool:
+    """Whether torch draws on another device: the default one, or the generator's."""
+    device = torch.get_default_device() if generator is None else generator.device
+    return device.type != "cpu"
+
+
+def in_chunks(indices: npt.NDArray[Any]) -> Iterator[list[int]]:
+    """An array of indices as lists of Python integers."""
+    for start in range(0, len(indices), CHUNK):
+        yield indices[start : start + CHUNK].tolist()
+
+
+def _drawn(
+    length: int, count: int, generator: torch.Generator | None, is_shared: bool
+) -> Iterator[list[int]]:
+    """With replacement; a generator that others see advances as early and as far as torch's."""
+    step = _DRAWN_AT_ONCE if is_shared else CHUNK
+    for start in range(0, count, step):
+        size = (min(step, count - start),)
+        yield torch.randint(length, size, dtype=torch.int64, generator=generator).tolist()
