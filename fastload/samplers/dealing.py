@@ -16,8 +16,9 @@ from fastload.samplers.epochs import iter_from
 
 T = TypeVar("T")
 
-_INDICES_AT_ONCE = 512
-_BATCHES_AT_ONCE = 8
+_INDICES_AT_ONCE = 1 << 16
+_BATCHES_AT_ONCE = 64
+"""Taken ahead of what is asked for, over all ranks: taking has a cost each time (``isolation``)."""
 
 
 class Dealing(ABC):
@@ -73,9 +74,15 @@ class Stride(Dealing):
         return min(most, total // self.ranks) if self.even == "drop" else most
 
     def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
-        """Every round of the stream is taken whole, of which one element is this rank's."""
+        """Every round of the stream is taken whole, of which one element is this rank's.
+
+        A source that computes any of its elements by itself is asked for this rank's alone.
+        """
+        if hasattr(source, "strided"):
+            yield from self._computed(source, position)
+            return
         first, stream = _started(source, position * self.ranks, self.ranks)
-        many = _at_once(first) * self.ranks
+        many = max(_at_once(first) // self.ranks, 1) * self.ranks
         while True:
             taken, error = _take(stream, many)
             whole = len(taken) - len(taken) % self.ranks
@@ -86,6 +93,17 @@ class Stride(Dealing):
             yield mine + self._last(taken[whole:], first)
             if len(taken) < many:
                 return
+
+    def _computed(self, source: Any, position: int) -> Iterator[list[Any]]:
+        total = len(source)
+        mine = source.strided(self.rank + position * self.ranks, self.ranks)
+        mine = islice(mine, max(self.own(total) - position, 0))
+        while taken := list(islice(mine, _INDICES_AT_ONCE)):
+            yield taken
+        repeats = range(max(position, self.own(total)), self.length(total))
+        if repeats:
+            first = list(islice(source.strided(0, 1), self.ranks))
+            yield [first[(self.rank + place * self.ranks) % total] for place in repeats]
 
     def _last(self, rest: list[Any], first: list[Any]) -> list[Any]:
         """Of the round that not all ranks have an element of."""
@@ -137,7 +155,7 @@ class Contiguous(Dealing):
 
 def _started(source: Any, position: int, count: int) -> tuple[list[Any], Iterator[Any]]:
     """The first ``count`` elements, and a pass from a position on."""
-    jumped = iter_from(source, position) if position else None
+    jumped = iter_from(source, position)
     if jumped is not None:
         return list(islice(iter_from(source, 0) or (), count)), jumped
     stream = iter(source)
@@ -146,16 +164,14 @@ def _started(source: Any, position: int, count: int) -> tuple[list[Any], Iterato
 
 
 def _at_once(first: list[Any]) -> int:
-    """Rounds taken ahead: enough to make each cheap; few where an element is a whole batch."""
     return _BATCHES_AT_ONCE if first and isinstance(first[0], list | tuple) else _INDICES_AT_ONCE
 
 
 def _take(stream: Iterator[Any], count: int) -> tuple[list[Any], Exception | None]:
     """Up to ``count`` elements; and the error that came after them, to be raised in its place."""
-    taken = []
+    taken: list[Any] = []
     try:
-        for element in islice(stream, count):
-            taken.append(element)  # noqa: PERF402  (list() would lose what came before an error)
+        taken.extend(islice(stream, count))  # Unlike list(), keeps what came before an error.
     except Exception as error:  # noqa: BLE001  (raised by the caller)
         return taken, error
     return taken, None

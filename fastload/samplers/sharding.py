@@ -11,11 +11,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch.utils.data import DistributedSampler
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from fastload.samplers.dealing import Contiguous, Dealing, Stride
 from fastload.samplers.epochs import EpochSampler, nested
-from fastload.samplers.isolation import OwnDraws
+from fastload.samplers.isolation import NoDraws, OwnDraws
 from fastload.samplers.ranks import rank_and_world_size
 
 T_co = TypeVar("T_co", covariant=True)
@@ -24,6 +31,7 @@ Even = Literal["pad", "drop", "none", "mask"]
 Split = Literal["stride", "contiguous"]
 
 _DEALINGS: dict[str, type[Dealing]] = {"stride": Stride, "contiguous": Contiguous}
+_RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 _EVENS = ("pad", "drop", "none", "mask")
 
 
@@ -82,8 +90,6 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
         even, split: As given to ``shard``.
     """
 
-    is_shuffled = False  # The sampler inside tells if its order repeats.
-
     def __init__(
         self,
         sampler: Iterable[T_co],
@@ -102,6 +108,7 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
         self.even, self.split = even, split
         self.shuffle, self.drop_last = False, even == "drop"
         self.epoch = getattr(sampler, "epoch", 0)
+        self.is_shuffled = _repeats_each_epoch(sampler)
         self._dealing = _DEALINGS[split](self.rank, self.num_replicas, even)
         if split == "contiguous":
             self._total()
@@ -156,7 +163,7 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
             ) from error
 
     def _chunks(self, epoch: int, position: int) -> Iterator[Sequence[T_co]]:
-        draws = OwnDraws(self.seed, epoch)
+        draws = NoDraws() if _draws_nothing(self.source) else OwnDraws(self.seed, epoch)
         chunks = self._dealing.chunks(self.source, position)
         while True:
             with draws.in_place():
@@ -164,6 +171,23 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
             if chunk is None:
                 return
             yield chunk
+
+
+def _draws_nothing(sampler: Any) -> bool:
+    """Whether all samplers are of kinds that draw from no global generator."""
+    return all(
+        isinstance(one, EpochSampler | SequentialSampler | Sequence) or type(one) is BatchSampler
+        for one in nested(sampler)
+    )
+
+
+def _repeats_each_epoch(sampler: Any) -> bool:
+    """Whether the order is random, and the same again if ``set_epoch`` is forgotten."""
+    return any(
+        (isinstance(one, EpochSampler) and one.is_shuffled)
+        or (isinstance(one, _RANDOM) and one.generator is None)
+        for one in nested(sampler)
+    )
 
 
 def _check(sampler: Any, even: str, split: str) -> None:

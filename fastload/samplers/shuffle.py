@@ -6,6 +6,7 @@ Runs in: consumer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
+from itertools import chain
 
 import numpy as np
 
@@ -42,7 +43,15 @@ class ShuffleSampler(EpochSampler[int]):
     def __len__(self) -> int:
         return self.length
 
+    def strided(self, start: int, step: int) -> Iterator[int]:
+        """Every ``step``-th index of a pass from its index ``start`` on, and no other computed."""
+        return chain.from_iterable(self._computed(self.epoch, start, step))
+
     def _chunks(self, epoch: int, position: int) -> Iterator[Sequence[int]]:
+        return self._computed(epoch, position, 1)
+
+    def _computed(self, epoch: int, position: int, step: int) -> Iterator[Sequence[int]]:
         permutation = Permutation(self.length, self.seed, epoch)
-        for start in range(position, self.length, CHUNK):
-            yield permutation(np.arange(start, min(start + CHUNK, self.length))).tolist()
+        for start in range(position, self.length, CHUNK * step):
+            stop = min(start + CHUNK * step, self.length)
+            yield permutation(np.arange(start, stop, step)).tolist()

@@ -89,8 +89,9 @@ def check_weights(weights: npt.NDArray[np.float64]) -> None:
         ValueError: A weight is negative, infinite or not a number, with its index; or all are
             zero, or there are none, or their sum is not finite.
     """
-    (bad,) = np.nonzero(~((weights >= 0) & np.isfinite(weights)))
-    if bad.size:
+    # Two passes without a temporary array; what is not a number makes both of them false.
+    if weights.size and not (weights.min() >= 0 and weights.max() < np.inf):
+        (bad,) = np.nonzero(~((weights >= 0) & (weights < np.inf)))
         raise ValueError(
             f"weights must be finite and at least zero, but weights[{bad[0]}] is "
             f"{weights[bad[0]]}; {bad.size} of {weights.size} are wrong"

@@ -153,12 +153,22 @@ def test_a_forgotten_set_epoch_is_told_once() -> None:
     list(sampler)
 
 
-def test_a_forgotten_set_epoch_of_a_shard_is_told_too() -> None:
-    """By the sampler inside."""
-    sampler = shard(ShuffleSampler(5), 0, 2)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ShuffleSampler(5),
+        lambda: BlockShuffleSampler([5]),
+        lambda: torch_data.BatchSampler(torch_data.RandomSampler(range(5)), 2, False),
+    ],
+)
+def test_a_forgotten_set_epoch_of_a_shard_is_told_once(make) -> None:
+    """By the shard alone, whatever it is of."""
+    sampler = shard(make(), 0, 2)
     list(sampler)
-    with pytest.warns(UserWarning, match="epoch 0 begins a second time"):
+    with pytest.warns(UserWarning, match="Shard: epoch 0 begins a second time") as told:
         list(sampler)
+    assert len(told) == 1
+    list(sampler)
 
 
 def test_what_is_no_forgotten_set_epoch_is_not_told() -> None:
@@ -173,6 +183,7 @@ def test_what_is_no_forgotten_set_epoch_is_not_told() -> None:
         for repeated in (
             LengthGroupedBatchSampler(LENGTHS, 4, shuffle=False),
             shard(torch_data.SequentialSampler(range(5)), 0, 2),
+            shard(torch_data.RandomSampler(range(5), generator=torch.Generator()), 0, 2),
         ):
             list(repeated)
             list(repeated)

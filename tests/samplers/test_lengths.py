@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -142,9 +142,7 @@ def test_batches_are_others_each_epoch_in_an_order_without_trend(name: str) -> N
     for epoch in range(2):
         sampler.set_epoch(epoch)
         batches = list(sampler)
-        pairs.append(
-            {frozenset(p) for batch in batches for p in zip(batch, batch[1:], strict=False)}
-        )
+        pairs.append({frozenset(p) for batch in batches for p in pairwise(batch)})
         longest = np.array([lengths[batch].max() for batch in batches])
         assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
     # Of the few longest samples each has the same neighbours always.
