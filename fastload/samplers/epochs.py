@@ -22,6 +22,8 @@ from torch.utils.data import BatchSampler, Sampler
 
 T_co = TypeVar("T_co", covariant=True)
 
+_DEEPEST = 16
+
 
 def keys(seed: int, *purpose: int, count: int = 1) -> npt.NDArray[np.uint64]:
     """Independent 64-bit keys for one purpose, such as one epoch; shape ``(count,)``.
@@ -70,6 +72,11 @@ class EpochSampler(Sampler[T_co]):
         self._newest: _Pass | None = None
         self._finished_epoch: int | None = None
         self._has_warned = False
+
+    @property
+    def inside(self) -> list[Any]:
+        """The samplers that this one asks."""
+        return []
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -187,12 +194,15 @@ def nested(sampler: Any) -> list[Any]:
     """A sampler and the samplers inside it, each once, outermost first."""
     found: dict[int, Any] = {}
     waiting = [sampler]
-    while waiting:
+    # The limit is for objects that invent any attribute they are asked for.
+    while waiting and len(found) < _DEEPEST:
         one = waiting.pop(0)
         if one is None or id(one) in found:
             continue
         found[id(one)] = one
-        waiting += [getattr(one, name, None) for name in ("source", "batch_sampler", "sampler")]
+        waiting += [getattr(one, name, None) for name in ("batch_sampler", "sampler")]
+        if isinstance(one, EpochSampler):
+            waiting += one.inside
     return list(found.values())
 
 

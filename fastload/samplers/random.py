@@ -32,7 +32,7 @@ class RandomSampler(torch.utils.data.RandomSampler):
     Example:
         >>> sampler = RandomSampler(range(5), generator=torch.Generator().manual_seed(0))
         >>> list(sampler)
-        [4, 1, 2, 0, 3]
+        [4, 0, 1, 3, 2]
     """
 
     def __iter__(self) -> Iterator[int]:

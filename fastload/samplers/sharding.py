@@ -119,6 +119,11 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
         return self
 
     @property
+    def inside(self) -> list[Any]:
+        """The sampler that is dealt."""
+        return [self.source]
+
+    @property
     def batch_size(self) -> Any:
         """The batch sampler's, if it has one."""
         return getattr(self.source, "batch_size", None)

@@ -18,6 +18,7 @@ from fastload.samplers import (
     TokenBudgetBatchSampler,
     shard,
 )
+from fastload.samplers.epochs import nested
 
 LENGTHS = [(7 * i) % 50 + 1 for i in range(120)]
 MAKERS = {
@@ -211,3 +212,16 @@ def test_torchdatas_loader_saves_and_restores_the_sampler(workers: int) -> None:
     second = loader()
     second.load_state_dict(state)
     assert seen + [batch.tolist() for batch in second] == expected
+
+
+def test_looking_for_samplers_inside_ends() -> None:
+    """Also in an object that invents every attribute it is asked for."""
+
+    class Anything:
+        def __getattr__(self, name: str):
+            return Anything()
+
+    assert len(nested(Anything())) == 16
+    assert nested(None) == []
+    batches = torch_data.BatchSampler(inner := ShuffleSampler(5), 2, drop_last=False)
+    assert nested(outer := shard(batches, 0, 2)) == [outer, batches, inner]
