@@ -13,7 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.data import get_worker_info
 
-    from fastload.collate import default_collate, default_convert
+    from fastload.collate import (
+        Masked,
+        Pack,
+        Packed,
+        Pad,
+        Padded,
+        PadDict,
+        Ragged,
+        default_collate,
+        default_convert,
+        pack,
+        pad,
+        pad_dict,
+        ragged,
+    )
     from fastload.dataloader import DataLoader
     from fastload.datasets import (
         ChainDataset,
@@ -26,6 +40,7 @@ if TYPE_CHECKING:
         random_split,
     )
     from fastload.errors import (
+        CollateError,
         FastloadError,
         ForeignProcessError,
         LoadingInterrupted,
@@ -56,7 +71,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "torch.utils.data": ("get_worker_info",),
-    "fastload.collate": ("default_collate", "default_convert"),
+    "fastload.collate": (
+        "Masked",
+        "Pack",
+        "Packed",
+        "Pad",
+        "PadDict",
+        "Padded",
+        "Ragged",
+        "default_collate",
+        "default_convert",
+        "pack",
+        "pad",
+        "pad_dict",
+        "ragged",
+    ),
     "fastload.dataloader": ("DataLoader",),
     "fastload.datasets": (
         "ChainDataset",
@@ -69,6 +98,7 @@ _HOMES = {
         "random_split",
     ),
     "fastload.errors": (
+        "CollateError",
         "FastloadError",
         "ForeignProcessError",
         "LoadingInterrupted",
@@ -101,6 +131,7 @@ __all__ = [
     "BatchSampler",
     "BlockShuffleSampler",
     "ChainDataset",
+    "CollateError",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
@@ -111,6 +142,13 @@ __all__ = [
     "LengthGroupedBatchSampler",
     "LoadingInterrupted",
     "LoadingTimeout",
+    "Masked",
+    "Pack",
+    "Packed",
+    "Pad",
+    "PadDict",
+    "Padded",
+    "Ragged",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
@@ -130,8 +168,12 @@ __all__ = [
     "default_collate",
     "default_convert",
     "get_worker_info",
+    "pack",
+    "pad",
+    "pad_dict",
     "patch",
     "patched",
+    "ragged",
     "random_split",
     "shard",
     "unpatch",

@@ -49,6 +49,22 @@ class ForeignProcessError(FastloadError, RuntimeError):
     """An iterator was used in a process other than the one that created it."""
 
 
+class CollateError(FastloadError, RuntimeError):
+    """The samples of a batch can't be padded or packed as they are.
+
+    Attributes:
+        position: Of the sample in its batch, from 0; None if it is not about one sample.
+        compared_with: Position of the sample it was held against, or None.
+    """
+
+    def __init__(
+        self, message: str, position: int | None = None, compared_with: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.position = position
+        self.compared_with = compared_with
+
+
 class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never raised)
     """Set as the cause of an exception from a worker: shows the worker's own traceback."""
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from fastload.collate.placed import as_placed
 from fastload.internals import collate_module as torch_collate
 from fastload.memory.write import HEAP, Place, is_plain
 
@@ -44,21 +45,28 @@ TORCH_DTYPES: dict[Any, torch.dtype] = {
 
 
 def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
-    """How a loader with this ``collate_fn`` collates: the default one in place, others as is."""
+    """How a loader with this ``collate_fn`` collates: the default one and ours in place."""
     if collate_fn is default_collate:
         return collate_in_place
+    placed = as_placed(collate_fn)
+    if placed is not None:
+        return placed.into
     return lambda samples, _place: collate_fn(samples)
 
 
 def collate_in_place(samples: Any, place: Place) -> Any:
     """Collate as torch's ``default_collate`` does, into ``place``."""
+    return torch_collate.collate(samples, collate_fn_map=registry_for(place))
+
+
+def registry_for(place: Place) -> Registry:
+    """Torch's registry, as the user may have extended it, with our kernels for torch's own."""
     kernels = _Kernels(place)
     ours = {original: getattr(kernels, name) for original, name in _REPLACED.items()}
-    registry: Registry = {
+    return {
         kind: ours.get(kernel, kernel)
         for kind, kernel in torch_collate.default_collate_fn_map.items()
     }
-    return torch_collate.collate(samples, collate_fn_map=registry)
 
 
 class _Kernels:

@@ -8,14 +8,16 @@ Gives: the samples, still to be collated, or a batch gathered in one operation.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place
+from fastload.collate.propose import propose
 from fastload.datasets.gather import gatherer
-from fastload.errors import annotate, show
+from fastload.errors import CollateError, annotate, show
 from fastload.memory.write import Place
 from fastload.workers.tolerance import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
 
@@ -89,9 +91,7 @@ class _BatchFetcher:
             return self._collate(samples, place)
         except BaseException as error:
             annotate(error, f"while collating the samples at dataset indices {show(indices)}")
-            with contextlib.suppress(Exception):  # samples may be anything
-                if self._collate is collate_in_place and (why := explain(samples, indices)):
-                    annotate(error, why)
+            _explain(error, self._collate, samples, indices)
             raise
 
 
@@ -154,7 +154,25 @@ class _StreamFetcher:
                 break
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
-        return self._collate(samples, place)
+        try:
+            return self._collate(samples, place)
+        except BaseException as error:
+            _explain(error, self._collate, samples, None)
+            raise
+
+
+def _explain(
+    error: BaseException, collate: Collate, samples: Sequence[Any], indices: Sequence[Any] | None
+) -> None:
+    """Add which samples a collate function failed on, and what would have worked."""
+    with contextlib.suppress(Exception):  # samples may be anything
+        if collate is collate_in_place and (why := explain(samples, indices)):
+            annotate(error, f"{why}. {propose(samples)}")
+        elif isinstance(error, CollateError) and indices is not None:
+            for position in (error.position, error.compared_with):
+                if position is not None:
+                    at = show(indices[position])
+                    annotate(error, f"position {position} of the batch is dataset index {at}")
 
 
 def _not_silent(index: Any) -> RuntimeError:

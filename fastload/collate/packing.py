@@ -1,0 +1,291 @@
+"""Pack sequences behind one another into rows, for attention kernels that keep them apart.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: samples: sequences, or dicts and tuples whose sequences are equally long within a sample.
+Gives: rows without a gap but at their ends, and where each sequence begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload.collate.misfit import Misfit
+from fastload.collate.padding import Side, check_lengths, cut, equal_outside, round_up
+from fastload.collate.placed import PlacedCollate, function_of
+from fastload.collate.sequences import (
+    Column,
+    Sequences,
+    carried,
+    fill_with,
+    is_sequence,
+    to_sequences,
+)
+from fastload.collate.walk import (
+    FieldNames,
+    checked,
+    collate_plain,
+    columns_of,
+    known_fields,
+    misfits_explained,
+    rebuilt,
+    refuse_unless,
+    sequences_only,
+)
+from fastload.errors import CollateError
+from fastload.memory.write import HEAP, Place
+
+Indices = npt.NDArray[np.int64]
+
+
+class Packed(NamedTuple):
+    """Sequences packed into rows.
+
+    Attributes:
+        data: ``(rows, width, *feature)``; for dicts and tuples a container of these.
+        cu_seqlens: ``(segments + 1,)``, int32: where each segment of ``data.flatten(0, 1)``
+            begins, and the end. A segment is a sequence, or the padding at the end of a row.
+        max_seqlen: Length of the longest segment.
+        position_ids: ``(rows, width)``, int64: position within the segment.
+        sequence_ids: ``(rows, width)``, int64: position of the sample in the batch; -1 in padding.
+    """
+
+    data: Any
+    cu_seqlens: Tensor
+    max_seqlen: int
+    position_ids: Tensor
+    sequence_ids: Tensor
+
+
+@dataclass(frozen=True)
+class Pack(PlacedCollate):
+    """How to pack; called with samples, it does so.
+
+    Example:
+        >>> from fastload import Pack
+        >>> packed = Pack(max_length=4)([[1, 2, 3], [4, 5], [6]])
+        >>> packed.data.tolist(), packed.cu_seqlens.tolist()
+        ([[1, 2, 3, 6], [4, 5, 0, 0]], [0, 3, 4, 6, 8])
+
+    Args and what is returned: see ``fastload.pack``.
+    """
+
+    max_length: int | None = None
+    value: complex | Mapping[Any, complex] = 0
+    truncate: Side | None = None
+    multiple_of: int | None = None
+    fields: FieldNames = None
+
+    def __post_init__(self) -> None:
+        refuse_unless(
+            self.truncate in {None, "left", "right"},
+            f'truncate is "left", "right" or None, not {self.truncate!r}',
+        )
+        check_lengths(self.max_length, self.multiple_of, self.truncate)
+
+    def into(self, samples: Sequence[Any], place: Place) -> Packed:
+        """Collate into ``place``."""
+        samples = checked(samples)
+        with misfits_explained(samples):
+            if is_sequence(samples):
+                found = self._convert(samples)
+                plan = _Plan.of(found, self.max_length, self.multiple_of)
+                value = 0 if isinstance(self.value, Mapping) else self.value
+                return plan.packed(plan.write(found, value, place), place)
+            return self._containers(samples, place)
+
+    def _containers(self, samples: list[Any], place: Place) -> Packed:
+        columns = columns_of(samples)
+        if self.fields is None:
+            names = {key for key, column in columns.items() if is_sequence(column)}
+        else:
+            names = known_fields(self.fields, columns)
+        if not names:
+            raise CollateError(f"samples have no field with sequences among {list(columns)}")
+        ordered = [key for key in columns if key in names]
+        found = {key: self._convert(sequences_only(columns[key])) for key in ordered}
+        for key in ordered[1:]:
+            _refuse_unequal(ordered[0], key, found, columns[key])
+        plan = _Plan.of(found[ordered[0]], self.max_length, self.multiple_of)
+        data = {
+            key: plan.write(found[key], self._value_of(key), place)
+            if key in found
+            else collate_plain(column, place, key)
+            for key, column in columns.items()
+        }
+        return plan.packed(rebuilt(samples[0], data), place)
+
+    def _convert(self, column: Column) -> Sequences:
+        found = to_sequences(column)
+        dims = equal_outside(found.rows, (0,), column)
+        if self.max_length is None:
+            return found
+        return Sequences(cut(found.rows, dims, self.max_length, self.truncate, column), found.dtype)
+
+    def _value_of(self, key: Any) -> complex:
+        return self.value.get(key, 0) if isinstance(self.value, Mapping) else self.value
+
+
+@function_of(Pack)
+def pack(
+    samples: Sequence[Any],
+    max_length: int | None = None,
+    *,
+    value: complex | Mapping[Any, complex] = 0,
+    truncate: Side | None = None,
+    multiple_of: int | None = None,
+    fields: FieldNames = None,
+) -> Packed:
+    """Pack sequences into rows, none split: ``DataLoader(..., collate_fn=fastload.pack)``.
+
+    The longest sequences come first, each into the first row that has room (first-fit
+    decreasing: at most 11/9 of the fewest possible rows, and one more; G. Dósa, 2007, *The tight
+    bound of first fit decreasing bin-packing algorithm*). Attention must keep sequences apart: give
+    ``cu_seqlens`` and ``max_seqlen`` to a kernel for variable lengths, such as
+    ``flash_attn_varlen_func``, or compare ``sequence_ids`` for a mask.
+
+    With settings: ``functools.partial(fastload.pack, max_length=2048)`` or
+    ``fastload.Pack(max_length=2048)``.
+
+    Args:
+        samples: The samples of a batch: tensors, arrays or lists of numbers, or dicts or tuples
+            in which all sequences of a sample are equally long. Other fields are collated by
+            ``default_collate`` in the order of the samples, which ``sequence_ids`` refer to.
+        max_length: Width of the rows. None: one row with all sequences in their order and no padding.
+        value: What to fill the ends of rows with; by field if it is a mapping, 0 for the others.
+        truncate: Which side of a sequence longer than ``max_length`` is cut off; None: that is
+            an error.
+        multiple_of: Round the width up to a multiple of this.
+        fields: Which top-level fields to pack; None: all sequences.
+
+    Returns:
+        ``Packed(data, cu_seqlens, max_seqlen, position_ids, sequence_ids)``.
+
+    Raises:
+        CollateError: A sequence is longer than ``max_length``, sequences of one sample differ in
+            length, or samples can't be tensors. Names path, shapes and position.
+        ValueError: Wrong settings.
+
+    Example:
+        >>> import fastload
+        >>> packed = fastload.pack([[1, 2], [3, 4, 5]])
+        >>> packed.data.tolist(), packed.cu_seqlens.tolist(), packed.position_ids.tolist()
+        ([[1, 2, 3, 4, 5]], [0, 2, 5], [[0, 1, 0, 1, 2]])
+    """
+    return Pack(max_length, value, truncate, multiple_of, fields).into(samples, HEAP)
+
+
+def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Assign items to as few bins as first-fit decreasing needs.
+
+    Args:
+        lengths: Of each item, none above ``width``. Those of length 0 are left out.
+        width: Of a bin.
+
+    Returns:
+        For each bin its items, longest first; equal ones in their order.
+    """
+    sizes = np.asarray(lengths)
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)].tolist()
+    room = np.full(max(len(order), 1), width)
+    bins: list[list[int]] = []
+    first_open = 0  # everything before it is full
+    for item in order:
+        size = lengths[item]
+        while first_open < len(bins) and room[first_open] == 0:
+            first_open += 1
+        number = first_open + int((room[first_open:] >= size).argmax())
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(item)
+        room[number] -= size
+    return bins
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which sequence goes where: segments in the order in which they lie in the rows.
+
+    Attributes:
+        rows: How many.
+        width: Of each.
+        items: For each segment the position of its sample, -1 for padding.
+        lengths: Of each segment.
+        starts: Of each segment in the flattened rows.
+    """
+
+    rows: int
+    width: int
+    items: Indices
+    lengths: Indices
+    starts: Indices
+
+    @classmethod
+    def of(cls, found: Sequences, max_length: int | None, multiple_of: int | None) -> _Plan:
+        lengths = [len(row) for row in found.rows]
+        if max_length is None:
+            width = round_up(sum(lengths), multiple_of)
+            bins = [[item for item, length in enumerate(lengths) if length]]
+        else:
+            width = max_length
+            bins = first_fit_decreasing(lengths, width) or [[]]
+        items: list[int] = []
+        sizes: list[int] = []
+        for contained in bins:
+            items += contained
+            sizes += [lengths[item] for item in contained]
+            rest = width - sum(lengths[item] for item in contained)
+            if rest:
+                items.append(-1)
+                sizes.append(rest)
+        ends = np.cumsum(np.asarray(sizes, np.int64))
+        segments = np.asarray(sizes, np.int64)
+        return cls(len(bins), width, np.asarray(items, np.int64), segments, ends - segments)
+
+    def write(self, found: Sequences, value: complex, place: Place) -> Tensor:
+        """One field, packed."""
+        rows, dtype = found
+        data = place.tensor((self.rows, self.width, *rows[0].shape[1:]), dtype)
+        target = carried(data).reshape(-1, *rows[0].shape[1:])
+        if (self.items < 0).any():
+            fill_with(target, value, dtype)
+        for item, start in zip(self.items.tolist(), self.starts.tolist(), strict=True):
+            if item >= 0:
+                row = rows[item]
+                target[start : start + len(row)] = row
+        return data
+
+    def packed(self, data: Any, place: Place) -> Packed:
+        """The data with its indices."""
+        shape = (self.rows, self.width)
+        positions = place.tensor(shape, torch.int64)
+        sequences = place.tensor(shape, torch.int64)
+        begins = place.tensor((len(self.items) + 1,), torch.int32)
+        total = self.rows * self.width
+        flat = positions.numpy().reshape(-1)
+        np.subtract(np.arange(total), np.repeat(self.starts, self.lengths), out=flat)
+        sequences.numpy().reshape(-1)[:] = np.repeat(self.items, self.lengths)
+        begins.numpy()[:-1] = self.starts
+        begins.numpy()[-1] = total
+        longest = int(self.lengths.max(initial=0))
+        return Packed(data, begins, longest, positions, sequences)
+
+
+def _refuse_unequal(first: Any, key: Any, found: Mapping[Any, Sequences], column: Column) -> None:
+    pairs = zip(found[first].rows, found[key].rows, strict=True)
+    for position, (one, other) in enumerate(pairs):
+        if len(one) != len(other):
+            raise Misfit(
+                position,
+                column[position],
+                f"length {len(other)}",
+                f"but its field {first!r} has length {len(one)}",
+                "What is packed together is equally long within a sample: say which fields that "
+                "is with fields=, the others are left to the default collate.",
+            )

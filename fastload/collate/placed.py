@@ -1,0 +1,64 @@
+"""Collate functions of ours that can be told where to put their results.
+
+Runs in: worker (consumer with ``num_workers=0``).
+
+Called like any collate function, one of these returns ordinary memory. When it is the loader's
+own ``collate_fn``, the worker calls ``into`` with the slot of the batch instead, and nothing is
+copied twice. Only the loader's own: what a user's function calls might be kept by that function.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from fastload.memory.write import HEAP, Place
+
+
+class PlacedCollate(ABC):
+    """A collate function that can write into a slot: an object that holds its settings."""
+
+    __slots__ = ()
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Collate into ordinary memory."""
+        return self.into(samples, HEAP)
+
+    @abstractmethod
+    def into(self, samples: Sequence[Any], place: Place) -> Any:
+        """Collate into ``place``."""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_SETTINGS: dict[Any, Callable[..., PlacedCollate]] = {}
+
+
+def function_of(settings: Callable[..., PlacedCollate]) -> Callable[[Function], Function]:
+    """Declare a plain function to do what ``settings(**keywords)`` does when called."""
+
+    def declare(function: Function) -> Function:
+        _SETTINGS[function] = settings
+        return function
+
+    return declare
+
+
+def as_placed(collate_fn: Any) -> PlacedCollate | None:
+    """A collate function of ours as an object, also where it is one in a ``partial``.
+
+    None for everything else, and for wrong settings: calling the function says what is wrong.
+    """
+    if isinstance(collate_fn, PlacedCollate):
+        is_ours = type(collate_fn).__call__ is PlacedCollate.__call__
+        return collate_fn if is_ours else None
+    keywords: dict[str, Any] = {}
+    while type(collate_fn) is functools.partial and not collate_fn.args:
+        keywords = {**collate_fn.keywords, **keywords}
+        collate_fn = collate_fn.func
+    try:
+        return _SETTINGS[collate_fn](**keywords)
+    except Exception:  # noqa: BLE001  (unhashable, unknown, or wrong settings)
+        return None

@@ -1,0 +1,222 @@
+"""One ragged field of a batch as NumPy arrays, whatever its samples are.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: a column: one tensor, array or list of numbers of each sample.
+Gives: a row for each sample, and the torch dtype they stand for.
+
+Rows are views where the samples are tensors or arrays. Dtypes that NumPy lacks (bfloat16, ...)
+are carried as integers of the same size: padding moves values, it computes nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from functools import reduce
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload.collate.inplace import TORCH_DTYPES
+from fastload.collate.misfit import DEEPEST, Misfit
+from fastload.memory.write import is_plain
+
+Row = npt.NDArray[Any]
+Column = Sequence[Any]
+
+_dtype = attrgetter("dtype")
+
+NUMPY_HAS = frozenset(TORCH_DTYPES.values())
+CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes an element: what carries a dtype that NumPy lacks."""
+
+TYPE_CODES = {
+    torch.int8: "b",
+    torch.uint8: "B",
+    torch.int16: "h",
+    torch.uint16: "H",
+    torch.int32: "i",
+    torch.uint32: "I",
+    torch.int64: "q",
+    torch.uint64: "Q",
+    torch.float32: "f",
+    torch.float64: "d",
+}
+"""What ``array.array`` makes of a list of numbers: strictly, and ten times faster than torch."""
+
+
+NUMBERS = (bool, int, float, complex, np.number, np.bool_)
+"""What a list of numbers is made of."""
+
+
+class Sequences(NamedTuple):
+    """A column, converted.
+
+    Attributes:
+        rows: For each sample an array ``(length, *feature)``, all of one dtype.
+        dtype: What the rows' elements are to torch.
+    """
+
+    rows: list[Row]
+    dtype: torch.dtype
+
+
+def is_sequence(column: Column, dims: tuple[int, ...] = (0,)) -> bool:
+    """Whether a column is ragged by its type: whether its first sample has these dimensions.
+
+    Lengths don't matter, or the form of a batch would depend on chance. Lists of numbers (or of
+    lists of numbers) are sequences; a column of empty lists is one.
+    """
+    first = column[0]
+    if isinstance(first, Tensor | np.ndarray):
+        return all(-first.ndim <= dim < first.ndim for dim in dims)
+    if not isinstance(first, list):
+        return False
+    depth, innermost = _inside(column)
+    is_number = innermost is None or isinstance(innermost, NUMBERS)
+    return is_number and all(-depth <= dim < depth for dim in dims)
+
+
+def is_text(column: Column) -> bool:
+    """Whether a column's samples are lists of strings, which no tensor can hold."""
+    return isinstance(column[0], list) and isinstance(_inside(column)[1], str | bytes)
+
+
+def to_sequences(column: Column, wanted: torch.dtype | None = None) -> Sequences:
+    """Convert a column.
+
+    Args:
+        column: Tensors, arrays or lists; of several dtypes they are promoted as torch does.
+        wanted: Convert to this dtype instead.
+
+    Raises:
+        Misfit: A sample can't be a tensor, or only a part of it (sparse, with a gradient, ...).
+    """
+    kinds = set(map(type, column))
+    found: Sequences | None = None
+    if kinds == {list}:
+        found = _of_lists(column, wanted)
+    elif kinds == {Tensor}:
+        found = _of_tensors(column, wanted)
+    elif kinds == {np.ndarray}:
+        found = _of_arrays(column, wanted)
+    return _one_by_one(column, wanted) if found is None else found
+
+
+def carried(tensor: Tensor) -> Row:
+    """A tensor as the array that carries its elements; the memory is the same."""
+    if tensor.dtype in NUMPY_HAS:
+        return tensor.numpy()
+    return tensor.view(CARRIERS[tensor.dtype.itemsize]).numpy()
+
+
+def fill_with(target: Row, value: Any, dtype: torch.dtype) -> None:
+    """Fill a carrying array.
+
+    Raises:
+        ValueError: The dtype has no such value: -1 in uint8, 0.5 in an integer.
+    """
+    try:
+        element = torch.full((1,), value, dtype=dtype)
+        fits = dtype.is_floating_point or dtype.is_complex or element.item() == value
+    except (RuntimeError, OverflowError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"value={value!r} can't be an element of {dtype}: choose another, or dtype="
+        )
+    target[...] = carried(element)[0]
+
+
+def _inside(column: Column) -> tuple[int, Any]:
+    """How deep the lists of a column are, and their first element that is none; None if empty."""
+    found: Any = next((sample for sample in column if isinstance(sample, list) and sample), None)
+    depth = 0 if found else 1
+    while isinstance(found, list | tuple) and depth < DEEPEST:
+        depth, found = depth + 1, found[0] if found else None
+    return depth, found
+
+
+def _of_tensors(column: Column, wanted: torch.dtype | None) -> Sequences | None:
+    dtypes = set(map(_dtype, column))
+    dtype = dtypes.pop()
+    if dtypes or wanted not in {None, dtype} or dtype not in NUMPY_HAS:
+        return None
+    try:
+        return Sequences([tensor.numpy() for tensor in column], dtype)
+    except (RuntimeError, TypeError):  # on another device, conjugated, with a gradient, ...
+        return None
+
+
+def _of_arrays(column: Column, wanted: torch.dtype | None) -> Sequences | None:
+    dtypes = set(map(_dtype, column))
+    dtype = TORCH_DTYPES.get(dtypes.pop())
+    if dtypes or dtype is None or wanted not in {None, dtype}:
+        return None
+    return Sequences(list(column), dtype)
+
+
+def _of_lists(column: Column, wanted: torch.dtype | None) -> Sequences | None:
+    kinds = {type(sample[0]) for sample in column if sample}
+    if not kinds <= {int, float}:
+        return None
+    if wanted is not None:
+        dtypes = [wanted] if wanted in TYPE_CODES else []
+    else:  # of lists that begin with an integer, one may go on with a fraction
+        dtypes = [torch.get_default_dtype()]
+        dtypes = [torch.int64, *dtypes] if kinds <= {int} else dtypes
+    for dtype in dtypes:
+        code = TYPE_CODES.get(dtype)
+        try:
+            if code is not None:
+                return Sequences([np.frombuffer(array(code, s), code) for s in column], dtype)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return None
+
+
+def _one_by_one(column: Column, wanted: torch.dtype | None) -> Sequences:
+    """The general way: it knows every case, and which sample is at fault."""
+    tensors: list[Tensor | None] = []
+    for position, sample in enumerate(column):
+        try:
+            is_empty = isinstance(sample, list) and not sample
+            tensors.append(None if is_empty else _to_tensor(sample, wanted))
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            remedy = "Sequences are dense tensors on the CPU, NumPy arrays or lists of numbers."
+            expected = f"which can't be padded or packed: {error}"
+            raise Misfit(position, sample, _describe(sample), expected, remedy) from error
+    known = [tensor for tensor in tensors if tensor is not None]
+    dtype = wanted or (reduce(torch.promote_types, map(_dtype, known)) if known else torch.int64)
+    shape = (0, *known[0].shape[1:]) if known else (0,)
+    rows = [
+        carried(torch.empty(shape, dtype=dtype) if tensor is None else tensor.to(dtype))
+        for tensor in tensors
+    ]
+    return Sequences(rows, dtype)
+
+
+def _to_tensor(sample: Any, wanted: torch.dtype | None) -> Tensor:
+    if isinstance(sample, Tensor):
+        if sample.requires_grad:
+            raise ValueError("it requires a gradient, which no batch of a loader can have")
+        if not is_plain(sample):
+            raise ValueError(f"its layout is {sample.layout}, its device {sample.device}")
+        return sample.as_subclass(Tensor).resolve_conj().resolve_neg()
+    if isinstance(sample, np.ndarray):
+        if sample.dtype not in TORCH_DTYPES:
+            raise TypeError(f"torch has no dtype for NumPy's {sample.dtype!r}")
+        return torch.tensor(np.ascontiguousarray(sample).reshape(sample.shape))
+    if not isinstance(sample, list):
+        raise TypeError("it is not a sequence of numbers")
+    return torch.tensor(sample, dtype=wanted)
+
+
+def _describe(sample: Any) -> str:
+    if isinstance(sample, Tensor | np.ndarray):
+        return f"{type(sample).__name__} of {sample.dtype} and shape {tuple(sample.shape)}"
+    return f"type {type(sample).__name__}"

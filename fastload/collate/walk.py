@@ -1,0 +1,220 @@
+"""Collate samples with sequences among other things: the one walk of pad, pack and ragged.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: samples, and a kernel that makes one thing of a column of sequences.
+Gives: the batch, in the form that ``default_collate`` would give it.
+
+The walk over containers is torch's own ``collate``, as in ``inplace``: the kernel is registered
+for tensors, arrays and lists, and hands on what is no sequence to the kernel it replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastload.collate.explain import explain
+from fastload.collate.inplace import Registry, collate_in_place, registry_for
+from fastload.collate.misfit import Misfit, as_error, keys_of
+from fastload.collate.sequences import Column, is_sequence, is_text
+from fastload.errors import CollateError, annotate
+from fastload.internals import collate_module as torch_collate
+from fastload.memory.write import Place
+
+Kernel = Callable[[Column, Place], Any]
+FieldNames = Collection[Any] | None
+
+
+def refuse_unless(holds: bool, otherwise: str) -> None:
+    """Raise ValueError for a wrong setting."""
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def collate_fields(
+    samples: Sequence[Any],
+    place: Place,
+    kernel: Kernel,
+    *,
+    fields: FieldNames = None,
+    dims: tuple[int, ...] = (0,),
+) -> Any:
+    """Apply ``kernel`` to the sequences of the samples and the default collate to all else.
+
+    Args:
+        samples: At least one.
+        place: Where the default collate puts its results; handed to the kernel.
+        kernel: Called with each column of sequences.
+        fields: The top-level fields that hold the sequences; None: found by their type.
+        dims: The dimensions that a sequence must have.
+
+    Raises:
+        CollateError: A sample does not fit the others, or there is none.
+    """
+    samples = checked(samples)
+    with misfits_explained(samples):
+        if fields is None:
+            return collate_nested(samples, place, kernel, dims)
+        columns = columns_of(samples)
+        known = known_fields(fields, columns)
+        return rebuilt(
+            samples[0],
+            {
+                key: kernel(sequences_only(column, dims), place)
+                if key in known
+                else collate_plain(column, place, key)
+                for key, column in columns.items()
+            },
+        )
+
+
+def collate_nested(
+    samples: Column, place: Place, kernel: Kernel, dims: tuple[int, ...], *, path: str = ""
+) -> Any:
+    """Walk containers of any depth, found at ``path`` in the samples.
+
+    Raises:
+        Misfit: From the kernel.
+        Exception: As the default collate, with a note that names the difference.
+    """
+    registry = registry_for(place)
+    replaced = {kind: registry[kind] for kind in (Tensor, np.ndarray) if kind in registry}
+
+    def arrays(batch: Column, *, collate_fn_map: Registry | None = None) -> Any:
+        if is_sequence(batch, dims):
+            return kernel(batch, place)
+        original = replaced[Tensor if isinstance(batch[0], Tensor) else np.ndarray]
+        return original(batch, collate_fn_map=collate_fn_map)
+
+    def lists(batch: Column, **_: Any) -> Any:
+        if is_sequence(batch, dims):
+            return kernel(batch, place)
+        if is_text(batch):
+            return list(batch)
+        # As tuples, or they would come back here.
+        containers = [tuple(s) if isinstance(s, list) else s for s in batch]
+        return torch_collate.collate(containers, collate_fn_map=registry)
+
+    for kind in replaced:
+        registry[kind] = arrays
+    registry[list] = lists
+    try:
+        return torch_collate.collate(samples, collate_fn_map=registry)
+    except (Misfit, CollateError):
+        raise
+    except Exception as error:
+        _explain(error, samples, path, lambda column: is_sequence(column, dims) or is_text(column))
+        raise
+
+
+def collate_plain(column: Column, place: Place, key: Any) -> Any:
+    """The default collate for one field; its error says which.
+
+    Raises:
+        Exception: As the default collate.
+    """
+    try:
+        return list(column) if is_text(column) else collate_in_place(column, place)
+    except Exception as error:
+        _explain(error, column, f"[{key!r}]", lambda _: False)
+        raise
+
+
+def checked(samples: Sequence[Any]) -> list[Any]:
+    """The samples as a list.
+
+    Raises:
+        CollateError: There are none.
+    """
+    samples = samples if isinstance(samples, list) else list(samples)
+    if not samples:
+        raise CollateError("there is no sample to make a batch of")
+    return samples
+
+
+def columns_of(samples: list[Any]) -> dict[Any, Column]:
+    """The top-level fields of the samples: by key, or by position in a tuple or list.
+
+    Raises:
+        CollateError: Samples are not containers, or don't all have the same fields.
+    """
+    first = samples[0]
+    keys = keys_of(first)
+    if not keys:
+        raise CollateError(
+            f"samples have no fields: a dict or a tuple was expected, but the sample at position 0 "
+            f"of the batch is a {type(first).__name__}",
+            0,
+        )
+    for position, sample in enumerate(samples):
+        if len(sample) != len(first) or (
+            sample.keys() != first.keys() if isinstance(first, Mapping) else False
+        ):
+            raise CollateError(
+                f"the sample at position {position} of the batch has the fields "
+                f"{keys_of(sample)}, the one at position 0 {keys}: give all samples the same",
+                position,
+                0,
+            )
+    return {key: [sample[key] for sample in samples] for key in keys}
+
+
+def known_fields(fields: Iterable[Any], columns: Mapping[Any, Column]) -> set[Any]:
+    """The fields that were named.
+
+    Raises:
+        CollateError: The samples have no such field.
+    """
+    known = set(fields)
+    if not known <= columns.keys():
+        missing = ", ".join(repr(key) for key in known if key not in columns)
+        raise CollateError(f"samples have no field {missing}; they have {list(columns)}")
+    return known
+
+
+def sequences_only(column: Column, dims: tuple[int, ...] = (0,)) -> Column:
+    """The column.
+
+    Raises:
+        Misfit: It is not of sequences.
+    """
+    if not is_sequence(column, dims):
+        raise Misfit(
+            0,
+            column[0],
+            f"a {type(column[0]).__name__}",
+            f"which is no sequence with dimension {', '.join(map(str, dims))}",
+            "Sequences are tensors, arrays and lists of numbers: leave this field to the default "
+            "collate by not naming it.",
+        )
+    return column
+
+
+def rebuilt(first: Any, fields: dict[Any, Any]) -> Any:
+    """A container like a sample, of the collated fields; a tuple becomes a list, as ever."""
+    if isinstance(first, Mapping):
+        return fields
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*fields.values())
+    return list(fields.values())
+
+
+@contextlib.contextmanager
+def misfits_explained(samples: list[Any]) -> Iterator[None]:
+    """Turn a kernel's misfit into the user's error, which has the path to the column."""
+    try:
+        yield
+    except Misfit as misfit:
+        raise as_error(misfit, samples) from misfit.__cause__
+
+
+def _explain(
+    error: Exception, samples: Column, path: str, is_fine: Callable[[Column], bool]
+) -> None:
+    with contextlib.suppress(Exception):  # samples may be anything
+        if why := explain(samples, None, path=path, is_fine=is_fine):
+            annotate(error, why)
