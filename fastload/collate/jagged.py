@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastload.collate.padding import equal_outside
 from fastload.collate.placed import PlacedCollate, function_of
+from fastload.collate.rows import equal_outside
 from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
 from fastload.memory.write import HEAP, Place

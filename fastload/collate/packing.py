@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from fastload.collate.misfit import Misfit
-from fastload.collate.padding import Side, check_lengths, cut, equal_outside, round_up
 from fastload.collate.placed import PlacedCollate, function_of
+from fastload.collate.rows import Side, check_lengths, cut, equal_outside, refuse_unless, round_up
 from fastload.collate.sequences import (
     Column,
     Sequences,
     carried,
-    fill_with,
+    element_of,
     is_sequence,
     to_sequences,
 )
@@ -35,7 +35,6 @@ from fastload.collate.walk import (
     known_fields,
     misfits_explained,
     rebuilt,
-    refuse_unless,
     sequences_only,
 )
 from fastload.errors import CollateError
@@ -157,7 +156,7 @@ def pack(
         samples: The samples of a batch: tensors, arrays or lists of numbers, or dicts or tuples
             in which all sequences of a sample are equally long. Other fields are collated by
             ``default_collate`` in the order of the samples, which ``sequence_ids`` refer to.
-        max_length: Width of the rows. None: one row with all sequences in their order and no padding.
+        max_length: Width of the rows. None: one row with all sequences, in order, unpadded.
         value: What to fill the ends of rows with; by field if it is a mapping, 0 for the others.
         truncate: Which side of a sequence longer than ``max_length`` is cut off; None: that is
             an error.
@@ -254,7 +253,7 @@ class _Plan:
         data = place.tensor((self.rows, self.width, *rows[0].shape[1:]), dtype)
         target = carried(data).reshape(-1, *rows[0].shape[1:])
         if (self.items < 0).any():
-            fill_with(target, value, dtype)
+            target[...] = element_of(value, dtype)
         for item, start in zip(self.items.tolist(), self.starts.tolist(), strict=True):
             if item >= 0:
                 row = rows[item]

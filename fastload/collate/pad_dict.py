@@ -13,6 +13,7 @@ from typing import Any
 
 from fastload.collate.padding import Masked, Pad, Padded
 from fastload.collate.placed import PlacedCollate, function_of
+from fastload.collate.rows import refuse_unless
 from fastload.collate.sequences import Column, is_sequence
 from fastload.collate.walk import (
     checked,
@@ -21,7 +22,6 @@ from fastload.collate.walk import (
     columns_of,
     known_fields,
     misfits_explained,
-    refuse_unless,
     sequences_only,
 )
 from fastload.errors import CollateError

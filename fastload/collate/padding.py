@@ -7,7 +7,7 @@ Gives: each sequence field as one padded tensor with the lengths, all else stack
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastload.collate.misfit import Misfit
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.sequences import Column, Row, carried, fill_with, to_sequences
-from fastload.collate.walk import FieldNames, collate_fields, refuse_unless
+from fastload.collate.rows import Side, check_lengths, cut, equal_outside, refuse_unless, round_up
+from fastload.collate.sequences import Column, Row, carried, element_of, to_sequences
+from fastload.collate.walk import FieldNames, collate_fields
 from fastload.memory.write import Place
 
-Side = Literal["left", "right"]
 Returns = Literal["lengths", "mask", "data"]
+
+
+LARGE_ROW_BYTES = 1 << 14
+"""From this size of a padded row, filling gaps alone beats filling everything first."""
 
 
 class Padded(NamedTuple):
@@ -84,7 +87,11 @@ class Pad(PlacedCollate):
             f'returns is "lengths", "mask" or "data", not {self.returns!r}',
         )
         check_lengths(self.max_length, self.multiple_of, self.truncate)
-        refuse_unless(bool(self.dims), "dim names no dimension")
+        dims = self.dims
+        refuse_unless(
+            bool(dims) and len(set(dims)) == len(dims) and all(isinstance(d, int) for d in dims),
+            f"dim is a dimension or a tuple of different ones, not {self.dim!r}",
+        )
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -111,23 +118,31 @@ class Pad(PlacedCollate):
         for dim, size in zip(dims, longest, strict=True):
             shape[dim] = size
         data = place.tensor((len(rows), *shape), dtype)
-        target = carried(data)
-        if any(min(each) < size for each, size in zip(lengths, longest, strict=True)):
-            fill_with(target, self.value, dtype)
-        if dims == (0,) and self.side == "right":
-            for row, padded in zip(rows, target, strict=True):
-                padded[: len(row)] = row
-        else:
-            for row, padded in zip(rows, target, strict=True):
-                padded[self._region(row, dims, longest)] = row
+        is_short = any(min(each) < size for each, size in zip(lengths, longest, strict=True))
+        element = element_of(self.value, dtype) if is_short else None
+        self._write(rows, carried(data), element, dims, longest)
         if self.returns == "data":
             return data
         if self.returns == "mask":
             return Masked(data, self._mask(lengths, longest, place))
-        shape = [len(rows)] if isinstance(self.dim, int) else [len(rows), len(dims)]
-        known = place.tensor(tuple(shape), torch.int64)
-        known.numpy()[...] = lengths[0] if isinstance(self.dim, int) else np.transpose(lengths)
-        return Padded(data, known)
+        return Padded(data, self._lengths(lengths, place))
+
+    def _write(
+        self, rows: list[Row], target: Row, element: Any, dims: tuple[int, ...], longest: list[int]
+    ) -> None:
+        """Copy the rows, and padding unless ``element`` is None."""
+        is_simple = dims == (0,) and self.side == "right"
+        only_gaps = is_simple and target[0].nbytes >= LARGE_ROW_BYTES
+        if element is not None and not only_gaps:
+            target[...] = element
+        if not is_simple:
+            for row, padded in zip(rows, target, strict=True):
+                padded[self._region(row, dims, longest)] = row
+            return
+        for row, padded in zip(rows, target, strict=True):
+            padded[: len(row)] = row
+            if only_gaps:
+                padded[len(row) :] = element
 
     def _region(self, row: Row, dims: tuple[int, ...], longest: list[int]) -> tuple[slice, ...]:
         """Where a row goes in its padded place."""
@@ -136,6 +151,15 @@ class Pad(PlacedCollate):
             start = size - row.shape[dim] if self.side == "left" else 0
             region[dim] = slice(start, start + row.shape[dim])
         return tuple(region)
+
+    def _lengths(self, lengths: list[list[int]], place: Place) -> Tensor:
+        if isinstance(self.dim, int):
+            known = place.tensor((len(lengths[0]),), torch.int64)
+            known.numpy()[...] = lengths[0]
+        else:
+            known = place.tensor((len(lengths[0]), len(lengths)), torch.int64)
+            known.numpy()[...] = np.transpose(lengths)
+        return known
 
     def _mask(self, lengths: list[list[int]], longest: list[int], place: Place) -> Tensor:
         batch = len(lengths[0])
@@ -211,81 +235,3 @@ def pad(
     """
     settings = Pad(value, side, multiple_of, max_length, truncate, dim, dtype, returns, fields)
     return settings(samples)
-
-
-def check_lengths(max_length: int | None, multiple_of: int | None, truncate: str | None) -> None:
-    """Raise ValueError unless these go together."""
-    for name, number in (("max_length", max_length), ("multiple_of", multiple_of)):
-        refuse_unless(
-            number is None or (isinstance(number, int) and number > 0),
-            f"{name} is a positive integer or None, not {number!r}",
-        )
-    refuse_unless(
-        truncate is None or max_length is not None,
-        f"truncate={truncate!r} needs max_length, the length to cut to",
-    )
-    refuse_unless(
-        max_length is None or multiple_of is None or max_length % multiple_of == 0,
-        f"max_length={max_length} is not a multiple of multiple_of={multiple_of}: padded batches "
-        f"would be longer than max_length",
-    )
-
-
-def round_up(length: int, multiple_of: int | None) -> int:
-    """The next multiple."""
-    return length if multiple_of is None else -(-length // multiple_of) * multiple_of
-
-
-def equal_outside(rows: list[Row], dims: tuple[int, ...], column: Column) -> tuple[int, ...]:
-    """The dimensions, counted from the front, once it is sure that rows differ in no other.
-
-    Raises:
-        Misfit: They do.
-    """
-    ndim = rows[0].ndim
-    dims = tuple(dim % ndim for dim in dims)
-    if dims == (0,) and len({row.shape[1:] for row in rows}) == 1:
-        return dims
-    differing = {
-        dim for row in rows for dim in range(ndim) if row.shape[dim:][:1] != rows[0].shape[dim:][:1]
-    }
-    for position, row in enumerate(rows):
-        fits = all(row.shape[d] == rows[0].shape[d] for d in range(ndim) if d not in dims)
-        if row.ndim != ndim or not fits:
-            remedy = f"Here only dimension {', '.join(map(str, dims))} may differ"
-            if all(row.ndim == ndim for row in rows):
-                remedy += f"; to pad what does: dim={as_dim(differing)}"
-            expected = f"the one at position 0 has {rows[0].shape}"
-            raise Misfit(
-                position, column[position], f"shape {row.shape}", expected, f"{remedy}.", 0
-            )
-    return dims
-
-
-def as_dim(dims: Collection[int]) -> int | tuple[int, ...]:
-    """As the argument is written."""
-    return next(iter(dims)) if len(dims) == 1 else tuple(sorted(dims))
-
-
-def cut(
-    rows: list[Row], dims: tuple[int, ...], most: int, side: str | None, column: Column
-) -> list[Row]:
-    """Shorten what is longer than allowed."""
-    for position, row in enumerate(rows):
-        longest = max(row.shape[dim] for dim in dims)
-        if longest <= most:
-            continue
-        if side is None:
-            raise Misfit(
-                position,
-                column[position],
-                f"length {longest}",
-                f"but max_length is {most}",
-                'Pass truncate="right" to keep the beginning or truncate="left" to keep the end '
-                "of such sequences, or leave them out in the sampler.",
-            )
-        region = [slice(None)] * row.ndim
-        for dim in dims:
-            region[dim] = slice(-most, None) if side == "left" else slice(most)
-        rows[position] = row[tuple(region)]
-    return rows

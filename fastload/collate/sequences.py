@@ -114,8 +114,8 @@ def carried(tensor: Tensor) -> Row:
     return tensor.view(CARRIERS[tensor.dtype.itemsize]).numpy()
 
 
-def fill_with(target: Row, value: Any, dtype: torch.dtype) -> None:
-    """Fill a carrying array.
+def element_of(value: Any, dtype: torch.dtype) -> Any:
+    """A value as an element of the array that carries a dtype.
 
     Raises:
         ValueError: The dtype has no such value: -1 in uint8, 0.5 in an integer.
@@ -129,7 +129,7 @@ def fill_with(target: Row, value: Any, dtype: torch.dtype) -> None:
         raise ValueError(
             f"value={value!r} can't be an element of {dtype}: choose another, or dtype="
         )
-    target[...] = carried(element)[0]
+    return carried(element)[0]
 
 
 def _inside(column: Column) -> tuple[int, Any]:

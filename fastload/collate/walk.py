@@ -29,12 +29,6 @@ Kernel = Callable[[Column, Place], Any]
 FieldNames = Collection[Any] | None
 
 
-def refuse_unless(holds: bool, otherwise: str) -> None:
-    """Raise ValueError for a wrong setting."""
-    if not holds:
-        raise ValueError(otherwise)
-
-
 def collate_fields(
     samples: Sequence[Any],
     place: Place,

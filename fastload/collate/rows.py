@@ -1,0 +1,102 @@
+"""What padding, packing and joining have in common: settings of length, and rows that fit.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: the rows of a column, as arrays.
+Gives: rows that differ in the ragged dimensions alone and are no longer than allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from fastload.collate.misfit import Misfit
+from fastload.collate.sequences import Column, Row
+
+Side = Literal["left", "right"]
+
+
+def refuse_unless(holds: bool, otherwise: str) -> None:
+    """Raise ValueError for a wrong setting."""
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def check_lengths(max_length: int | None, multiple_of: int | None, truncate: str | None) -> None:
+    """Raise ValueError unless these go together."""
+    for name, number in (("max_length", max_length), ("multiple_of", multiple_of)):
+        refuse_unless(
+            number is None or (isinstance(number, int) and number > 0),
+            f"{name} is a positive integer or None, not {number!r}",
+        )
+    refuse_unless(
+        truncate is None or max_length is not None,
+        f"truncate={truncate!r} needs max_length, the length to cut to",
+    )
+    refuse_unless(
+        max_length is None or multiple_of is None or max_length % multiple_of == 0,
+        f"max_length={max_length} is not a multiple of multiple_of={multiple_of}: padded batches "
+        f"would be longer than max_length",
+    )
+
+
+def round_up(length: int, multiple_of: int | None) -> int:
+    """The next multiple."""
+    return length if multiple_of is None else -(-length // multiple_of) * multiple_of
+
+
+def equal_outside(rows: list[Row], dims: tuple[int, ...], column: Column) -> tuple[int, ...]:
+    """The dimensions, counted from the front, once it is sure that rows differ in no other.
+
+    Raises:
+        Misfit: They do.
+    """
+    ndim = rows[0].ndim
+    dims = tuple(dim % ndim for dim in dims)
+    if len(set(dims)) < len(dims):
+        raise Misfit(0, column[0], f"shape {rows[0].shape}", "where dim names one twice", "")
+    if dims == (0,) and len({row.shape[1:] for row in rows}) == 1:
+        return dims
+    differing = {
+        dim for row in rows for dim in range(ndim) if row.shape[dim:][:1] != rows[0].shape[dim:][:1]
+    }
+    for position, row in enumerate(rows):
+        fits = all(row.shape[d] == rows[0].shape[d] for d in range(ndim) if d not in dims)
+        if row.ndim != ndim or not fits:
+            remedy = f"Here only dimension {', '.join(map(str, dims))} may differ"
+            if all(row.ndim == ndim for row in rows):
+                remedy += f"; to pad what does: dim={as_dim(differing)}"
+            expected = f"the one at position 0 has {rows[0].shape}"
+            raise Misfit(
+                position, column[position], f"shape {row.shape}", expected, f"{remedy}.", 0
+            )
+    return dims
+
+
+def as_dim(dims: Collection[int]) -> int | tuple[int, ...]:
+    """As the argument is written."""
+    return next(iter(dims)) if len(dims) == 1 else tuple(sorted(dims))
+
+
+def cut(
+    rows: list[Row], dims: tuple[int, ...], most: int, side: str | None, column: Column
+) -> list[Row]:
+    """Shorten what is longer than allowed."""
+    for position, row in enumerate(rows):
+        longest = max(row.shape[dim] for dim in dims)
+        if longest <= most:
+            continue
+        if side is None:
+            raise Misfit(
+                position,
+                column[position],
+                f"length {longest}",
+                f"but max_length is {most}",
+                'Pass truncate="right" to keep the beginning or truncate="left" to keep the end '
+                "of such sequences, or leave them out in the sampler.",
+            )
+        region = [slice(None)] * row.ndim
+        for dim in dims:
+            region[dim] = slice(-most, None) if side == "left" else slice(most)
+        rows[position] = row[tuple(region)]
+    return rows
