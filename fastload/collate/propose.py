@@ -7,6 +7,7 @@ Gives: what to pass as ``collate_fn``, tried on these very samples.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,8 +38,8 @@ def _candidates(samples: Sequence[Any]) -> Iterator[tuple[str, Callable[[Sequenc
     if isinstance(samples[0], Mapping):
         yield "collate_fn=fastload.pad_dict", PadDict()
     yield "collate_fn=fastload.pad", Pad()
-    if dims := _ragged_dims(samples):
-        dim = as_dim(dims)
+    with contextlib.suppress(Exception):  # samples may have different keys
+        dim = as_dim(_ragged_dims(samples))
         yield f"collate_fn=fastload.Pad(dim={dim})", Pad(dim=dim)
 
 

@@ -8,10 +8,13 @@ Gives: rows that differ in the ragged dimensions alone and are no longer than al
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Literal
 
 from fastload.collate.misfit import Misfit
 from fastload.collate.sequences import Column, Row
+
+_ndim = attrgetter("ndim")
 
 Side = Literal["left", "right"]
 
@@ -55,21 +58,20 @@ def equal_outside(rows: list[Row], dims: tuple[int, ...], column: Column) -> tup
     dims = tuple(dim % ndim for dim in dims)
     if len(set(dims)) < len(dims):
         raise Misfit(0, column[0], f"shape {rows[0].shape}", "where dim names one twice", "")
-    if dims == (0,) and len({row.shape[1:] for row in rows}) == 1:
+    are_alike = set(map(_ndim, rows)) == {ndim}
+    if are_alike and dims == (0,) and len({row.shape[1:] for row in rows}) == 1:
         return dims
-    differing = {
-        dim for row in rows for dim in range(ndim) if row.shape[dim:][:1] != rows[0].shape[dim:][:1]
-    }
+    fixed = [dim for dim in range(ndim) if dim not in dims]
+    expected = [rows[0].shape[dim] for dim in fixed]
     for position, row in enumerate(rows):
-        fits = all(row.shape[d] == rows[0].shape[d] for d in range(ndim) if d not in dims)
-        if row.ndim != ndim or not fits:
+        if row.ndim != ndim or [row.shape[dim] for dim in fixed] != expected:
             remedy = f"Here only dimension {', '.join(map(str, dims))} may differ"
-            if all(row.ndim == ndim for row in rows):
-                remedy += f"; to pad what does: dim={as_dim(differing)}"
-            expected = f"the one at position 0 has {rows[0].shape}"
-            raise Misfit(
-                position, column[position], f"shape {row.shape}", expected, f"{remedy}.", 0
-            )
+            if are_alike:
+                differing = {d for d in range(ndim) if len({row.shape[d] for row in rows}) > 1}
+                remedy += f"; fastload.Pad(dim={as_dim(differing)}) pads what does"
+            shape = f"shape {row.shape}"
+            expected_shape = f"the one at position 0 {rows[0].shape}"
+            raise Misfit(position, column[position], shape, expected_shape, f"{remedy}.", 0)
     return dims
 
 

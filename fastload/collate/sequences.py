@@ -174,8 +174,10 @@ def _of_lists(column: Column, wanted: torch.dtype | None) -> Sequences | None:
         try:
             if code is not None:
                 return Sequences([np.frombuffer(array(code, s), code) for s in column], dtype)
-        except (TypeError, ValueError, OverflowError):
+        except TypeError:  # a fraction among integers, or no number at all
             continue
+        except OverflowError:  # no other dtype may round what one of integers can't hold
+            return None
     return None
 
 

@@ -145,16 +145,21 @@ def columns_of(samples: list[Any]) -> dict[Any, Column]:
             0,
         )
     for position, sample in enumerate(samples):
-        if len(sample) != len(first) or (
-            sample.keys() != first.keys() if isinstance(first, Mapping) else False
-        ):
+        if not _has_fields_of(first, sample):
             raise CollateError(
-                f"the sample at position {position} of the batch has the fields "
-                f"{keys_of(sample)}, the one at position 0 {keys}: give all samples the same",
+                f"the sample at position {position} of the batch, a {type(sample).__name__}, has "
+                f"the fields {keys_of(sample)}, the one at position 0 {keys}: give all samples the "
+                f"same",
                 position,
                 0,
             )
     return {key: [sample[key] for sample in samples] for key in keys}
+
+
+def _has_fields_of(first: Any, sample: Any) -> bool:
+    if isinstance(first, Mapping):
+        return isinstance(sample, Mapping) and sample.keys() == first.keys()
+    return isinstance(sample, Sequence) and len(sample) == len(first)
 
 
 def known_fields(fields: Iterable[Any], columns: Mapping[Any, Column]) -> set[Any]:
