@@ -168,7 +168,7 @@ def known_fields(fields: Iterable[Any], columns: Mapping[Any, Column]) -> set[An
     Raises:
         CollateError: The samples have no such field.
     """
-    known = set(fields)
+    known = {fields} if isinstance(fields, str) else set(fields)
     if not known <= columns.keys():
         missing = ", ".join(repr(key) for key in known if key not in columns)
         raise CollateError(f"samples have no field {missing}; they have {list(columns)}")

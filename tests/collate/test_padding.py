@@ -311,6 +311,7 @@ def test_only_the_named_fields_are_padded() -> None:
     batch = pad([{"a": [1], "b": (2,)}, {"a": [1, 2], "b": (3,)}], fields=["a"])
     assert batch["a"].lengths.tolist() == [1, 2]
     assert batch["b"][0].tolist() == [2, 3]
+    assert pad([{"ab": [1], "c": (2,)}], fields="ab")["ab"].lengths.tolist() == [1]
     named = pad([Record([1], 2), Record([1, 2], 3)], fields=[0])
     assert (type(named), named.tokens.lengths.tolist()) == (Record, [1, 2])
 
