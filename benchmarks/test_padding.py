@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 import fastload
 from fastload import Pack, Packed, Pad, Padded, PadDict
 from fastload.bench.equality import difference
-from fastload.collate.packing import first_fit_decreasing
+from fastload.collate.plan import first_fit_decreasing
 
 SEQUENCES = 1024
 BATCH = 64

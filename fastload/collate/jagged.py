@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import equal_outside
+from fastload.collate.rows import check_dtype, equal_outside
 from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
 from fastload.memory.write import HEAP, Place
@@ -36,6 +36,9 @@ class Ragged(PlacedCollate):
 
     dtype: torch.dtype | None = None
     fields: FieldNames = None
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
 
     def into(self, samples: Sequence[Any], place: Place) -> Any:
         """Collate into ``place``."""

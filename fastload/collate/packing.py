@@ -12,18 +12,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fastload.collate.misfit import Misfit
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import Side, check_lengths, cut, equal_outside, refuse_unless, round_up
+from fastload.collate.plan import Plan
+from fastload.collate.rows import (
+    Side,
+    check_lengths,
+    check_value,
+    cut,
+    equal_outside,
+    refuse_unless,
+)
 from fastload.collate.sequences import (
     Column,
     Sequences,
-    carried,
-    element_of,
     is_sequence,
     to_sequences,
 )
@@ -39,8 +44,6 @@ from fastload.collate.walk import (
 )
 from fastload.errors import CollateError
 from fastload.memory.write import HEAP, Place
-
-Indices = npt.NDArray[np.int64]
 
 
 class Packed(NamedTuple):
@@ -86,6 +89,9 @@ class Pack(PlacedCollate):
             self.truncate in {None, "left", "right"},
             f'truncate is "left", "right" or None, not {self.truncate!r}',
         )
+        values = self.value.values() if isinstance(self.value, Mapping) else [self.value]
+        for value in values:
+            check_value(value)
         check_lengths(self.max_length, self.multiple_of, self.truncate)
 
     def into(self, samples: Sequence[Any], place: Place) -> Packed:
@@ -93,10 +99,10 @@ class Pack(PlacedCollate):
         samples = checked(samples)
         with misfits_explained(samples):
             if is_sequence(samples):
-                found = self._convert(samples)
-                plan = _Plan.of(found, self.max_length, self.multiple_of)
+                found = self._cut(_converted(samples), samples)
+                plan = Plan.of(_lengths(found), self.max_length, self.multiple_of)
                 value = 0 if isinstance(self.value, Mapping) else self.value
-                return plan.packed(plan.write(found, value, place), place)
+                return _indexed(plan.write(found, value, place), plan, place)
             return self._containers(samples, place)
 
     def _containers(self, samples: list[Any], place: Place) -> Packed:
@@ -108,24 +114,23 @@ class Pack(PlacedCollate):
         if not names:
             raise CollateError(f"samples have no field with sequences among {list(columns)}")
         ordered = [key for key in columns if key in names]
-        found = {key: self._convert(sequences_only(columns[key])) for key in ordered}
+        found = {key: _converted(sequences_only(columns[key])) for key in ordered}
         for key in ordered[1:]:
             _refuse_unequal(ordered[0], key, found, columns[key])
-        plan = _Plan.of(found[ordered[0]], self.max_length, self.multiple_of)
+        found = {key: self._cut(each, columns[key]) for key, each in found.items()}
+        plan = Plan.of(_lengths(found[ordered[0]]), self.max_length, self.multiple_of)
         data = {
             key: plan.write(found[key], self._value_of(key), place)
             if key in found
             else collate_plain(column, place, key)
             for key, column in columns.items()
         }
-        return plan.packed(rebuilt(samples[0], data), place)
+        return _indexed(rebuilt(samples[0], data), plan, place)
 
-    def _convert(self, column: Column) -> Sequences:
-        found = to_sequences(column)
-        dims = equal_outside(found.rows, (0,), column)
+    def _cut(self, found: Sequences, column: Column) -> Sequences:
         if self.max_length is None:
             return found
-        return Sequences(cut(found.rows, dims, self.max_length, self.truncate, column), found.dtype)
+        return Sequences(cut(found.rows, (0,), self.max_length, self.truncate, column), found.dtype)
 
     def _value_of(self, key: Any) -> complex:
         return self.value.get(key, 0) if isinstance(self.value, Mapping) else self.value
@@ -180,100 +185,30 @@ def pack(
     return Pack(max_length, value, truncate, multiple_of, fields).into(samples, HEAP)
 
 
-def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Assign items to as few bins as first-fit decreasing needs.
-
-    Args:
-        lengths: Of each item, none above ``width``. Those of length 0 are left out.
-        width: Of a bin.
-
-    Returns:
-        For each bin its items, longest first; equal ones in their order.
-    """
-    sizes = np.asarray(lengths)
-    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)].tolist()
-    room = np.full(max(len(order), 1), width)
-    bins: list[list[int]] = []
-    first_open = 0  # everything before it is full
-    for item in order:
-        size = lengths[item]
-        while first_open < len(bins) and room[first_open] == 0:
-            first_open += 1
-        number = first_open + int((room[first_open:] >= size).argmax())
-        if number == len(bins):
-            bins.append([])
-        bins[number].append(item)
-        room[number] -= size
-    return bins
+def _indexed(data: Any, plan: Plan, place: Place) -> Packed:
+    """The data with its indices."""
+    shape = (plan.rows, plan.width)
+    positions = place.tensor(shape, torch.int64)
+    sequences = place.tensor(shape, torch.int64)
+    begins = place.tensor((len(plan.items) + 1,), torch.int32)
+    total = plan.rows * plan.width
+    flat = positions.numpy().reshape(-1)
+    np.subtract(np.arange(total), np.repeat(plan.starts, plan.lengths), out=flat)
+    sequences.numpy().reshape(-1)[:] = np.repeat(plan.items, plan.lengths)
+    begins.numpy()[:-1] = plan.starts
+    begins.numpy()[-1] = total
+    longest = int(plan.lengths.max(initial=0))
+    return Packed(data, begins, longest, positions, sequences)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which sequence goes where: segments in the order in which they lie in the rows.
+def _converted(column: Column) -> Sequences:
+    found = to_sequences(column)
+    equal_outside(found.rows, (0,), column)
+    return found
 
-    Attributes:
-        rows: How many.
-        width: Of each.
-        items: For each segment the position of its sample, -1 for padding.
-        lengths: Of each segment.
-        starts: Of each segment in the flattened rows.
-    """
 
-    rows: int
-    width: int
-    items: Indices
-    lengths: Indices
-    starts: Indices
-
-    @classmethod
-    def of(cls, found: Sequences, max_length: int | None, multiple_of: int | None) -> _Plan:
-        lengths = [len(row) for row in found.rows]
-        if max_length is None:
-            width = round_up(sum(lengths), multiple_of)
-            bins = [[item for item, length in enumerate(lengths) if length]]
-        else:
-            width = max_length
-            bins = first_fit_decreasing(lengths, width) or [[]]
-        items: list[int] = []
-        sizes: list[int] = []
-        for contained in bins:
-            items += contained
-            sizes += [lengths[item] for item in contained]
-            rest = width - sum(lengths[item] for item in contained)
-            if rest:
-                items.append(-1)
-                sizes.append(rest)
-        ends = np.cumsum(np.asarray(sizes, np.int64))
-        segments = np.asarray(sizes, np.int64)
-        return cls(len(bins), width, np.asarray(items, np.int64), segments, ends - segments)
-
-    def write(self, found: Sequences, value: complex, place: Place) -> Tensor:
-        """One field, packed."""
-        rows, dtype = found
-        data = place.tensor((self.rows, self.width, *rows[0].shape[1:]), dtype)
-        target = carried(data).reshape(-1, *rows[0].shape[1:])
-        if (self.items < 0).any():
-            target[...] = element_of(value, dtype)
-        for item, start in zip(self.items.tolist(), self.starts.tolist(), strict=True):
-            if item >= 0:
-                row = rows[item]
-                target[start : start + len(row)] = row
-        return data
-
-    def packed(self, data: Any, place: Place) -> Packed:
-        """The data with its indices."""
-        shape = (self.rows, self.width)
-        positions = place.tensor(shape, torch.int64)
-        sequences = place.tensor(shape, torch.int64)
-        begins = place.tensor((len(self.items) + 1,), torch.int32)
-        total = self.rows * self.width
-        flat = positions.numpy().reshape(-1)
-        np.subtract(np.arange(total), np.repeat(self.starts, self.lengths), out=flat)
-        sequences.numpy().reshape(-1)[:] = np.repeat(self.items, self.lengths)
-        begins.numpy()[:-1] = self.starts
-        begins.numpy()[-1] = total
-        longest = int(self.lengths.max(initial=0))
-        return Packed(data, begins, longest, positions, sequences)
+def _lengths(found: Sequences) -> list[int]:
+    return [len(row) for row in found.rows]
 
 
 def _refuse_unequal(first: Any, key: Any, found: Mapping[Any, Sequences], column: Column) -> None:

@@ -48,15 +48,24 @@ class PadDict(PlacedCollate):
     mask: str = "{}_mask"
 
     def __post_init__(self) -> None:
-        settings = [*self.fields.values(), *([] if self.default is None else [self.default])]
+        is_mapping = isinstance(self.fields, Mapping)
+        settings = [*self.fields.values()] if is_mapping else []
+        settings += [] if self.default is None else [self.default]
         refuse_unless(
-            all(isinstance(each, Pad) for each in settings),
+            is_mapping and all(isinstance(each, Pad) for each in settings),
             "fields maps names to fastload.Pad(...), and default is one or None",
         )
         refuse_unless(
             all(each.fields is None for each in settings),
             "Pad(fields=...) inside pad_dict: name the fields as keys instead",
         )
+        for name, template in (("lengths", self.lengths), ("mask", self.mask)):
+            try:
+                template.format("field")
+            except (AttributeError, IndexError, KeyError, ValueError):
+                raise ValueError(
+                    f"{name} is a name, in which {{}} stands for the field's, not {template!r}"
+                ) from None
 
     def into(self, samples: Sequence[Any], place: Place) -> Any:
         """Collate into ``place``."""

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import Side, check_lengths, cut, equal_outside, refuse_unless, round_up
+from fastload.collate.rows import (
+    Side,
+    check_dtype,
+    check_lengths,
+    check_value,
+    cut,
+    equal_outside,
+    refuse_unless,
+    round_up,
+)
 from fastload.collate.sequences import Column, Row, carried, element_of, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
 from fastload.memory.write import Place
@@ -86,6 +95,8 @@ class Pad(PlacedCollate):
             self.returns in {"lengths", "mask", "data"},
             f'returns is "lengths", "mask" or "data", not {self.returns!r}',
         )
+        check_value(self.value)
+        check_dtype(self.dtype)
         check_lengths(self.max_length, self.multiple_of, self.truncate)
         dims = self.dims
         refuse_unless(

@@ -8,8 +8,12 @@ Gives: rows that differ in the ragged dimensions alone and are no longer than al
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Number
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import torch
 
 from fastload.collate.misfit import Misfit
 from fastload.collate.sequences import Column, Row
@@ -27,9 +31,10 @@ def refuse_unless(holds: bool, otherwise: str) -> None:
 
 def check_lengths(max_length: int | None, multiple_of: int | None, truncate: str | None) -> None:
     """Raise ValueError unless these go together."""
-    for name, number in (("max_length", max_length), ("multiple_of", multiple_of)):
+    given: dict[str, Any] = {"max_length": max_length, "multiple_of": multiple_of}
+    for name, number in given.items():
         refuse_unless(
-            number is None or (isinstance(number, int) and number > 0),
+            number is None or (isinstance(number, int | np.integer) and bool(number > 0)),
             f"{name} is a positive integer or None, not {number!r}",
         )
     refuse_unless(
@@ -40,6 +45,19 @@ def check_lengths(max_length: int | None, multiple_of: int | None, truncate: str
         max_length is None or multiple_of is None or max_length % multiple_of == 0,
         f"max_length={max_length} is not a multiple of multiple_of={multiple_of}: padded batches "
         f"would be longer than max_length",
+    )
+
+
+def check_value(value: Any) -> None:
+    """Raise ValueError unless a value is something to pad with."""
+    refuse_unless(isinstance(value, Number), f"value is a number, not {value!r}")
+
+
+def check_dtype(dtype: Any) -> None:
+    """Raise ValueError unless this is torch's dtype, or None."""
+    refuse_unless(
+        dtype is None or isinstance(dtype, torch.dtype),
+        f"dtype is a torch.dtype or None, not {dtype!r}",
     )
 
 

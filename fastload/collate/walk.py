@@ -25,8 +25,13 @@ from fastload.errors import CollateError, annotate
 from fastload.internals import collate_module as torch_collate
 from fastload.memory.write import Place
 
+CONTAINERS = (
+    "What is padded or packed are tensors, arrays and lists of numbers; tuples and dicts hold "
+    "fields"
+)
 Kernel = Callable[[Column, Place], Any]
-FieldNames = Collection[Any] | None
+FieldNames = Collection[Any] | str | int | None
+"""Names of top-level fields, or one name."""
 
 
 def collate_fields(
@@ -162,13 +167,13 @@ def _has_fields_of(first: Any, sample: Any) -> bool:
     return isinstance(sample, Sequence) and len(sample) == len(first)
 
 
-def known_fields(fields: Iterable[Any], columns: Mapping[Any, Column]) -> set[Any]:
+def known_fields(fields: Iterable[Any] | str | int, columns: Mapping[Any, Column]) -> set[Any]:
     """The fields that were named.
 
     Raises:
         CollateError: The samples have no such field.
     """
-    known = {fields} if isinstance(fields, str) else set(fields)
+    known = {fields} if isinstance(fields, str | int) else set(fields)
     if not known <= columns.keys():
         missing = ", ".join(repr(key) for key in known if key not in columns)
         raise CollateError(f"samples have no field {missing}; they have {list(columns)}")
@@ -216,4 +221,4 @@ def _explain(
 ) -> None:
     with contextlib.suppress(Exception):  # samples may be anything
         if why := explain(samples, None, path=path, is_fine=is_fine):
-            annotate(error, why)
+            annotate(error, f"{why}. {CONTAINERS}")

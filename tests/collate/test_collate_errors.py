@@ -177,7 +177,9 @@ def test_structure_that_differs_is_named_beside_sequences() -> None:
     """Lengths of sequences are no difference to pad; what the default collate refused is."""
     with pytest.raises(RuntimeError, match="equal size") as caught:
         fastload.pad([([1], (1, 2)), ([1, 2], (3,))])
-    assert "position 1 of the batch has 1 elements under [1]" in "".join(caught.value.__notes__)
+    notes = "".join(caught.value.__notes__)
+    assert "position 1 of the batch has 1 elements under [1]" in notes
+    assert "tuples and dicts hold fields" in notes
 
 
 def test_sample_that_contains_itself_is_an_error_like_any_other() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload import CollateError, Pack, Packed, pack
-from fastload.collate.packing import first_fit_decreasing
+from fastload.collate.plan import first_fit_decreasing
 
 from .samples import DTYPES, assert_equal, bits, sequence
 
@@ -170,6 +170,11 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {},
         r"position 1 of the batch has length 1 under \['b'\], but its field 'a' has length 2",
     ),
+    "unequal fields that are cut": (
+        [{"a": [1, 2, 3], "b": [1, 2, 3, 4]}],
+        {"max_length": 2, "truncate": "right"},
+        "has length 4 under",
+    ),
     "no sequence": ([(1, 2)], {}, r"no field with sequences among \[0, 1\]"),
     "no fields": ([1, 2], {}, "samples have no fields"),
     "unknown field": ([{"a": [1]}], {"fields": ["b"]}, "no field 'b'"),
@@ -191,6 +196,8 @@ def test_samples_that_do_not_fit_are_named(name: str) -> None:
     "wrong",
     [
         {"max_length": -1},
+        {"value": "x"},
+        {"value": {"a": None}},
         {"truncate": "left"},
         {"max_length": 9, "truncate": "up"},
         {"max_length": 9, "multiple_of": 2},
@@ -199,5 +206,5 @@ def test_samples_that_do_not_fit_are_named(name: str) -> None:
 )
 def test_wrong_settings_are_refused_at_once(wrong: dict[str, Any]) -> None:
     """Before a worker has started."""
-    with pytest.raises(ValueError, match=r"max_length|truncate"):
+    with pytest.raises(ValueError, match=r"max_length|truncate|value is a number"):
         Pack(**wrong)

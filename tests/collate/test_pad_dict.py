@@ -132,12 +132,19 @@ def test_default_collates_own_error_says_which_field() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"fields": {"a": 1}}, {"default": 5}, {"default": Pad(fields=["a"])}],
-    ids=["a number for a field", "a number for the default", "fields in fields"],
+    [
+        {"fields": {"a": 1}},
+        {"fields": ["a"]},
+        {"default": 5},
+        {"default": Pad(fields=["a"])},
+        {"lengths": "{name}"},
+        {"mask": None},
+    ],
+    ids=str,
 )
 def test_wrong_settings_are_refused_at_once(settings: dict[str, Any]) -> None:
     """Before a worker has started."""
-    with pytest.raises(ValueError, match=r"fastload\.Pad|name the fields"):
+    with pytest.raises(ValueError, match=r"fastload\.Pad|name the fields|is a name"):
         PadDict(**settings)
 
 

@@ -304,6 +304,7 @@ def test_form_of_a_batch_does_not_depend_on_lengths() -> None:
 def test_only_the_named_fields_are_padded() -> None:
     """An image is stacked beside its caption."""
     samples = [(torch.ones(3, 4, 4), [1, 2], 7), (torch.ones(3, 4, 4), [3], 8)]
+    assert pad(samples, fields=1)[1].lengths.tolist() == [2, 1]
     images, captions, labels = pad(samples, fields=[1])
     assert images.shape == (2, 3, 4, 4)
     assert captions.data.tolist() == [[1, 2], [3, 0]]
@@ -338,6 +339,9 @@ WRONG = {
     "dim": ({"dim": ()}, "dim is"),
     "dims twice": ({"dim": (1, 1)}, "dim is"),
     "dim of a name": ({"dim": "time"}, "dim is"),
+    "value": ({"value": "x"}, "value is a number"),
+    "no value": ({"value": None}, "value is a number"),
+    "dtype": ({"dtype": np.int32}, "dtype is a torch.dtype"),
 }
 
 
