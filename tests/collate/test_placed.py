@@ -137,7 +137,7 @@ def test_values_of_a_nested_tensor_hold_the_batch() -> None:
 def test_loaders_own_collate_writes_into_the_slot(name: str) -> None:
     """Nothing is left to be copied when the batch is written down."""
     collate, samples = COLLATES[name]
-    arena = Arena.create(1, SLOT_BYTES)
+    arena = Arena.create(1, SLOT_BYTES, workers=1)
     place = SlotPlace(arena, 0)
     batch = make_collate(collate)(samples, place)
     used, leaves = place.used_bytes, len(place.leaves)
