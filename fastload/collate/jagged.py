@@ -19,6 +19,7 @@ from fastload.collate.placed import PlacedCollate, function_of
 from fastload.collate.rows import check_dtype, equal_outside
 from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
+from fastload.internals import jagged
 from fastload.memory.write import HEAP, Place
 
 
@@ -93,9 +94,7 @@ def nested(values: Tensor, offsets: Tensor, shortest: int, longest: int) -> Tens
 
     The lengths are given although torch could compute them: it does so each time somebody asks.
     """
-    made: Tensor = torch.nested.nested_tensor_from_jagged(
-        values, offsets, min_seqlen=shortest, max_seqlen=longest
-    )
+    made: Tensor = jagged(values, offsets, shortest, longest)
     return made
 
 
