@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from fastload.dataloader import DataLoader
     from fastload.datasets import (
+        ArrayDataset,
         ChainDataset,
         ConcatDataset,
         Dataset,
@@ -88,6 +89,7 @@ _HOMES = {
     ),
     "fastload.dataloader": ("DataLoader",),
     "fastload.datasets": (
+        "ArrayDataset",
         "ChainDataset",
         "ConcatDataset",
         "Dataset",
@@ -128,6 +130,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ArrayDataset",
     "BatchSampler",
     "BlockShuffleSampler",
     "ChainDataset",

@@ -165,9 +165,16 @@ def collate_tensors_privately(
     return torch.stack(tuple(batch), 0, out=first.new_empty((len(batch), *first.shape)))
 
 
-def stacks_tensors() -> bool:
-    """Whether the default collate still stacks tensors, or the user registered something else."""
-    return _REPLACED.get(torch_collate.default_collate_fn_map[Tensor]) == "tensors"
+def collates_as_torch() -> bool:
+    """Whether the default collate still treats tensors, arrays and numbers in torch's way.
+
+    A user may have registered something else for them in torch's registry.
+    """
+    registry = torch_collate.default_collate_fn_map
+    return Tensor in registry and all(
+        kernel in _REPLACED or not any(issubclass(kind, key) for kind in _GATHERED)
+        for key, kernel in registry.items()
+    )
 
 
 def keep_results_private() -> None:
@@ -185,3 +192,6 @@ _REPLACED: dict[Kernel, str] = {
     torch_collate.collate_float_fn: "floats",
     torch_collate.collate_int_fn: "ints",
 }
+
+_GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
+"""Of what samples can be that are gathered without being made."""

@@ -1,4 +1,4 @@
-"""Datasets: torch's own, and how those in memory are read a batch at a time."""
+"""Datasets: torch's own, arrays, Arrow and Parquet files; all are read a batch at a time."""
 
 from torch.utils.data import (
     ChainDataset,
@@ -11,7 +11,10 @@ from torch.utils.data import (
     random_split,
 )
 
+from fastload.datasets.arrays import ArrayDataset
+
 __all__ = [
+    "ArrayDataset",
     "ChainDataset",
     "ConcatDataset",
     "Dataset",

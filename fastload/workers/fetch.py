@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place
 from fastload.collate.propose import propose
-from fastload.datasets.gather import gatherer
+from fastload.datasets.gather import NotGatherableError, gatherer
 from fastload.errors import CollateError, annotate, show
 from fastload.memory.write import Place
 from fastload.workers.tolerance import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
@@ -122,8 +122,13 @@ class _GatherFetcher:
         self._otherwise = otherwise
 
     def fetch(self, indices: Any, place: Place) -> Any:
-        batch = self._gather(indices, place)
-        return self._otherwise.fetch(indices, place) if batch is None else batch
+        try:
+            return self._gather(indices, place)
+        except NotGatherableError:
+            return self._otherwise.fetch(indices, place)
+        except BaseException as error:
+            annotate(error, f"while loading the samples at dataset indices {show(indices)}")
+            raise
 
 
 class _StreamFetcher:
