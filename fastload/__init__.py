@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastload.dataloader import DataLoader
     from fastload.datasets import (
         ArrayDataset,
+        ArrowDataset,
         ChainDataset,
         ConcatDataset,
         Dataset,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from fastload.errors import (
         CollateError,
+        CorruptDataError,
         FastloadError,
         ForeignProcessError,
         LoadingInterrupted,
@@ -90,6 +92,7 @@ _HOMES = {
     "fastload.dataloader": ("DataLoader",),
     "fastload.datasets": (
         "ArrayDataset",
+        "ArrowDataset",
         "ChainDataset",
         "ConcatDataset",
         "Dataset",
@@ -101,6 +104,7 @@ _HOMES = {
     ),
     "fastload.errors": (
         "CollateError",
+        "CorruptDataError",
         "FastloadError",
         "ForeignProcessError",
         "LoadingInterrupted",
@@ -131,11 +135,13 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArrayDataset",
+    "ArrowDataset",
     "BatchSampler",
     "BlockShuffleSampler",
     "ChainDataset",
     "CollateError",
     "ConcatDataset",
+    "CorruptDataError",
     "DataLoader",
     "Dataset",
     "DistributedSampler",

@@ -65,6 +65,29 @@ class CollateError(FastloadError, RuntimeError):
         self.compared_with = compared_with
 
 
+class CorruptDataError(FastloadError, ValueError):
+    """A file does not hold what was written to it, or was cut off.
+
+    Attributes:
+        path: The file.
+        row_group: Number of the row group or record batch in the file, from 0; None if it is the
+            file as a whole.
+        rows: First row in the file that is affected and the one after the last; None if unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: str = "",
+        row_group: int | None = None,
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.row_group = row_group
+        self.rows = rows
+
+
 class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never raised)
     """Set as the cause of an exception from a worker: shows the worker's own traceback."""
 

@@ -1,4 +1,10 @@
-"""Datasets: torch's own, arrays, Arrow and Parquet files; all are read a batch at a time."""
+"""Datasets: torch's own, arrays, Arrow and Parquet files; all are read a batch at a time.
+
+What needs pyarrow is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import (
     ChainDataset,
@@ -13,8 +19,13 @@ from torch.utils.data import (
 
 from fastload.datasets.arrays import ArrayDataset
 
+if TYPE_CHECKING:
+    from fastload.datasets.arrow import ArrowDataset
+    from fastload.datasets.writing import write_arrow, write_parquet
+
 __all__ = [
     "ArrayDataset",
+    "ArrowDataset",
     "ChainDataset",
     "ConcatDataset",
     "Dataset",
@@ -23,4 +34,20 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "random_split",
+    "write_arrow",
+    "write_parquet",
 ]
+
+_HOMES = {
+    "ArrowDataset": "fastload.datasets.arrow",
+    "write_arrow": "fastload.datasets.writing",
+    "write_parquet": "fastload.datasets.writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastload.datasets' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,173 @@
+"""One Arrow IPC file: mapped, checked batch by batch when it is first touched.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: a path.
+Gives: blocks of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastload.datasets.blocks import TableBlock, place, reading, refuse_nulls_within
+from fastload.datasets.checksums import ARROW, Extents, expect_table, is_intact, read_table
+from fastload.datasets.columns import Column, Ints, Rows, make_column
+from fastload.datasets.sources import Files
+from fastload.errors import CorruptDataError
+
+_STREAM_STARTS = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00")
+"""First bytes of the format without a footer, new and old style, as far as they are fixed."""
+
+
+class IpcFile:
+    """Record batches of an Arrow file; of a stream file, as Hugging Face's, too.
+
+    Args:
+        files: Says where the path is.
+        path: The file.
+        verify: Check each record batch before it is first read.
+
+    Raises:
+        OSError: It can't be opened.
+        CorruptDataError: It is damaged where every reader has to look.
+    """
+
+    def __init__(self, files: Files, path: str, *, verify: bool) -> None:
+        self.path = path
+        self._verify = verify
+        self._checked: set[int] = set()
+        self._table: Extents | None = None
+        with files.open(path) as source, reading(path):
+            self._whole = source.read_buffer(source.size())
+            is_file = bytes(self._whole[: len(ARROW)]) == ARROW
+            if is_file or bytes(self._whole[:4]) not in _STREAM_STARTS:
+                self._open_file()
+            else:
+                self._batches = list(pa.ipc.open_stream(pa.BufferReader(self._whole)))
+                self.schema = pa.ipc.open_stream(pa.BufferReader(self._whole)).schema
+                self._count = len(self._batches)
+        self._rows = self._count_rows()
+        self._is_mapped = self._lies_in_file()
+
+    def _open_file(self) -> None:
+        if self._verify:
+            self._table = read_table(pa.BufferReader(self._whole), ARROW, self.path)
+        self._reader = pa.ipc.open_file(pa.BufferReader(self._whole))
+        self.schema = self._reader.schema
+        self._count = self._reader.num_record_batches
+        self._batches = []
+        if self._verify:
+            expect_table(self._table, self.schema.metadata, self.path)
+        if self._table is not None and self._has_dictionaries():
+            for number in range(self._count):  # any of them may hold a part of a dictionary
+                self._check(number)
+
+    def blocks(self) -> list[int | None]:
+        """Of each block the record batch; None: all of them as one, mapped."""
+        return [None] if self._is_mapped else list(range(self._count))
+
+    def block_lengths(self) -> list[int]:
+        """Rows of each block."""
+        return [sum(self._rows)] if self._is_mapped else list(self._rows)
+
+    def mapped(self, names: list[str]) -> MappedBlock:
+        """All rows, read where they lie in the mapped file."""
+        return MappedBlock(self, names, self._whole, self._rows)
+
+    def read(self, number: int, names: list[str]) -> TableBlock:
+        """The rows of one record batch, uncompressed."""
+        table = pa.Table.from_batches([self.batch(number)]).select(names).combine_chunks()
+        return TableBlock(table, place(self.path, number, None))
+
+    def batch(self, number: int) -> Any:
+        """A record batch, after it was checked.
+
+        Raises:
+            CorruptDataError: It is damaged.
+        """
+        self._check(number)
+        rows = self._span(number) if hasattr(self, "_rows") else None
+        with reading(self.path, number, rows):
+            batch = self._batches[number] if self._batches else self._reader.get_batch(number)
+            if self._verify and self._table is None and number not in self._checked:
+                batch.validate(full=True)
+                self._checked.add(number)
+        return batch
+
+    def _check(self, number: int) -> None:
+        if self._table is None or number in self._checked:
+            return
+        (extent,) = self._table.extents[number]
+        content = self._whole[extent.offset : extent.offset + extent.size_bytes]
+        if not is_intact(content, extent):
+            ends = np.cumsum(self._table.rows)
+            rows = int(ends[number]) - self._table.rows[number], int(ends[number])
+            raise CorruptDataError(
+                f"{place(self.path, number, rows)} is damaged: its bytes are not those that were "
+                f"written; get the file from its source again",
+                self.path,
+                number,
+                rows,
+            )
+        self._checked.add(number)
+
+    def _count_rows(self) -> list[int]:
+        if self._table is not None:
+            if len(self._table.rows) != self._count:
+                raise CorruptDataError(f"{self.path}: its table and its footer differ", self.path)
+            return list(self._table.rows)
+        with reading(self.path):
+            if self._batches:
+                return [batch.num_rows for batch in self._batches]
+            return [self._reader.get_batch(number).num_rows for number in range(self._count)]
+
+    def _lies_in_file(self) -> bool:
+        """Whether columns can be read in the file itself: it is not compressed."""
+        if not self._count:
+            return True
+        start, end = self._whole.address, self._whole.address + self._whole.size
+        return all(
+            start <= buffer.address and buffer.address + buffer.size <= end
+            for column in self.batch(0).columns
+            for buffer in column.buffers()
+            if buffer is not None and buffer.size
+        )
+
+    def _has_dictionaries(self) -> bool:
+        return any("dictionary<" in str(field.type) for field in self.schema)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        start = sum(self._rows[:number])
+        return start, start + self._rows[number]
+
+
+class MappedBlock:
+    """All rows of a mapped file; a record batch is checked when a row of it is first read."""
+
+    def __init__(self, file: IpcFile, names: list[str], whole: Any, rows: list[int]) -> None:
+        self._file = file
+        self._ends = np.cumsum(rows, dtype=np.int64)
+        self._starts = self._ends - np.array(rows, np.int64)
+        self._is_attached = np.zeros(len(rows), np.bool_)
+        self.columns: dict[str, Column] = {
+            name: make_column(file.schema.field(name).type, whole, len(rows)) for name in names
+        }
+
+    def locate(self, rows: Ints) -> Rows:
+        """As ``Block`` says."""
+        chunks = np.searchsorted(self._ends, rows, side="right")
+        if not self._is_attached[chunks].all():
+            for chunk in np.unique(chunks[~self._is_attached[chunks]]).tolist():
+                self._attach(chunk)
+        return Rows(rows - self._starts[chunks], chunks)
+
+    def _attach(self, chunk: int) -> None:
+        batch = self._file.batch(chunk)
+        for name, column in self.columns.items():
+            array = batch.column(batch.schema.get_field_index(name))
+            refuse_nulls_within(name, array, place(self._file.path, chunk, None))
+            column.attach(chunk, array)
+        self._is_attached[chunk] = True
