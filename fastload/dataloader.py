@@ -201,6 +201,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 pass
         return iterator
 
+    def __len__(self) -> int:
+        """Number of batches; exact for a ``ParquetStream``, which knows what each worker reads."""
+        count = getattr(self.dataset, "count_batches", None)
+        if count is None:
+            return super().__len__()
+        length: int = count(self.num_workers, self.batch_size, drop_last=self.drop_last)
+        return length
+
     def state_dict(self) -> dict[str, Any]:
         """Where the newest epoch stands: the batches delivered so far, not those prefetched.
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, default_convert
 
 from fastload.collate.placed import as_placed
 from fastload.internals import collate_module as torch_collate
@@ -51,7 +51,14 @@ def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
     placed = as_placed(collate_fn)
     if placed is not None:
         return placed.into
+    if collate_fn is default_convert:
+        return convert
     return lambda samples, _place: collate_fn(samples)
+
+
+def convert(sample: Any, _place: Place) -> Any:
+    """What a loader does with a sample when it makes no batches: arrays become tensors."""
+    return default_convert(sample)  # type: ignore[no-untyped-call]
 
 
 def collate_in_place(samples: Any, place: Place) -> Any:

@@ -21,6 +21,8 @@ from fastload.datasets.arrays import ArrayDataset
 
 if TYPE_CHECKING:
     from fastload.datasets.arrow import ArrowDataset
+    from fastload.datasets.parquet import ParquetDataset
+    from fastload.datasets.stream import ParquetStream
     from fastload.datasets.writing import write_arrow, write_parquet
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "ConcatDataset",
     "Dataset",
     "IterableDataset",
+    "ParquetDataset",
+    "ParquetStream",
     "StackDataset",
     "Subset",
     "TensorDataset",
@@ -40,6 +44,8 @@ __all__ = [
 
 _HOMES = {
     "ArrowDataset": "fastload.datasets.arrow",
+    "ParquetDataset": "fastload.datasets.parquet",
+    "ParquetStream": "fastload.datasets.stream",
     "write_arrow": "fastload.datasets.writing",
     "write_parquet": "fastload.datasets.writing",
 }

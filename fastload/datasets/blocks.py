@@ -21,6 +21,8 @@ from fastload.errors import CorruptDataError
 
 _OF_DAMAGE = (pa.ArrowException, UnicodeDecodeError, OverflowError)
 
+NO_NUMBERS: Ints = np.empty(0, np.int64)
+
 
 class Block(Protocol):
     """Some consecutive rows of a dataset."""
@@ -41,10 +43,14 @@ class TableBlock:
     Args:
         table: Of one chunk a column, or none if it is empty.
         name: What it is, for errors.
+        numbers: Numbers of its rows in the dataset.
     """
 
-    def __init__(self, table: Any, name: str) -> None:
-        self.size_bytes = table.nbytes
+    def __init__(self, table: Any, name: str, numbers: Ints = NO_NUMBERS) -> None:
+        self.table = table
+        self.rows: int = table.num_rows
+        self.size_bytes: int = table.nbytes
+        self.numbers = numbers
         self.columns: dict[str, Column] = {}
         for field, column in zip(table.schema, table.columns, strict=True):
             self.columns[field.name] = made = make_column(field.type, None, 1)

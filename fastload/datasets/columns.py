@@ -91,15 +91,18 @@ class Validity:
     def __init__(self, whole: Any, chunks: int) -> None:
         self._bits = Bytes(whole, chunks)
         self._has_bits = np.zeros(chunks, np.bool_)
+        self._is_needed = False
 
     def attach(self, chunk: int, array: Any) -> None:
         """Learn where a chunk lies."""
         if array.null_count and array.buffers()[0] is not None:
             self._bits.attach(chunk, array.buffers()[0], array.offset, 1)
-            self._has_bits[chunk] = True
+            self._has_bits[chunk] = self._is_needed = True
 
     def take(self, rows: Rows) -> Bools | None:
         """True where a row is not null; None: everywhere."""
+        if not self._is_needed:
+            return None
         has_bits = self._has_bits[rows.chunks]
         if not np.any(has_bits):
             return None

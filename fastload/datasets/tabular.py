@@ -67,7 +67,14 @@ class Form:
         self.batch_transform = batch_transform
         self._text = frozenset(field.name for field in schema if is_text(field.type))
 
-    def settle(self, name: str, values: Any, valid: Bools | None, numbers: Ints) -> Values:
+    def settle(
+        self,
+        name: str,
+        values: Any,
+        valid: Bools | None,
+        rows: Ints,
+        numbers: Callable[[Ints], Ints],
+    ) -> Values:
         """A column with its nulls as they were asked for.
 
         Raises:
@@ -76,13 +83,13 @@ class Form:
         if name in self.fill:
             return {name: values if valid is None else _filled(values, valid, self.fill[name])}
         if self.nulls == "mask":
-            mask = torch.ones(len(numbers), dtype=torch.bool)
+            mask = torch.ones(len(rows), dtype=torch.bool)
             if valid is not None:
                 values = _blank(values, valid)
                 mask = torch.from_numpy(valid)
             return {name: values, name + MASK_SUFFIX: mask}
         if valid is not None:
-            row = int(numbers[np.flatnonzero(~valid)[0]])
+            row = int(numbers(rows[~valid][:1])[0])
             raise ValueError(
                 f"column {name!r} is null in row {row}; pass fill={{{name!r}: value}} to replace "
                 f"nulls, or nulls='mask' to get a column {name + MASK_SUFFIX!r} beside it"
@@ -148,8 +155,12 @@ class TableDataset(Dataset[Any]):
         for name in self.schema.names:
             parts = [(at, block.columns[name], where) for at, block, where in found]
             values, valid = _take(parts, len(rows), place)
-            columns |= self._form.settle(name, values, valid, rows)
+            columns |= self._form.settle(name, values, valid, rows, self.numbers)
         return columns
+
+    def numbers(self, rows: Ints) -> Ints:
+        """Numbers of rows as a user knows them, for errors."""
+        return rows
 
     def _find(self, rows: Ints) -> list[tuple[Ints, Block, Rows]]:
         """Which of the rows lie in which block, and where."""
@@ -193,6 +204,8 @@ class _TableNode:
     def gather(self, rows: Ints, place: Place) -> Any:
         if int(rows.view(np.uint64).max()) >= self.length:
             raise NotGatherableError
+        if self._form.batch_transform is not None:
+            place = HEAP  # it may keep what it sees, so it must not see the slot
         return self._form.batch(self._dataset.read(rows, place), place)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:

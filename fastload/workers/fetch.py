@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset
 
 from fastload.collate.explain import explain
-from fastload.collate.inplace import Collate, collate_in_place
+from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
 from fastload.datasets.gather import NotGatherableError, gatherer
 from fastload.errors import CollateError, annotate, show
@@ -140,13 +140,16 @@ class _StreamFetcher:
         self._collate = collate
         self._drop_last = drop_last
         self._ended = False
+        # Of ours, which write ready batches where they will lie; nothing else may see them there.
+        self._next_into = getattr(self._samples, "next_into", None) if collate is convert else None
 
     def fetch(self, indices: Any, place: Place) -> Any:
         if self._ended:
             raise EndOfStream
         if not self._batched:
             try:
-                sample = next(self._samples)
+                into = self._next_into
+                sample = next(self._samples) if into is None else into(place)
             except StopIteration:
                 raise EndOfStream from None
             return self._collate(sample, place)

@@ -1,0 +1,184 @@
+"""The row groups of Parquet files, read one at a time and checked.
+
+Runs in: worker (consumer with ``num_workers=0``); footers are read where the dataset is made.
+Takes: files and the columns to read.
+Gives: tables.
+
+No file stays open, so nothing has to be opened again after a fork; what is kept of a file is its
+footer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from fastload.datasets.blocks import place, reading
+from fastload.datasets.checksums import PARQUET, Extents, expect_table, is_intact, read_table
+from fastload.datasets.sources import Files, find_files, one_schema
+from fastload.errors import CorruptDataError
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+
+
+class Group(NamedTuple):
+    """One row group of a dataset."""
+
+    path: str
+    number: int
+    """Within its file."""
+
+    rows: int
+    first: int
+    """Its first row, of all rows of the dataset."""
+
+    first_in_file: int
+
+    def __str__(self) -> str:
+        return place(self.path, self.number, self.span)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Its first row within the file and the one after its last."""
+        return self.first_in_file, self.first_in_file + self.rows
+
+
+class _Footer(NamedTuple):
+    metadata: Any
+    checksums: Extents | None
+
+
+class RowGroups:
+    """All row groups of some files, in order.
+
+    Args:
+        source: As ``find_files`` takes it.
+        columns: Names of the columns to read; None: all.
+        filesystem: A ``pyarrow.fs.FileSystem``; None: the local disk.
+        verify: Compare checksums where a file has them.
+
+    Raises:
+        FileNotFoundError: No file was found.
+        ValueError: Schemas differ.
+        CorruptDataError: A file is damaged where every reader has to look.
+    """
+
+    def __init__(
+        self, source: Any, columns: Sequence[str] | None, filesystem: Any, *, verify: bool
+    ) -> None:
+        self._files: Files = find_files(source, filesystem, SUFFIXES)
+        self._verify = verify
+        self._footers: dict[str, _Footer] = {}
+        self._fragments: dict[str, Any] = {}
+        schemas, self.groups = [], list[Group]()
+        for path in self._files.paths:
+            metadata = self._footer(path).metadata
+            with reading(path):
+                schemas.append((path, metadata.schema.to_arrow_schema()))
+            self._add(path, metadata)
+        self.schema = one_schema(schemas, columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_footers": {}, "_fragments": {}}
+
+    def read(self, group: Group) -> Any:
+        """A row group as a table of one chunk a column.
+
+        Raises:
+            CorruptDataError: It is damaged.
+            OSError: The file can't be read.
+        """
+        footer = self._footer(group.path)
+        is_local = self._files.filesystem is None
+        with self._files.open(group.path) as source, reading(group.path, group.number, group.span):
+            # What our writer wrote has a checksum for all of a column; comparing it means to read
+            # it twice, which only a mapped file makes cheap.
+            is_checked = footer.checksums is not None and is_local
+            if is_checked:
+                self._check(source, group, footer)
+            with pq.ParquetFile(
+                source,
+                metadata=footer.metadata,
+                page_checksum_verification=self._verify and not is_checked,
+                pre_buffer=not is_local,
+            ) as file:
+                table = file.read_row_group(group.number, self.schema.names, use_threads=False)
+            return self._ready(group, table, group.rows)
+
+    def read_filtered(self, group: Group, filters: Any) -> Any:
+        """Those rows of a row group that a ``pyarrow.compute.Expression`` is true of.
+
+        Columns that the expression names need not be among those that are read; a group that
+        cannot have such rows, by its statistics, is not read at all.
+
+        Raises:
+            CorruptDataError: It is damaged.
+            OSError: The file can't be read.
+        """
+        with reading(group.path, group.number, group.span):
+            fragment = self._fragment(group.path).subset(row_group_ids=[group.number])
+            table = fragment.to_table(columns=self.schema.names, filter=filters, use_threads=False)
+            return self._ready(group, table, None)
+
+    def _ready(self, group: Group, table: Any, rows: int | None) -> Any:
+        if rows is not None and table.num_rows != rows:
+            raise CorruptDataError(
+                f"{group} has {table.num_rows} rows, not {rows} as its footer says",
+                group.path,
+                group.number,
+                group.span,
+            )
+        return table.select(self.schema.names).combine_chunks()
+
+    def _add(self, path: str, metadata: Any) -> None:
+        first_in_file = 0
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            first = self.groups[-1].first + self.groups[-1].rows if self.groups else 0
+            self.groups.append(Group(path, number, rows, first, first_in_file))
+            first_in_file += rows
+
+    def _footer(self, path: str) -> _Footer:
+        if path not in self._footers:
+            with self._files.open(path) as source, reading(path):
+                table = read_table(source, PARQUET, path) if self._verify else None
+                source.seek(0)
+                metadata = pq.read_metadata(source)
+                if self._verify:
+                    expect_table(table, metadata.metadata, path)
+            self._footers[path] = _Footer(metadata, table)
+        return self._footers[path]
+
+    def _check(self, source: Any, group: Group, footer: _Footer) -> None:
+        columns = footer.metadata.row_group(group.number)
+        wanted = set(self.schema.names)
+        for number, extent in enumerate(footer.checksums.extents[group.number]):  # type: ignore[union-attr]
+            name = columns.column(number).path_in_schema
+            is_read = name in wanted or name.split(".")[0] in wanted
+            if not is_read:
+                continue
+            source.seek(extent.offset)
+            if not is_intact(source.read_buffer(extent.size_bytes), extent):
+                raise CorruptDataError(
+                    f"{group}: column {name!r} is damaged: its bytes are not those that were "
+                    f"written; get the file from its source again",
+                    group.path,
+                    group.number,
+                    group.span,
+                )
+
+    def _fragment(self, path: str) -> Any:
+        if path not in self._fragments:
+            self._footer(path)  # compares the footer's checksum
+            options = pyarrow.dataset.ParquetFragmentScanOptions(
+                page_checksum_verification=self._verify
+            )
+            form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=options)
+            filesystem = self._files.filesystem or pa.fs.LocalFileSystem()
+            self._fragments[path] = form.make_fragment(path, filesystem)
+        return self._fragments[path]

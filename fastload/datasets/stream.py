@@ -1,0 +1,359 @@
+"""An iterable dataset on Parquet files: row groups dealt to ranks and workers, read ahead.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: nothing.
+Gives: samples, or ready batches of columns.
+
+The order of a reader is a function of the seed, the epoch and the reader's share alone::
+
+    row groups, shuffled → of my rank → of my worker → windows of at least buffer_rows rows
+    → rows of each window, shuffled → batches, which may span windows
+
+A position in it is a window and a row in its order, so another process can go on there without
+reading what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+from torch.utils.data import IterableDataset
+
+from fastload.datasets.blocks import Block, TableBlock
+from fastload.datasets.columns import Ints
+from fastload.datasets.row_groups import RowGroups
+from fastload.datasets.sharing import Epoch, Share, this_rank, this_share
+from fastload.datasets.tabular import Form, Nulls, TableDataset, Values
+from fastload.memory.write import HEAP, Place
+
+BUFFER_ROWS = 65_536
+_SAMPLES_AT_ONCE = 256
+_VERSION = 1
+
+
+class Position(NamedTuple):
+    """Where a reader stands in its order."""
+
+    epoch: int
+    window: int
+    row: int
+
+
+class ParquetStream(IterableDataset[Any]):
+    """Rows of Parquet files, one row group after another, at the speed of the file.
+
+    Whole row groups are dealt to ranks and then to workers: every row is read once in an epoch,
+    by one of them, whatever loader is used. The next row groups are read in a thread meanwhile.
+
+    With ``batch_size=`` the stream makes the batches itself, which is many times faster than from
+    single samples; give the loader ``batch_size=None`` then. Each worker ends with a batch of its
+    own that may be short, unless ``drop_last``.
+
+    Args:
+        source: Path, glob pattern, folder, URI, or an iterable of those.
+        columns: Names of the columns to read; None: all. Others are not touched.
+        batch_size: Rows a batch; None: samples are yielded one by one.
+        drop_last: Leave out a batch that is not full at the end of a worker's rows.
+        shuffle: Read row groups in random order, and rows in random order within a buffer.
+        buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
+            is emptied in random order, then filled anew. Memory holds two buffers.
+        seed: Of the random order, with the epoch.
+        filters: Only rows of which this is true: a ``pyarrow.compute.Expression``, or a list as
+            ``pyarrow.parquet.read_table`` takes. Row groups are left out by their statistics.
+        rank: Of this process among ``world_size``; None: of the process group if there is one, or
+            torchrun's, when the stream is made.
+        world_size: Number of processes that share the rows. Ranks get whole row groups, so their
+            numbers of rows differ by a row group or more.
+        filesystem: As for ``ParquetDataset``; ``nulls``, ``fill``, ``transform``,
+            ``batch_transform`` and ``verify`` too.
+        nulls: As above.
+        fill: As above.
+        transform: As above.
+        batch_transform: As above.
+        verify: As above.
+
+    Raises:
+        FileNotFoundError: No file was found.
+        ValueError: Schemas differ, or an option doesn't fit.
+        CorruptDataError: A file is damaged; here, or when its damaged part is read.
+
+    Example:
+        >>> from fastload.datasets import write_parquet
+        >>> write_parquet({"x": [1, 2, 3]}, "/tmp/three.parquet")
+        >>> [batch["x"].tolist() for batch in ParquetStream("/tmp/three.parquet", batch_size=2)]
+        [[1, 2], [3]]
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Iterable[str | Path],
+        columns: Sequence[str] | None = None,
+        *,
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        shuffle: bool = False,
+        buffer_rows: int = BUFFER_ROWS,
+        seed: int = 0,
+        filters: Any = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        filesystem: Any = None,
+        nulls: Nulls = "error",
+        fill: Mapping[str, Any] | None = None,
+        transform: Callable[[Values], Any] | None = None,
+        batch_transform: Callable[[Values], Any] | None = None,
+        verify: bool = True,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("buffer_rows", buffer_rows)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, but got {value}")
+        if seed < 0:
+            raise ValueError(f"seed is at least 0, but got {seed}")
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.shuffle = shuffle
+        self.buffer_rows = buffer_rows
+        self.seed = seed
+        self.rank, self.world_size = this_rank(rank, world_size)
+        self._filters = _expression(filters)
+        self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
+        self.schema = self._row_groups.schema
+        self._form = Form(self.schema, nulls, fill, transform, batch_transform)
+        self._epoch = Epoch()
+        self._position: Position | None = None
+        self._loaded: dict[str, Any] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle differently from now on; call it before each epoch.
+
+        Workers that were forked see it. Persistent workers of spawn and forkserver do not: make
+        the loader anew, or let them start anew, each epoch.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch is at least 0, but got {epoch}")
+        self._epoch.set(epoch)
+
+    def __len__(self) -> int:
+        """Batches (or samples, without ``batch_size``) of this rank, read by one reader."""
+        return self.count_batches()
+
+    def count_batches(
+        self, workers: int = 1, batch_size: int | None = None, *, drop_last: bool = False
+    ) -> int:
+        """How many batches, or samples, this rank's workers yield in this epoch; exact.
+
+        Args:
+            workers: How many read; ``fastload.DataLoader`` says so when asked for its length.
+            batch_size: Of a loader that makes batches of what is yielded; None: none does.
+            drop_last: Whether that loader leaves out short batches.
+
+        Raises:
+            TypeError: There are filters: the number is known only once all was read.
+        """
+        if self._filters is not None:
+            raise TypeError("a ParquetStream with filters has no length before it was read")
+        order = self._order(self._epoch.get())
+        total = 0
+        for worker in range(max(workers, 1)):
+            share = Share(self.rank, self.world_size, worker, max(workers, 1))
+            yielded = sum(self._row_groups.groups[number].rows for number in share.of(order))
+            yielded = _batches(yielded, self.batch_size, drop_last=self.drop_last)
+            total += _batches(yielded, batch_size, drop_last=drop_last)
+        return total
+
+    def __iter__(self) -> Iterator[Any]:
+        share = this_share(self.rank, self.world_size)
+        start = self._start(share)
+        self._position = start
+        hand = _Hand()
+        return _Reader(self._read(share, start, hand), hand)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the newest iterator in this process stands, as plain values."""
+        if self._loaded is not None:
+            return dict(self._loaded)
+        position = self._position or Position(self._epoch.get(), 0, 0)
+        share = this_share(self.rank, self.world_size)
+        return {
+            "version": _VERSION,
+            **position._asdict(),
+            "share": list(share),
+            "order": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next iterator go on where the state was taken; what came before is not read.
+
+        Raises:
+            ValueError: The state is of other files, or of another order.
+        """
+        expected = {"version": _VERSION, "order": self._fingerprint()}
+        got = {key: state_dict.get(key) for key in expected}
+        if got != expected:
+            raise ValueError(
+                f"this state is of another stream: it says {got}, but here it is {expected}"
+            )
+        self._loaded = dict(state_dict)
+
+    def _start(self, share: Share) -> Position:
+        state, self._loaded = self._loaded, None
+        if state is None:
+            return Position(self._epoch.get(), 0, 0)
+        if state["share"] != list(share):
+            raise ValueError(
+                f"this state is of {Share(*state['share'])}, but is to be gone on with in {share}: "
+                f"rows are dealt to as many ranks and workers as there were"
+            )
+        return Position(state["epoch"], state["window"], state["row"])
+
+    def _fingerprint(self) -> list[Any]:
+        groups = self._row_groups.groups
+        shuffled = [self.seed, self.buffer_rows] if self.shuffle else []
+        return [len(groups), sum(group.rows for group in groups), *shuffled]
+
+    def _order(self, epoch: int) -> list[int]:
+        groups = len(self._row_groups.groups)
+        if not self.shuffle:
+            return list(range(groups))
+        order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(groups).tolist()
+        return order
+
+    def _windows(self, share: Share, epoch: int) -> list[list[int]]:
+        windows: list[list[int]] = []
+        rows = self.buffer_rows
+        for number in share.of(self._order(epoch)):
+            if rows >= self.buffer_rows or not self.shuffle:
+                windows.append([])
+                rows = 0
+            windows[-1].append(number)
+            rows += self._row_groups.groups[number].rows
+        return windows
+
+    def _read(self, share: Share, start: Position, hand: _Hand) -> Iterator[Any]:
+        windows = self._windows(share, start.epoch)
+        rest: TableBlock | None = None
+        for number, blocks in self._read_ahead(windows, start.window):
+            window = _Window(self.schema, self._form, [rest, *blocks] if rest else blocks)
+            kept = 0 if rest is None else rest.rows
+            skipped = start.row if number == start.window else 0
+            order = self._shuffled(len(window) - kept, windows[number], start.epoch)[skipped:]
+            order = np.concatenate((np.arange(kept), order + kept))
+            full = len(order) - len(order) % (self.batch_size or 1)
+            for end, item in self._items(window, order[:full], hand):
+                self._position = Position(start.epoch, number, skipped + end - kept)
+                yield item
+            rest = window.remainder(order[full:]) if full < len(order) else None
+        self._position = Position(start.epoch, len(windows), 0)
+        if rest is not None and not self.drop_last:
+            window = _Window(self.schema, self._form, [rest])
+            yield self._form.batch(window.read(np.arange(rest.rows), HEAP), HEAP)
+        self._position = None
+
+    def _read_ahead(
+        self, windows: list[list[int]], start: int
+    ) -> Iterator[tuple[int, list[TableBlock]]]:
+        """The blocks of each window; the next ones are read while these are used."""
+        if start >= len(windows):
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="fastload-parquet") as thread:
+            coming = thread.submit(self._blocks, windows[start])
+            for number in range(start, len(windows)):
+                blocks = coming.result()
+                if number + 1 < len(windows):
+                    coming = thread.submit(self._blocks, windows[number + 1])
+                yield number, blocks
+
+    def _blocks(self, window: list[int]) -> list[TableBlock]:
+        blocks = []
+        for group in (self._row_groups.groups[number] for number in window):
+            if self._filters is None:
+                table = self._row_groups.read(group)
+            else:
+                table = self._row_groups.read_filtered(group, self._filters)
+            blocks.append(TableBlock(table, str(group), group.first + np.arange(table.num_rows)))
+        return blocks
+
+    def _shuffled(self, count: int, window: list[int], epoch: int) -> Ints:
+        if not self.shuffle:
+            return np.arange(count)
+        return np.random.default_rng([self.seed, epoch, window[0]]).permutation(count)
+
+    def _items(self, window: _Window, order: Ints, hand: _Hand) -> Iterator[tuple[int, Any]]:
+        """What is yielded of rows, and how many of them were used up by then."""
+        step = self.batch_size or _SAMPLES_AT_ONCE
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
+            if self.batch_size is not None:
+                # A transform may keep what it sees, so it must not see the slot.
+                place = hand.place if self._form.batch_transform is None else HEAP
+                yield start + step, self._form.batch(window.read(rows, place), place)
+                continue
+            columns = window.read(rows, HEAP)
+            for offset, sample in enumerate(self._form.samples(columns, len(rows)), 1):
+                yield start + offset, sample
+
+
+class _Hand:
+    """Hands the place for the next batch to the generator that makes it."""
+
+    def __init__(self) -> None:
+        self.place: Place = HEAP
+
+
+class _Reader(Iterator[Any]):
+    """What ``iter(stream)`` gives."""
+
+    def __init__(self, items: Iterator[Any], hand: _Hand) -> None:
+        self._items = items
+        self._hand = hand
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def next_into(self, place: Place) -> Any:
+        """The next item; tensors of a batch lie in ``place`` if they can."""
+        self._hand.place = place
+        try:
+            return next(self._items)
+        finally:
+            self._hand.place = HEAP
+
+
+class _Window(TableDataset):
+    """The rows in the buffer."""
+
+    def __init__(self, schema: Any, form: Form, blocks: list[TableBlock]) -> None:
+        super().__init__(schema, form, [block.rows for block in blocks])
+        self._blocks = blocks
+
+    def _block(self, number: int) -> Block:
+        return self._blocks[number]
+
+    def numbers(self, rows: Ints) -> Ints:
+        """Numbers of rows in the whole dataset, for errors."""
+        all_numbers: Ints = np.concatenate([block.numbers for block in self._blocks])[rows]
+        return all_numbers
+
+    def remainder(self, rows: Ints) -> TableBlock:
+        """Rows as a table of their own, so that the rest need not be kept."""
+        table = pa.concat_tables([block.table for block in self._blocks]).take(pa.array(rows))
+        return TableBlock(table.combine_chunks(), "the buffer", self.numbers(rows))
+
+
+def _batches(count: int, batch_size: int | None, *, drop_last: bool) -> int:
+    if batch_size is None:
+        return count
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
+def _expression(filters: Any) -> Any:
+    if filters is None or isinstance(filters, pa.compute.Expression):
+        return filters
+    return pa.parquet.filters_to_expression(filters)
