@@ -167,7 +167,9 @@ class _Peak:
 
     def _watch(self) -> None:
         me = psutil.Process()
-        while not self._end.wait(0.1):
+        is_over = False
+        while not is_over:
+            is_over = self._end.wait(0.1)  # the last sample is taken after the end
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:
