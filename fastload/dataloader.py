@@ -18,7 +18,7 @@ import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import resume
+from fastload import rebuild, resume
 from fastload.inline import InlineIterator
 from fastload.samplers.random import RandomSampler
 from fastload.stats import Counters, Stats
@@ -84,6 +84,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         [[0, 1, 2, 3], [4, 5]]
     """
 
+    _own_order: bool | None = None
+
     def __init__(
         self,
         dataset: Dataset[T_co],
@@ -127,6 +129,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = _Live()
         super().__init__(
             dataset,
@@ -162,7 +165,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
         before: Any = self._iterator
-        crew = None if before is None else before.crew
+        # A trainer that replays attributes on a copy may have given us another loader's iterator.
+        crew = before.crew if self._live.owns(before) else None
         del before
         self._iterator = None
         if crew is None or not crew.pool.is_usable:
@@ -208,6 +212,32 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return super().__len__()
         length: int = count(self.num_workers, self.batch_size, drop_last=self.drop_last)
         return length
+
+    def replace(self, **changes: Any) -> Self:
+        """Make a loader like this one, with some arguments changed.
+
+        Arguments are read from this loader's attributes. An order that the loader made itself,
+        with ``shuffle`` or without, is made anew; a sampler or batch sampler that it was given is
+        given to the new one too. A new ``batch_sampler`` takes the place of everything that says
+        order and size of batches; ``batch_sampler=None`` drops the one this loader was given.
+        ``num_workers=0`` drops what needs workers.
+
+        Args:
+            **changes: Arguments of this loader's class.
+
+        Returns:
+            A new, idle loader of the same class. Workers and the place in an epoch are not shared.
+
+        Raises:
+            TypeError: As the constructor, for an argument it does not know.
+            ValueError: As the constructor, for arguments that exclude each other.
+
+        Example:
+            >>> loader = DataLoader(range(6), batch_size=4, drop_last=True)
+            >>> [batch.tolist() for batch in loader.replace(batch_size=2)]
+            [[0, 1], [2, 3], [4, 5]]
+        """
+        return type(self)(**rebuild.arguments_for(self, changes))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest epoch stands: the batches delivered so far, not those prefetched.
@@ -276,6 +306,10 @@ class _Live:
         self._iterators.add(iterator)
         self.counters = iterator._counters
         return iterator
+
+    def owns(self, iterator: Any) -> bool:
+        """Whether an iterator was made by this very loader."""
+        return iterator is not None and iterator in self._iterators
 
     @contextlib.contextmanager
     def delivered_before(self, batches: int) -> Iterator[None]:
