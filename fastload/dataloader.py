@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from fastload import rebuild, resume
 from fastload.inline import InlineIterator
+from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
 from fastload.stats import Counters, Stats
 from fastload.workers.tolerance import OnError
@@ -262,6 +263,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
+        if lightning.is_calling(depth=1) and resume.is_delivered(self, state_dict):
+            self._live.state["_iterator_finished"] = True
 
     def stats(self) -> Stats:
         """Where the time of the newest epoch went, up to now; all zero before the first."""

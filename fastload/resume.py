@@ -152,6 +152,14 @@ def start_of(state: dict[str, Any] | None) -> Any:
     return state[_OURS]["start"]
 
 
+def is_delivered(loader: Any, state: dict[str, Any]) -> bool:
+    """Whether the state was taken after the last batch of an epoch, but before its end was seen."""
+    try:
+        return bool(state["_num_yielded"] >= len(loader))
+    except (TypeError, NotImplementedError):
+        return False
+
+
 def _generators(loader: Any) -> list[torch.Generator]:
     found: dict[int, torch.Generator] = {}
     for holder in (loader, *_samplers(loader)):

@@ -49,7 +49,7 @@ def prepare(accelerator: Any, *objects: Any, device_placement: list[bool] | None
     prepared = accelerator.prepare(*objects, device_placement=device_placement)
     results = prepared if len(objects) > 1 else (prepared,)
     for given, result in zip(objects, results, strict=True):
-        if isinstance(given, DataLoader):
+        if isinstance(given, DataLoader) and result is not given:
             _put_in(result, given)
     return prepared
 
@@ -79,7 +79,7 @@ def skip_first_batches(loader: Any, num_batches: int = 0) -> Any:
 def _put_in(adapter: Any, ours: DataLoader[Any]) -> None:
     """Replace the loader inside Accelerate's adapter by one like ours."""
     made = vars(adapter).get("base_dataloader")
-    if made is None:  # one that was prepared before, or is moved to devices by XLA's own wrapper
+    if made is None:  # XLA's own wrapper
         return
     adapter.base_dataloader = ours.replace(**_set_by_accelerate(made))
     adapter.dl_state_dict = adapter.base_dataloader.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_own_order_is_made_anew_for_another_dataset() -> None:
     """As long as it, shuffled if it was."""
     replaced = shuffled().replace(dataset=Numbers(3))
     assert isinstance(replaced.sampler, RandomSampler)
-    assert sorted(sum(rows(replaced), [])) == [0, 1, 2]
+    assert sorted(itertools.chain.from_iterable(rows(replaced))) == [0, 1, 2]
     in_order = DataLoader(Numbers(9)).replace(dataset=Numbers(3), batch_size=3)
     assert isinstance(in_order.sampler, SequentialSampler)
     assert rows(in_order) == [[0, 1, 2]]
