@@ -1,9 +1,11 @@
 """`fastload run`: run a program that knows only torch's DataLoader, unmodified, with ours."""
 
 import argparse
+import contextlib
 import runpy
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,19 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="run a program with fastload in the place of torch's DataLoader",
+        usage="%(prog)s [-h] [-m] PROGRAM ...",
         description="Run a program unmodified, with fastload's DataLoader under torch's name, and "
         "print a summary of its loading at the end, to stderr.",
         allow_abbrev=False,
     )
     parser.add_argument("-m", action="store_true", help="PROGRAM is a module, as with python -m")
-    parser.add_argument("program", metavar="PROGRAM", help="a Python file, or with -m a module")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
+    # One argument for both: argparse would drop a "--" that follows the program.
+    parser.add_argument(
+        "program",
+        nargs=argparse.REMAINDER,
+        metavar="PROGRAM ...",
+        help="a Python file, or with -m a module, and its own arguments",
+    )
     parser.set_defaults(run=run)
 
 
@@ -31,25 +39,45 @@ def run(args: argparse.Namespace) -> Exit | int:
     from fastload.patching import patched
     from fastload.stats import recording
 
-    if not args.m and not Path(args.program).is_file():
-        warn(f"fastload run: no such file: {args.program}")
+    if not args.program:
+        warn("fastload run: which program? Give a Python file, or -m and a module")
         return Exit.USAGE
-    sys.argv = [args.program, *args.arguments]
-    sys.path.insert(0, "" if args.m else str(Path(args.program).resolve().parent))
-    with recording() as counters, patched() as names:
+    program, *arguments = args.program
+    if not args.m and not Path(program).is_file():
+        warn(f"fastload run: no such file: {program}")
+        return Exit.USAGE
+    with (
+        _surroundings(program, arguments, is_module=args.m),
+        recording() as counters,
+        patched() as names,
+    ):
         warn(f"fastload: replaced {', '.join(names)}")
         try:
-            return _run(args)
+            return _run(program, is_module=args.m)
         finally:
             warn(_summary([each.snapshot() for each in counters]))
 
 
-def _run(args: argparse.Namespace) -> Exit | int:
+@contextlib.contextmanager
+def _surroundings(program: str, arguments: list[str], *, is_module: bool) -> Iterator[None]:
+    """Arguments and path as Python gives them to a program; put back after it."""
+    argv, path = sys.argv, sys.path
+    folder = Path.cwd() if is_module else Path(program).resolve().parent
+    sys.argv = [program, *arguments]
+    # The first entry is our own folder, or that of `python -m`; with python -P there is none.
+    sys.path = path[:] if getattr(sys.flags, "safe_path", False) else [str(folder), *path[1:]]
     try:
-        if args.m:
-            runpy.run_module(args.program, run_name="__main__", alter_sys=True)
+        yield
+    finally:
+        sys.argv, sys.path = argv, path
+
+
+def _run(program: str, *, is_module: bool) -> Exit | int:
+    try:
+        if is_module:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(args.program, run_name="__main__")
+            runpy.run_path(program, run_name="__main__")
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or Exit.OK

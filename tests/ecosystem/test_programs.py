@@ -61,7 +61,9 @@ def test_program_prints_the_same(name, arguments, batches) -> None:
 
 def test_module_in_a_package_runs_as_by_python() -> None:
     """With -m, its package's folder on the path and its arguments passed on."""
-    plain, ours = both_ways("-m", "programs.plain", "--workers", "2", "--persistent", cwd=PROGRAMS.parent)
+    plain, ours = both_ways(
+        "-m", "programs.plain", "--workers", "2", "--persistent", cwd=PROGRAMS.parent
+    )
     assert plain[2] == ours[2] == 0, ours[1]
     assert ours[0] == plain[0]
     assert ours[0].startswith("['--workers', '2', '--persistent'] __main__ True")
