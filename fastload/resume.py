@@ -97,8 +97,8 @@ def save(loader: Any, position: Position | None) -> dict[str, Any]:
     yielded = 0 if position is None else position.yielded
     samples = yielded * (loader.batch_size or 1)
     return {
-        "_index_sampler_state": {"samples_yielded": samples},
-        "_sampler_iter_state": None,
+        "_index_sampler_state": None,
+        "_sampler_iter_state": {"samples_yielded": samples},
         "_sampler_iter_yielded": yielded,
         "_num_yielded": yielded,
         "_IterableDataset_len_called": loader._IterableDataset_len_called,

@@ -1,14 +1,24 @@
 """Random structures and options: the same batches, order and generator states as torch's."""
 
+import random
+from collections import OrderedDict, UserDict, UserList
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from torch.utils.data import IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
-from .cases_objects import Bag, FrozenMapping, Pair, Point, Row
-from .datasets import Made, keep
+from .cases_objects import Bag, FrozenMapping, Pair, Point, Row, Sample, Steps
+from .datasets import Draws, Made, keep
 from .same import assert_same
 from .ways import WAYS, closing
 
@@ -18,9 +28,10 @@ TORCH_WAY = next(way for way in WAYS if way.name == "torch")
 
 TENSOR_DTYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-    torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.uint16,
+    torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
+    torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2,
 ]  # fmt: skip
-ARRAY_DTYPES = ["f4", "f8", "f2", "i8", "i4", "i2", "i1", "u1", "?", "c8", "u2", "u4"]
+ARRAY_DTYPES = ["f4", "f8", "f2", "i8", "i4", "i2", "i1", "u1", "?", "c8", "c16", "u2", "u4", "u8"]
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
@@ -33,6 +44,14 @@ def _tensor(index, shape, dtype, layout):
         return torch.stack([tensor, tensor], -1)[..., 0]
     if layout == "expanded":
         return tensor.unsqueeze(0).expand(2, *shape)
+    if layout == "channels last":
+        return (
+            tensor.expand(2, 3, *shape[:2], *(2,) * (2 - len(shape[:2]))).contiguous(
+                memory_format=torch.channels_last
+            )
+            if len(shape) == 2
+            else tensor
+        )
     return tensor
 
 
@@ -45,7 +64,7 @@ def _array(index, shape, dtype, layout):
     return array
 
 
-layouts = st.sampled_from(["dense", "dense", "transposed", "sliced", "expanded"])
+layouts = st.sampled_from(["dense", "dense", "transposed", "sliced", "expanded", "channels last"])
 # A leaf or a container is described by a tuple; `_build` makes the sample of an index from it.
 leaves = st.one_of(
     st.tuples(st.just(_tensor), shapes, st.sampled_from(TENSOR_DTYPES), layouts),
@@ -60,6 +79,10 @@ leaves = st.one_of(
             (lambda k: np.float32(k),),
             (lambda k: np.int64(k),),
             (lambda k: -k * 10**15,),
+            (lambda k: None,),
+            (lambda k: np.uint64(k),),
+            (lambda k: 2**70 + k,),
+            (lambda k: complex(k, 1),),
         ]
     ),
 )
@@ -70,12 +93,15 @@ def _containers(children):
     return st.one_of(
         *(
             st.tuples(st.just(kind), st.lists(children, max_size=3))
-            for kind in (list, tuple, Pair, Row)
+            for kind in (list, tuple, Pair, Row, Steps, UserList)
         ),
-        st.tuples(st.just(Point), st.lists(children, min_size=2, max_size=2)),
+        *(
+            st.tuples(st.just(kind), st.lists(children, min_size=2, max_size=2))
+            for kind in (Point, Sample)
+        ),
         *(
             st.tuples(st.just(kind), st.dictionaries(names, children, max_size=3))
-            for kind in (dict, Bag, FrozenMapping)
+            for kind in (dict, Bag, FrozenMapping, OrderedDict, UserDict)
         ),
     )
 
@@ -91,7 +117,7 @@ def _build(tree, index):
     if isinstance(content, dict):
         return kind({name: _build(child, index) for name, child in content.items()})
     children = [_build(child, index) for child in content]
-    return Point(*children) if kind is Point else kind(children)
+    return kind(*children) if kind in (Point, Sample) else kind(children)
 
 
 class _Trees(IterableDataset):
@@ -103,12 +129,15 @@ class _Trees(IterableDataset):
 
 
 def _states():
-    return [torch.get_rng_state(), list(np.random.get_state(legacy=False)["state"].values())]
+    numpy_state = np.random.get_state(legacy=False)["state"]
+    return [torch.get_rng_state(), list(numpy_state.values()), random.getstate()]
 
 
 def _run(make, dataset, options, seed):
     """Two epochs and the generators' states; an exception stands for its epoch."""
     torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
     trace = []
     with closing(make(dataset, **options)) as loader:
         for _ in range(2):
@@ -154,6 +183,52 @@ def test_random_structures_and_options_equal_torch(loading, tree, length, batch_
     dataset = Made(length, lambda index: _build(tree, index))
     expected = _run(loading.reference, dataset, options, seed)
     assert_same(_run(loading.loader, dataset, options, seed), expected)
+
+
+SAMPLING = [
+    *("subset", "weighted", "replaced", "backwards", "generator", "distributed"),
+    *("batches", "uneven batches"),
+]
+
+
+def _sampling(kind, length, seed):
+    """Options that say which samples come, for a dataset of this length."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "subset": {"sampler": SubsetRandomSampler(range(0, length, 2), generator=generator)},
+        "weighted": {"sampler": WeightedRandomSampler([1.0 + k for k in range(length)], 7)},
+        "replaced": {"sampler": RandomSampler(range(length), replacement=True, num_samples=9)},
+        "backwards": {"sampler": range(length - 1, -1, -1)},
+        "generator": {"shuffle": True, "generator": generator},
+        "distributed": {"sampler": DistributedSampler(range(length), 2, 1, seed=seed % 100)},
+        "batches": {"batch_sampler": BatchSampler(range(length), 2, drop_last=True)},
+        "uneven batches": {"batch_sampler": [[0], [length - 1, 0, 0]]},
+    }[kind]
+
+
+@pytest.mark.parametrize("loading", [INLINE_WAY, WORKER_WAY], ids=str)
+@fuzzing(30)
+@given(
+    kind=st.sampled_from(SAMPLING),
+    length=st.integers(1, 11),
+    batch_size=st.none() | st.integers(1, 5),
+    workers=st.fixed_dictionaries(
+        {"num_workers": st.integers(1, 3), "prefetch_factor": st.integers(1, 4)},
+        optional={"persistent_workers": st.just(False)},
+    ),
+    seed=st.integers(0, 2**40),
+)
+def test_random_samplers_and_workers_equal_torch(loading, kind, length, batch_size, workers, seed):
+    """Datasets that draw see the same numbers, whatever the sampler and the workers."""
+
+    def options():
+        chosen = _sampling(kind, length, seed)
+        if "batch_sampler" not in chosen:
+            chosen["batch_size"] = batch_size
+        return {**chosen, **(workers if loading.has_workers else {})}
+
+    expected = _run(loading.reference, Draws(length), options(), seed)
+    assert_same(_run(loading.loader, Draws(length), options(), seed), expected)
 
 
 @fuzzing(15)

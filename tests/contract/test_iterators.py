@@ -45,6 +45,17 @@ def test_epoch_left_early_does_not_touch_the_next(make_loader):
     assert numbers_of(loader) == [[k, k + 1] for k in range(0, 30, 2)]
 
 
+def test_thousand_epochs_left_early_are_cheap_and_correct(way, make_loader):
+    """Each begins at its beginning; where each starts workers, a few of them must do."""
+    loader = make_loader(Numbers(30), batch_size=2)
+    epochs = 1000 if way.is_persistent or not way.has_workers else 25
+    for _ in range(epochs):
+        for batch in loader:
+            assert batch.tolist() == [0, 1]
+            break
+    assert len(list(loader)) == 15
+
+
 def test_stream_left_early_does_not_touch_the_next(make_loader, make_reference):
     """A stream that was left early starts anew."""
     loader = make_loader(Stream(30), batch_size=2)

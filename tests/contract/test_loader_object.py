@@ -98,6 +98,14 @@ def test_attributes_are_read_when_an_epoch_starts(way, make_loader):
     assert loader.anything == 3
 
 
+def test_loader_is_shown_and_compared_as_any_object(make_loader):
+    """Like torch's it has neither a repr nor an equality of its own, and can be a key."""
+    one, other = make_loader(Numbers(2)), make_loader(Numbers(2))
+    assert repr(one) == object.__repr__(one)
+    assert one != other
+    assert len({one, other}) == 2
+
+
 def test_class_can_be_subscripted(way):
     """DataLoader[int] is a type."""
     assert way.loader_class[int].__origin__ is way.loader_class

@@ -1,7 +1,9 @@
 """Which samples come in which batch, for datasets that are iterated."""
 
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ChainDataset, IterableDataset
@@ -94,6 +96,39 @@ def test_longer_stream_than_claimed_warns_as_torch(way, make_loader):
     with pytest.warns(UserWarning, match="was reported to be 2") as caught:
         assert list(loader) == [0, 1, 2, 3]
     assert len(caught) == 2
+
+
+def test_shorter_stream_than_claimed_ends_where_it_ends(make_loader):
+    """A length that promises too much changes nothing, and warns of nothing."""
+
+    class Boaster(Stream):
+        def __len__(self):
+            return 100
+
+    loader = make_loader(Boaster(4, is_shared_out=True), batch_size=2)
+    assert len(loader) == 50
+    assert sorted(n for batch in loader for n in batch.tolist()) == [0, 1, 2, 3]
+
+
+class _Drawn(IterableDataset):
+    """Random numbers of each library."""
+
+    def __iter__(self):
+        for _ in range(5):
+            yield torch.rand(1), np.random.rand(1), random.random()
+
+
+def test_streams_draw_torchs_numbers(make_loader, make_reference):
+    """In the workers and without, in each epoch."""
+
+    def drawn(make):
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        loader = make(_Drawn(), batch_size=2)
+        return [list(loader), list(loader)]
+
+    assert_same(drawn(make_loader), drawn(make_reference))
 
 
 def test_generator_function_as_dataset_is_streamed(make_loader):

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from . import cases_arrays, cases_objects, cases_tensors
 from .datasets import Made, keep
 from .same import assert_same
-from .ways import with_workers
+from .ways import every_way, with_workers
 
 HANG_S = 30
 MOST_SHOWN = 15
@@ -131,6 +131,35 @@ def test_everything_arrives_as_without_workers(way, make_loader, group, collatio
     differences = {name: _difference(got[name], expected[name]) for name in samples}
     wrong = [f"{name}: {text}" for name, text in differences.items() if text]
     assert not wrong, f"{len(wrong)} of {len(samples)} differ:\n" + "\n".join(wrong[:MOST_SHOWN])
+
+
+class _Everything(Dataset):
+    """The samples of all groups; each is made in the process that loads it."""
+
+    def __init__(self, names: list[tuple[str, str]]) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Any:
+        group, name = self.names[index]
+        return GROUPS[group][name]()
+
+
+@every_way
+@with_workers
+def test_every_start_method_carries_everything(way, make_loader):
+    """What a sample is made of does not depend on how its worker was started."""
+    left_out = NEEDS_A_GRAPH["single"] | (TORCH_FAILS["single"] if way.is_torch else set())
+    names = [
+        (group, name) for group, samples in GROUPS.items() for name in samples.keys() - left_out
+    ]
+    options = {"batch_size": None}
+    got = _loaded(make_loader(_Everything(names), timeout=HANG_S, **options), names)
+    expected = _loaded(DataLoader(_Everything(names), **options), names)
+    wrong = {name: text for name in names if (text := _difference(got[name], expected[name]))}
+    assert not wrong
 
 
 @with_workers
