@@ -173,32 +173,30 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if crew is None or not crew.pool.is_usable:
             self._iterator = self._get_iterator()
         else:
-            self._iterator = self._begin(lambda: PipelineIterator(self, crew))
+            self._iterator = self._begin(lambda: PipelineIterator(self, crew), resume.KEPT_WORKERS)
         return self._iterator
 
     def _get_iterator(self) -> Any:
         if self.num_workers == 0:
-            return self._begin(lambda: InlineIterator(self))
+            return self._begin(lambda: InlineIterator(self), resume.INLINE)
         if not HAS_PIPELINE:
             return super()._get_iterator()
-        return self._begin(lambda: PipelineIterator(self))
+        return self._begin(lambda: PipelineIterator(self), resume.NEW_WORKERS)
 
-    def _begin(self, make_iterator: Callable[[], Any]) -> Any:
+    def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
         state, self._live.state = self._live.state, None
         start = resume.start_of(state)
         if state is None or start is None:
-            position = resume.Position(resume.draw_start(self), 0)
+            position = resume.Position(resume.draw_start(self, began), 0)
             return self._live.add(make_iterator(), position)
         delivered = state["_sampler_iter_yielded"]
         is_stream = isinstance(self.dataset, IterableDataset)
         is_replayed = is_stream and state["dataset_state"] is None
         if state["dataset_state"] is not None:
             self.dataset.load_state_dict(state["dataset_state"])  # type: ignore[attr-defined]
-        with (
-            resume.drawn_again(self, start),
-            self._live.delivered_before(0 if is_stream else delivered),
-        ):
+        rest = None if is_stream else resume.Rest(start, delivered)
+        with resume.drawn_again(self, start), self._live.going_on(rest):
             iterator = make_iterator()
         self._live.add(iterator, resume.Position(start, 0 if is_replayed else delivered))
         if is_replayed:
@@ -301,7 +299,7 @@ class _Live:
         self.counters = Counters()
         self.position: resume.Position | None = None
         self.state: dict[str, Any] | None = None
-        self.delivered = 0
+        self.rest: resume.Rest | None = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def add(self, iterator: Any, position: resume.Position) -> Any:
@@ -315,13 +313,13 @@ class _Live:
         return iterator is not None and iterator in self._iterators
 
     @contextlib.contextmanager
-    def delivered_before(self, batches: int) -> Iterator[None]:
-        """Iterators made inside go on after this many batches of their epoch."""
-        self.delivered = batches
+    def going_on(self, rest: resume.Rest | None) -> Iterator[None]:
+        """Iterators made inside give the rest of an epoch."""
+        self.rest = rest
         try:
             yield
         finally:
-            self.delivered = 0
+            self.rest = None
 
     def close(self) -> None:
         for iterator in tuple(self._iterators):

@@ -51,7 +51,7 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             drop_last=self._drop_last,
             tolerance=self._tolerance,
         )
-        self._skip_delivered(loader._live.delivered)
+        self._go_on(loader)
 
     def close(self) -> None:
         """Nothing to end."""

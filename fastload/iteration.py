@@ -10,7 +10,7 @@ from typing import Any
 from fastload.errors import TooManyErrors, show
 from fastload.internals import profiler_enabled
 from fastload.messages import Skip
-from fastload.resume import Position, skip
+from fastload.resume import Position, Rest
 from fastload.stats import Counters, SkippedSample
 from fastload.workers.exceptions import unpack
 
@@ -55,8 +55,9 @@ class Stepping:
                 f"{show(skipped[-1].index)}. loader.stats().skipped names them."
             ) from errors[-1]
 
-    def _skip_delivered(self, batches: int) -> None:
-        """Leave out the part of the epoch's order that another process has delivered."""
-        if batches:
-            self._sampler_iter = skip(self._index_sampler, self._sampler_iter, batches)
-            self._num_yielded = batches
+    def _go_on(self, loader: Any) -> None:
+        """Leave out the part of the epoch's order that was delivered before, if there is one."""
+        rest: Rest | None = loader._live.rest
+        if rest is not None:
+            self._sampler_iter = rest.draw(loader)
+            self._num_yielded = rest.delivered

@@ -81,7 +81,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(loader.num_workers, most_tasks)
         with pool.lock:
-            self._skip_delivered(loader._live.delivered)
+            self._go_on(loader)
             self._run = Run(pool, order, self._sampler_iter, self._shared_seed, counters)
             for _ in range(most_tasks):
                 self._run.request()

@@ -20,7 +20,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ from fastload.samplers.epochs import iter_from, nested
 
 VERSION = 2
 _OURS = "fastload"
+
+INLINE, NEW_WORKERS, KEPT_WORKERS = "inline", "new workers", "kept workers"
+"""How an epoch began. Torch draws the workers' base seed after it has made the sampler's iterator
+(inline), between making it and making it again (new workers), or not at all (kept workers)."""
 
 
 class Position:
@@ -54,12 +58,37 @@ class Position:
         self._raised += 1
 
 
-def draw_start(loader: Any) -> dict[str, Any]:
+class Rest(NamedTuple):
+    """The part of an epoch that is left: how its order is drawn, and what was delivered of it."""
+
+    start: dict[str, Any]
+    delivered: int
+
+    def draw(self, loader: Any) -> Iterator[Any]:
+        """Indices of the batches that were not delivered; the beginning is drawn at once.
+
+        A sampler that can begin anywhere does; otherwise its pass is walked along.
+        """
+        _restore(loader, self.start)
+        indices = iter(loader._index_sampler)
+        if self.start["began"] != KEPT_WORKERS:
+            torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+        if self.start["began"] == NEW_WORKERS:
+            indices = iter(loader._index_sampler)
+        rest = None
+        if self.delivered:
+            rest = iter_from(loader._index_sampler, self.delivered)
+        rest = rest or itertools.islice(indices, self.delivered, None)
+        return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
+
+
+def draw_start(loader: Any, began: str) -> dict[str, Any]:
     """What the order of the epoch that begins now follows from."""
     numpy_state: Any = np.random.get_state()
     kind, keys, place, has_gauss, gauss = numpy_state
     version, numbers, next_gauss = random.getstate()
     return {
+        "began": began,
         "torch": torch.get_rng_state(),
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
         "python": [version, torch.tensor(numbers), next_gauss],
@@ -75,6 +104,16 @@ def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
     Generators that were handed to the loader or its samplers go on from the order that was drawn.
     """
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    _restore(loader, start)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def _restore(loader: Any, start: dict[str, Any]) -> None:
     kind, keys, place, has_gauss, gauss = start["numpy"]
     version, numbers, next_gauss = start["python"]
     torch.set_rng_state(start["torch"])
@@ -84,12 +123,6 @@ def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
         generator.set_state(state)
     for sampler, epoch in zip(_epoch_samplers(loader), start["epochs"], strict=False):
         sampler.set_epoch(epoch)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
 
 
 def save(loader: Any, position: Position | None) -> dict[str, Any]:
@@ -134,15 +167,6 @@ def check(loader: Any, state: dict[str, Any]) -> None:
             f"this state is of a dataset of length {ours['length']}; this loader's has length "
             f"{_length(loader)}, so its order would be another one"
         )
-
-
-def skip(sampler: Any, indices: Iterator[Any], delivered: int) -> Iterator[Any]:
-    """The part of an epoch's order that was not delivered; its beginning is drawn at once.
-
-    A sampler that can begin anywhere does; otherwise ``indices``, its pass, is walked along.
-    """
-    rest = iter_from(sampler, delivered) or itertools.islice(indices, delivered, None)
-    return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
 
 
 def start_of(state: dict[str, Any] | None) -> Any:

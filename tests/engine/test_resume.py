@@ -139,6 +139,43 @@ def test_resumed_epoch_is_the_rest_of_it(make, before: int, after: int) -> None:
         assert seen + rows(loader) == whole
 
 
+WAYS = [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}]
+
+
+class Eager(Sampler):
+    """Draws its order when its iterator is made, which torch does twice for new workers."""
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(LENGTH).tolist())
+
+
+def drawn_at_once(**options) -> DataLoader:
+    return DataLoader(Numbers(), batch_size=BATCH, sampler=Eager(), **options)
+
+
+@pytest.mark.parametrize("make", [shuffled, with_generator, drawn_at_once])
+@pytest.mark.parametrize("before", WAYS, ids=str)
+@pytest.mark.parametrize("batches", [0, 2])
+def test_any_epoch_goes_on_in_any_loader(make, before, batches: int) -> None:
+    """Also a later one, for which kept workers need no new seed, and one of no batch yet."""
+    torch.manual_seed(1)
+    with make(**before) as loader:
+        rows(loader)
+        iterator = iter(loader)
+        seen = [next(iterator).tolist() for _ in range(batches)]
+        state = through_a_file(loader.state_dict())
+        whole = seen + rows(iterator)
+    scramble()
+    for after in WAYS:
+        with make(**after) as loader:
+            rows(loader)  # so that kept workers are there already
+            loader.load_state_dict(state)
+            assert seen + rows(loader) == whole
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_epoch_leaves_the_programs_generators_alone(workers: int) -> None:
     """The program has restored them itself, or will."""
