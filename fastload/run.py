@@ -153,9 +153,9 @@ class Run:
         )
         stack = f"\nIts stack when it crashed:\n{death.stack}" if death.stack else ""
         return WorkerDied(
-            f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} while it had to "
-            f"load: {batches}. {death.cause} max_worker_restarts=N starts such a worker again."
-            f"{stack}",
+            f"DataLoader worker (pid {death.pid}) {death.how}. It was worker {death.worker_id} and "
+            f"had to load: {batches}. {death.cause} "
+            f"max_worker_restarts=N starts such a worker again.{stack}",
             death.worker_id,
             death.exitcode,
         )

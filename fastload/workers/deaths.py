@@ -40,7 +40,7 @@ def _how(code: int | None) -> str:
         return "ended for an unknown reason"
     if code >= 0:
         return f"exited with code {code}"
-    return f"was killed by {_name(-code)}"
+    return f"is killed by signal: {_name(-code)}"  # torch's words, which programs may look for
 
 
 def _cause(code: int | None, kills_before: Kills) -> str:

@@ -33,7 +33,10 @@ from .data import BATCH, LENGTH, Numbers, Stream, rows
 TORCH = torch.utils.data.DataLoader
 PERSISTENT = {"num_workers": 2, "persistent_workers": True}
 WAYS = [{}, {"num_workers": 2}, PERSISTENT]
-OURS = {"memory_limit", "snapshot_every_n_steps"}
+OURS = {
+    *("memory_limit", "snapshot_every_n_steps"),
+    *("max_worker_restarts", "on_error", "max_errors"),
+}
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
