@@ -261,7 +261,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
-        if lightning.is_calling(depth=1) and resume.is_delivered(self, state_dict):
+        if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):
             self._live.state["_iterator_finished"] = True
 
     def stats(self) -> Stats:

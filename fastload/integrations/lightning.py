@@ -15,7 +15,9 @@ import sys
 _PACKAGES = ("lightning", "pytorch_lightning")
 
 
-def is_calling(depth: int) -> bool:
-    """Whether the code ``depth`` calls above the caller belongs to Lightning."""
-    module = str(sys._getframe(depth + 1).f_globals.get("__name__"))
-    return module.partition(".")[0] in _PACKAGES
+def is_calling(method: str) -> bool:
+    """Whether a method was called by Lightning, directly or through a subclass's own."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_name == method and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _PACKAGES

@@ -252,7 +252,14 @@ def test_checkpoint_in_the_middle_of_an_epoch_goes_on_there(tmp_path, step, work
     assert [loss[:2] for loss in rest] == [loss[:2] for loss in whole[step:]]
 
 
-@pytest.mark.parametrize("loader_class", [TORCH, DataLoader])
+class Derived(DataLoader):
+    """A loader that takes part in loading a state."""
+
+    def load_state_dict(self, state_dict) -> None:
+        super().load_state_dict(state_dict)
+
+
+@pytest.mark.parametrize("loader_class", [TORCH, DataLoader, Derived])
 @pytest.mark.parametrize("saved_at", [{}, {"every_n_train_steps": 2}], ids=["end", "last batch"])
 def test_checkpoint_after_the_last_batch_begins_the_next_epoch(
     tmp_path, saved_at, loader_class
@@ -261,6 +268,16 @@ def test_checkpoint_after_the_last_batch_begins_the_next_epoch(
     make = maker(loader_class)
     whole, rest = resumed(tmp_path, make, saved_at, f"step={BATCHES}.ckpt")
     assert [loss[:2] for loss in rest] == [loss[:2] for loss in whole[BATCHES:]]
+
+
+def test_state_after_the_last_batch_is_an_empty_rest_for_everybody_else() -> None:
+    """A loop that saves after each batch must not load an epoch twice."""
+    loader = DataLoader(Numbers(), batch_size=BATCH)
+    for _ in loader:
+        state = loader.state_dict()
+    again = DataLoader(Numbers(), batch_size=BATCH)
+    again.load_state_dict(state)
+    assert [len(rows(again)), len(rows(again))] == [0, BATCHES]
 
 
 def test_checkpoint_can_be_read_with_weights_only(tmp_path) -> None:
