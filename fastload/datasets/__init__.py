@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 from fastload.datasets.arrays import ArrayDataset
+from fastload.datasets.shared import SharedDict, SharedList
 
 if TYPE_CHECKING:
     from fastload.datasets.arrow import ArrowDataset
@@ -34,6 +35,8 @@ __all__ = [
     "IterableDataset",
     "ParquetDataset",
     "ParquetStream",
+    "SharedDict",
+    "SharedList",
     "StackDataset",
     "Subset",
     "TensorDataset",

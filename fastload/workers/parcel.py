@@ -3,7 +3,8 @@
 Under spawn and forkserver every worker gets its own copy of the dataset. Here the dataset is
 pickled once into an anonymous file; its arrays and tensors lie beside the pickle and each worker
 maps them privately: they cost memory once, and a worker that writes into one changes its own
-copy, as with a pickled one.
+copy, as with a pickled one. What lies in a file of its own already (the memory of a
+``SharedList``) travels as a descriptor.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from fastload.descriptors import Descriptor
 from fastload.memory.arena import anonymous_file
+from fastload.memory.frozen import Frozen, Span, attach
 from fastload.memory.layout import DTYPE_NUMBERS, DTYPES, Shape, aligned
 from fastload.memory.write import is_plain, picklers
 
@@ -33,9 +35,15 @@ class NeedsInheritanceError(Exception):
 class Parcel:
     """A pickled object in an anonymous file; travels to a process that is being started."""
 
-    def __init__(self, descriptor: Descriptor, spans: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        spans: tuple[tuple[int, int], ...],
+        frozen: tuple[Descriptor, ...] = (),
+    ) -> None:
         self._descriptor = descriptor
         self._spans = spans
+        self._frozen = frozen
 
     @classmethod
     def pack(cls, content: Any) -> Parcel:
@@ -46,7 +54,8 @@ class Parcel:
         """
         file = io.BytesIO()
         buffers: list[pickle.PickleBuffer] = []
-        _Pickler(file, buffers.append).dump(content)
+        pickler = _Pickler(file, buffers.append)
+        pickler.dump(content)
         chunks = [file.getbuffer(), *(buffer.raw() for buffer in buffers)]
         spans, end = [], 0
         for chunk in chunks:
@@ -58,7 +67,8 @@ class Parcel:
         with mmap.mmap(descriptor, max(end, 1)) as mapping:
             for (start, stop), chunk in zip(spans, chunks, strict=True):
                 mapping[start:stop] = chunk
-        return cls(Descriptor(descriptor), tuple(spans))
+        frozen = tuple(Descriptor(os.dup(content.descriptor)) for content in pickler.frozen)
+        return cls(Descriptor(descriptor), tuple(spans), frozen)
 
     def open(self) -> Any:
         """The object; what is large in it is mapped, not copied."""
@@ -66,23 +76,28 @@ class Parcel:
         mapping = mmap.mmap(
             self._descriptor.number, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
         )
-        self.close()
+        os.close(self._descriptor.number)
         view = memoryview(mapping)
-        pickled, *buffers = (view[start:end] for start, end in self._spans)
-        return pickle.loads(pickled, buffers=buffers)
+        buffers = [view[start:end] for start, end in self._spans[1:]]
+        return _Unpickler(mapping, buffers, self._frozen).load()  # the pickle lies first
 
     def close(self) -> None:
-        """Close the file in this process."""
-        os.close(self._descriptor.number)
+        """Close what it holds in this process, which has not opened it."""
+        for descriptor in (self._descriptor, *self._frozen):
+            os.close(descriptor.number)
 
 
 class _Pickler(pickle.Pickler):
     def __init__(self, file: Any, add_buffer: Callable[[pickle.PickleBuffer], None]) -> None:
         super().__init__(file, protocol=5, buffer_callback=add_buffer)
         self.dispatch_table = picklers()
+        self.frozen: list[Frozen] = []
         self._storages: dict[int, npt.NDArray[Any]] = {}
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is Frozen:
+            self.frozen.append(obj)
+            return attached, (len(self.frozen) - 1, obj.spans)
         if not isinstance(obj, Tensor):
             return NotImplemented
         if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
@@ -96,6 +111,26 @@ class _Pickler(pickle.Pickler):
             content = self._storages[storage.data_ptr()] = flat.numpy()
         place = obj.storage_offset(), tuple(obj.shape), obj.stride()
         return _tensor, (content, DTYPE_NUMBERS[obj.dtype], *place, obj.requires_grad)
+
+
+def attached(number: int, spans: tuple[Span, ...]) -> Any:
+    """Stands in a parcel for the frozen bytes behind the descriptor of this number."""
+    raise RuntimeError(f"descriptor {number} of a parcel was asked for outside of it ({spans})")
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler for which the global ``attached`` takes one of this parcel's descriptors."""
+
+    def __init__(
+        self, file: Any, buffers: list[memoryview], descriptors: tuple[Descriptor, ...]
+    ) -> None:
+        super().__init__(file, buffers=buffers)
+        self._descriptors = descriptors
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (__name__, attached.__name__):
+            return lambda number, spans: attach(self._descriptors[number], spans)
+        return super().find_class(module, name)
 
 
 def _is_its_bytes(tensor: Tensor) -> bool:

@@ -1,0 +1,6 @@
+"""Large read-only Python containers in memory that all workers share."""
+
+from fastload.datasets.shared.mapping import SharedDict
+from fastload.datasets.shared.sequence import SharedList
+
+__all__ = ["SharedDict", "SharedList"]
