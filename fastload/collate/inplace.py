@@ -14,6 +14,8 @@ torch's.
 from __future__ import annotations
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -95,6 +97,8 @@ class _Kernels:
 
     def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
         first = batch[0]
+        if isinstance(first, np.ma.MaskedArray):
+            _warn_of_lost_mask()
         # NumPy's second name for uint64 is equal to the first, but torch refuses it.
         dtype = None if first.dtype.char == "Q" else TORCH_DTYPES.get(first.dtype)
         if (
@@ -145,6 +149,18 @@ class _Kernels:
         out = self._place.tensor((len(batch),), dtype)
         out.numpy()[:] = batch
         return out
+
+
+@functools.cache
+def _warn_of_lost_mask() -> None:
+    """Once a process: torch's collate function, whose results these are, says nothing."""
+    warnings.warn(
+        "default_collate makes plain tensors of masked arrays, as torch's does: the masks are "
+        "lost, and masked elements become ordinary numbers. Use array.filled(value) in the "
+        "dataset, or return the mask as an array of its own.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 JOIN_BYTES = 2048
