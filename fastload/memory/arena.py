@@ -55,6 +55,8 @@ class Arena:
         self.bytes: Bytes = np.frombuffer(mapping, dtype=np.uint8, offset=self._start)
         self.address = int(self.bytes.ctypes.data)
         self._faulted_in = [0] * slots
+        # In a file system that fills up, touching a page of a hole would be a SIGBUS.
+        self._allocated = None if _is_memory(descriptor) else [0] * slots
 
     @classmethod
     def create(cls, slots: int, stride_bytes: int, workers: int) -> Arena:
@@ -96,6 +98,20 @@ class Arena:
         """The slot in which an address lies, or None if it lies outside."""
         offset = address - self.address
         return offset // self.stride_bytes if 0 <= offset < len(self.bytes) else None
+
+    def has_room(self, number: int, end: int) -> bool:
+        """Whether a slot's first bytes can be written; asks the file system, where there is one."""
+        if self._allocated is None or end <= self._allocated[number]:
+            return True
+        if not hasattr(os, "posix_fallocate"):
+            return True
+        start = self._allocated[number]
+        try:
+            os.posix_fallocate(self.descriptor, number * self.stride_bytes + start, end - start)
+        except OSError:
+            return False
+        self._allocated[number] = end
+        return True
 
     def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
         """Map a slot's first bytes into this process in one call instead of a fault a page.
@@ -153,6 +169,13 @@ def anonymous_file() -> int:
     descriptor, path = tempfile.mkstemp(prefix="fastload-")
     os.unlink(path)  # noqa: PTH108
     return descriptor
+
+
+def _is_memory(descriptor: int) -> bool:
+    """Whether a file lies in no file system that could be full: whether it is a memfd."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")  # noqa: PTH115
+    return False
 
 
 def _seal(descriptor: int) -> None:

@@ -94,6 +94,8 @@ class SlotPlace:
         offset = aligned(self.used_bytes)
         if size_bytes == 0 or offset + size_bytes > len(self.memory):
             return None
+        if self._arena is not None and not self._arena.has_room(self._slot, offset + size_bytes):
+            return None
         self.used_bytes = offset + size_bytes
         if self._arena is not None:
             self._arena.fault_in(self._slot, self.used_bytes, to_write=True)
