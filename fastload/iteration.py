@@ -25,14 +25,18 @@ class Stepping:
     _IterableDataset_len_called: int | None
     _counters: Counters
     _max_errors: int
+    _in_hand: Any = None
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
         if self._IterableDataset_len_called is None and not profiler_enabled():
             batch = self._next_data()
             self._num_yielded += 1
-            return batch
-        return super().__next__()  # type: ignore[misc]  # torch's class comes after this one
+        else:
+            batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
+        # Python runs signal handlers at calls and jumps: nothing can come between these two.
+        self._in_hand = None
+        return batch
 
     def _next_data(self) -> Any:
         raise NotImplementedError

@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 import time
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterDataPipe, MapDataPipe
 
 from fastload.delivery.order import AsCompleted, InOrder
-from fastload.errors import ForeignProcessError, LoadingInterrupted, WorkerDied
+from fastload.errors import ForeignProcessError, LoadingInterrupted, TooManyErrors, WorkerDied
 from fastload.internals import (
     BaseIterator,
     MultiProcessingIterator,
@@ -31,7 +32,7 @@ from fastload.iteration import Stepping
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import SPARE_GRANTS, Slots
-from fastload.messages import Loaded
+from fastload.messages import Loaded, Skip
 from fastload.run import Run
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
@@ -76,6 +77,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         self._counters = counters = Counters()
         self._max_errors = loader.max_errors
         self._failure: BaseException | None = None
+        self._in_hand: tuple[int, Any] | None = None
         self._is_finished = False
         most_tasks = loader.prefetch_factor * loader.num_workers
         make_order = InOrder if loader.in_order else AsCompleted
@@ -93,30 +95,49 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
                 f"this iterator belongs to process {pool.owner} and its workers; process "
                 f"{os.getpid()} must call iter(loader) for an iterator of its own"
             )
-        counters = self._counters
         with pool.lock:
             if self._failure is not None:
                 raise self._failure
-            if self._is_finished:
+            kept = self._in_hand
+            if kept is not None and kept[0] == threading.get_ident():
+                batch = kept[1]  # an exception from outside hit us between the lock and the caller
+            elif self._is_finished:
                 raise StopIteration
-            report: Any = None
-            while not isinstance(report, Loaded):
-                started_ns = time.monotonic_ns()
-                sequence, (worker_id, report) = self._next_report()
-                counters.waited(time.monotonic_ns() - started_ns)
-                self._run.request()
-                batch, raised = self._run.deliver(sequence, worker_id, report)
-                pool.is_busy = False
-                if raised is not None:
-                    self.position.note_error()
-                    raise reraisable(raised)
-                self.position.advance()
-                if report.skipped:
-                    self._count_skipped(report.skipped)
-            counters.delivered(report)
+            else:
+                batch = self._receive()
         if self._pin_memory:
             batch = pin_memory(batch, self._pin_memory_device)
         return batch
+
+    def _receive(self) -> Any:
+        pool, counters = self._pool, self._counters
+        report: Any = None
+        while not isinstance(report, Loaded):
+            started_ns = time.monotonic_ns()
+            sequence, (worker_id, report) = self._next_report()
+            counters.waited(time.monotonic_ns() - started_ns)
+            self._run.request()
+            batch, raised = self._run.deliver(sequence, worker_id, report)
+            if raised is not None:
+                error = reraisable(raised)
+                self.position.note_error()
+                pool.is_busy = False
+                raise error
+            self.position.advance()
+            if report.skipped:
+                self._skip(report.skipped)
+            pool.is_busy = isinstance(report, Loaded)
+        counters.delivered(report)
+        self._in_hand = threading.get_ident(), batch
+        pool.is_busy = False
+        return batch
+
+    def _skip(self, skipped: tuple[Skip, ...]) -> None:
+        try:
+            self._count_skipped(skipped)
+        except TooManyErrors:
+            self._pool.is_busy = False
+            raise
 
     def _next_report(self) -> tuple[int, Any]:
         try:

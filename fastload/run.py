@@ -25,7 +25,7 @@ from fastload.workers.pool import Pool
 STALL_WARNING_S = 30
 """Without a timeout, a worker that gives nothing for so long is shown once."""
 
-WARN_AT_LOOP = 6
+WARN_AT_LOOP = 7
 """Stack level of the ``for`` statement that waits for a batch."""
 
 

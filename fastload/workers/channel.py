@@ -97,7 +97,7 @@ class PatientSender:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
-        self._is_closed = False
+        self.is_closed = False
         self._unsent: deque[memoryview] = deque()
 
     @property
@@ -107,14 +107,14 @@ class PatientSender:
 
     def send(self, frame: bytes) -> None:
         """Queue a frame and send as much as fits; a closed end, ours or theirs, is no error."""
-        if self._is_closed:
+        if self.is_closed:
             return
         self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
         self.flush()
 
     def close(self) -> None:
         """Close this end; what is unsent is dropped."""
-        self._is_closed = True
+        self.is_closed = True
         self._unsent.clear()
         descriptors.close(self.descriptor)
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import selectors
 import time
+from collections.abc import Callable
 from multiprocessing import connection
 from typing import NoReturn
 
@@ -61,13 +62,41 @@ def end_workers(
                 getattr(worker.process, name)()
             alive = _still_alive(alive)
     finally:
-        for worker in workers:
-            worker.release()
-        wake.close()
-        workers_gone(watcher)
-        if slots is not None:
-            slots.retire()
-        close_all(closers)
+        retire: list[Callable[[], None]] = [] if slots is None else [slots.retire]
+        _insist(
+            [
+                *(worker.cut_off for worker in workers),
+                lambda: _still_alive(workers),
+                *(worker.release for worker in workers),
+                wake.close,
+                lambda: workers_gone(watcher),
+                *retire,
+                lambda: close_all(closers),
+            ]
+        )
+
+
+MOST_INTERRUPTIONS = 100
+
+
+def _insist(steps: list[Callable[[], object]]) -> None:
+    """Take every step; one that an exception from outside hits is taken again.
+
+    Raises:
+        BaseException: The last exception that was raised meanwhile.
+    """
+    interruption: BaseException | None = None
+    remaining = list(reversed(steps))
+    for _ in range(MOST_INTERRUPTIONS):
+        try:
+            while remaining:
+                remaining[-1]()
+                remaining.pop()
+            break
+        except BaseException as error:  # noqa: BLE001  (it is raised below)
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 def wait_for_the_end() -> NoReturn:

@@ -49,12 +49,15 @@ class Worker:
 
     @property
     def exitcode(self) -> int | None:
-        """As of a process that has ended; this also reaps it."""
+        """As of a process that has ended; this also reaps it. None if somebody else has."""
         code: int | None = self.process.exitcode
         if code is None:  # under forkserver it comes through the server, a little later
             connection.wait([self.process.sentinel], EXIT_CODE_WAIT_S)
             code = self.process.exitcode
         self.process.join(0)  # so that multiprocessing forgets it
+        if code is None and self.ended != self.process.sentinel:
+            # Somebody else reaped it (SIGCHLD ignored, waitpid(-1)): join never hears of that.
+            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
         return code
 
     def stack(self) -> str:
@@ -67,9 +70,18 @@ class Worker:
         self.orders.close()
         self.reports.close()
 
-    def release(self) -> None:
+    def cut_off(self) -> None:
         """Close the lifeline, which kills a process that still runs."""
-        descriptors.close(self._lifeline)
+        lifeline, self._lifeline = self._lifeline, -1
+        descriptors.close(lifeline)
+
+    def release(self) -> None:
+        """Close what is left of it here."""
+        self.cut_off()
+        if not self.orders.is_closed:  # asking it to leave was interrupted
+            self.orders.close()
+        if not self.reports.is_closed:
+            self.reports.close()
         if self.stacks is not None:
             self.stacks.close()
         if self.ended != self.process.sentinel:
