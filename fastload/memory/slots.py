@@ -193,7 +193,7 @@ class Slots:
     def quarantine(self, watcher: object) -> None:
         """Keep the slots that are leased now out of use while ``watcher`` may see them."""
         with self.lock:
-            for slot in self._leased:
+            for slot in tuple(self._leased):  # the garbage collector may end a lease meanwhile
                 self._watchers.setdefault(slot, set()).add(watcher)
 
     def end_quarantine(self, watcher: object) -> None:
@@ -249,16 +249,16 @@ find_owners_with(_view_at)
 
 
 def _before_fork() -> None:
-    """No lease begins or ends during a fork, in any thread."""
+    """No lease begins or ends during a fork, in any thread; what the child will see is kept."""
+    watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
     _forking.locked = tuple(_all_slots)
     for slots in _forking.locked:
         slots.lock.acquire()
+        slots.quarantine(watcher)
 
 
 def _after_fork_in_parent() -> None:
-    watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
     for slots in _forking.locked:
-        slots.quarantine(watcher)
         slots.lock.release()
     del _forking.locked  # it would keep the arenas
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 
 import numpy as np
 import torch
@@ -224,6 +225,33 @@ def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     os.waitpid(child, 0)
     del view
     assert slot not in free_slots(slots)
+
+
+class CollectsWhenHashed:
+    """What a fork is marked with; looking at it runs the garbage collector."""
+
+    def __hash__(self) -> int:
+        gc.collect()
+        return id(self)
+
+
+def test_leases_that_the_garbage_collector_ends_during_a_fork_harm_nobody() -> None:
+    """The collector may run inside the fork's own bookkeeping; the lock is free afterwards."""
+    slots = make_slots()
+    for _ in range(3):
+        cycle: list[object] = [slots.lease(take(slots, 0), 0)]
+        cycle.append(cycle)
+    del cycle
+    with forking_workers(CollectsWhenHashed()):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+    os.waitpid(child, 0)
+    taken: list[bool] = []
+    thread = threading.Thread(target=lambda: taken.append(slots.lock.acquire(timeout=5)))
+    thread.start()
+    thread.join()
+    assert taken == [True]
 
 
 def test_sharing_a_tensor_keeps_its_slot_while_an_alias_is_used() -> None:
