@@ -1,0 +1,52 @@
+"""Each fault of the table, really made, in a fresh process with a deadline."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+import tests.faults.cases  # noqa: F401  (fills the table)
+from tests.faults.case import CASES, Case
+from tests.faults.generate import OUTCOMES, PAGE, escaped
+from tests.faults.matrix import ELSEWHERE, FAULTS
+from tests.faults.process import Outcome
+
+
+def _marks(case: Case) -> list[Any]:
+    return [] if case.broken is None else [pytest.mark.xfail(strict=True, reason=case.broken)]
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=_marks(case)) for name, case in CASES.items()]
+)
+def test_fault_ends_as_promised(case: Case, outcomes: dict[str, Future[Outcome]]) -> None:
+    """No hang, the promised outcome, and nothing left: no process, descriptor or file."""
+    if (reason := case.needs()) is not None:
+        pytest.skip(reason)
+    outcome = outcomes[case.name].result()
+    assert not outcome.is_hung, f"{outcome.text}\n{outcome.errors}"
+    assert re.search(case.expect, outcome.text, re.DOTALL), f"{outcome.text}\n{outcome.errors}"
+    assert outcome.errors.count("Traceback") == case.tracebacks, outcome.errors
+    left = [what for what in outcome.left if not case.leaves or not re.search(case.leaves, what)]
+    assert left == []
+
+
+def test_every_fault_of_the_matrix_is_accounted_for() -> None:
+    """In the table, or with a reason why not."""
+    in_table = {number for case in CASES.values() for number in case.numbers}
+    assert in_table | set(ELSEWHERE) == set(FAULTS)
+    assert not in_table & set(ELSEWHERE)
+
+
+def test_page_shows_every_case() -> None:
+    """docs/reliability.md was generated from this table; run tests/faults/generate.py if not."""
+    page = PAGE.read_text()
+    assert set(json.loads(OUTCOMES.read_text())) == set(CASES)
+    for case in CASES.values():
+        assert f"| {escaped(case.fault)} |" in page
+    for number, why in ELSEWHERE.items():
+        assert f"| {number} | {FAULTS[number]} | {why} |" in page
