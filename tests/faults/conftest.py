@@ -19,7 +19,7 @@ def nothing_is_left() -> None:
     """Each case counts what it left itself; the next one is a child of this process already."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
     """The outcome of every case that this session has collected, as it comes."""
     with Nursery() as nursery, ThreadPoolExecutor(AT_ONCE) as pool:
