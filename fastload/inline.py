@@ -57,7 +57,7 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
         """Nothing to end."""
 
     def _next_data(self) -> Any:
-        started_ns = time.monotonic_ns()
+        asked_ns = time.monotonic_ns()
         batch: Any = NothingLeft
         while batch is NothingLeft:
             try:
@@ -65,14 +65,19 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             except StopIteration:
                 self.position.is_finished = True
                 raise
+            drawn = time.monotonic_ns(), time.thread_time_ns()
             batch = self._fetch(indices)
             self.position.advance()
             if self._tolerance is not None:
                 self._count_skipped(self._tolerance.take_skipped())
+        pin_ns = 0
         if self._pin_memory:
+            pinning_ns = time.monotonic_ns()
             batch = pin_memory(batch, self._pin_memory_device)
-        samples = len(indices) if self._auto_collation else 1
-        self._counters.loaded_inline(samples, time.monotonic_ns() - started_ns)
+            pin_ns = time.monotonic_ns() - pinning_ns
+        samples, watch = len(indices) if self._auto_collation else 1, self._fetcher.watch
+        watch.note(samples, watch.fetched_ns - drawn[0])
+        self._counters.loaded_inline(watch, samples, asked_ns, drawn, pin_ns)
         return batch
 
     def _fetch(self, indices: Any) -> Any:

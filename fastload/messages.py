@@ -47,12 +47,23 @@ class Stop(NamedTuple):
 
 
 class Stamps(NamedTuple):
-    """What one task took in its worker: samples asked for, and nanoseconds."""
+    """When one task passed which station of its worker, by the clock that all processes share.
+
+    Samples are those asked for; CPU times are the thread's, since ``started_ns``. ``slowest`` is
+    the index of the slowest sample, as text, where samples are slow enough to be timed singly.
+    ``peak_bytes`` is the most memory the worker ever had resident; 0 where it was not asked.
+    """
 
     samples: int
-    fetch_ns: int
-    write_ns: int
+    started_ns: int
+    fetched_ns: int
+    collated_ns: int
+    written_ns: int
+    fetch_cpu_ns: int
     cpu_ns: int
+    slowest: str
+    slowest_ns: int
+    peak_bytes: int
 
 
 class Skip(NamedTuple):

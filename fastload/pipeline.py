@@ -95,6 +95,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
                 f"this iterator belongs to process {pool.owner} and its workers; process "
                 f"{os.getpid()} must call iter(loader) for an iterator of its own"
             )
+        asked_ns = time.monotonic_ns()
         with pool.lock:
             if self._failure is not None:
                 raise self._failure
@@ -104,22 +105,25 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
             elif self._is_finished:
                 raise StopIteration
             else:
-                batch = self._receive()
+                batch = self._receive(asked_ns)
         if self._pin_memory:
+            pinning_ns = time.monotonic_ns()
             batch = pin_memory(batch, self._pin_memory_device)
+            self._counters.pinned(self._number, time.monotonic_ns() - pinning_ns)
         return batch
 
-    def _receive(self) -> Any:
+    def _receive(self, asked_ns: int) -> Any:
         pool, counters = self._pool, self._counters
         report: Any = None
         while not isinstance(report, Loaded):
-            started_ns = time.monotonic_ns()
             sequence, (worker_id, report) = self._next_report()
-            counters.waited(time.monotonic_ns() - started_ns)
+            got_ns = time.monotonic_ns()
             self._run.request()
+            requested_ns = time.monotonic_ns()
             batch, raised = self._run.deliver(sequence, worker_id, report)
             if raised is not None:
                 error = reraisable(raised)
+                counters.failed(time.monotonic_ns() - asked_ns)
                 self.position.note_error()
                 pool.is_busy = False
                 raise error
@@ -127,7 +131,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
             if report.skipped:
                 self._skip(report.skipped)
             pool.is_busy = isinstance(report, Loaded)
-        counters.delivered(report)
+        self._number = counters.delivered(report, worker_id, asked_ns, got_ns, requested_ns)
         self._in_hand = threading.get_ident(), batch
         pool.is_busy = False
         return batch

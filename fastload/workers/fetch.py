@@ -20,6 +20,7 @@ from fastload.datasets.gather import NotGatherableError, gatherer
 from fastload.errors import CollateError, annotate, show
 from fastload.memory.write import Place
 from fastload.workers.tolerance import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
+from fastload.workers.watch import Watch
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -28,6 +29,8 @@ class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an e
 
 class Fetcher(Protocol):
     """How one kind of dataset is read."""
+
+    watch: Watch
 
     def fetch(self, indices: Any, place: Place) -> Any:
         """Load and collate one batch.
@@ -68,6 +71,7 @@ class _BatchFetcher:
     def __init__(self, dataset: Any, collate: Collate) -> None:
         self._dataset = dataset
         self._collate = collate
+        self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
         dataset = self._dataset
@@ -79,14 +83,16 @@ class _BatchFetcher:
         else:
             add = samples.append
             index: Any = None
+            timed = self.watch.start(dataset)
             try:
                 for index in indices:
-                    add(dataset[index])
+                    add(timed[index])
             except StopIteration as error:
                 raise _not_silent(index) from error
             except BaseException as error:
                 annotate(error, f"while loading the sample at dataset index {show(index)}")
                 raise
+        self.watch.fetched()
         try:
             return self._collate(samples, place)
         except BaseException as error:
@@ -101,10 +107,13 @@ class _SampleFetcher:
     def __init__(self, dataset: Any, collate: Collate) -> None:
         self._dataset = dataset
         self._collate = collate
+        self.watch = Watch()
 
     def fetch(self, index: Any, place: Place) -> Any:
         try:
-            return self._collate(self._dataset[index], place)
+            sample = self.watch.start(self._dataset)[index]
+            self.watch.fetched()
+            return self._collate(sample, place)
         except StopIteration as error:
             raise _not_silent(index) from error
         except NothingLeft:
@@ -120,15 +129,18 @@ class _GatherFetcher:
     def __init__(self, gather: Any, otherwise: Fetcher) -> None:
         self._gather = gather
         self._otherwise = otherwise
+        self.watch = otherwise.watch
 
     def fetch(self, indices: Any, place: Place) -> Any:
         try:
-            return self._gather(indices, place)
+            batch = self._gather(indices, place)
         except NotGatherableError:
             return self._otherwise.fetch(indices, place)
         except BaseException as error:
             annotate(error, f"while loading the samples at dataset indices {show(indices)}")
             raise
+        self.watch.fetched()
+        return batch
 
 
 class _StreamFetcher:
@@ -142,6 +154,7 @@ class _StreamFetcher:
         self._ended = False
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
         self._next_into = getattr(self._samples, "next_into", None) if collate is convert else None
+        self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
         if self._ended:
@@ -152,6 +165,7 @@ class _StreamFetcher:
                 sample = next(self._samples) if into is None else into(place)
             except StopIteration:
                 raise EndOfStream from None
+            self.watch.fetched()
             return self._collate(sample, place)
         samples: list[Any] = []
         for _ in indices:
@@ -162,6 +176,7 @@ class _StreamFetcher:
                 break
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
+        self.watch.fetched()
         try:
             return self._collate(samples, place)
         except BaseException as error:

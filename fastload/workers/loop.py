@@ -50,9 +50,13 @@ from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload.workers.parcel import Parcel
 from fastload.workers.seeding import seed_worker
 from fastload.workers.tolerance import NothingLeft, OnError, Tolerance
+from fastload.workers.watch import peak_bytes
 
 LONGEST_SKELETON_BYTES = 1 << 14
 """A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
+
+MEMORY_EVERY = 32
+"""Batches from one look at a worker's memory to the next."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Worker:
         self._last: tuple[Layout, bytes] | None = None
         self._collate = make_collate(job.collate_fn)
         self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
+        self._loads = 0
         self._broken = broken
         self._dataset = job.dataset
         try:
@@ -225,14 +230,23 @@ class Worker:
         place = SlotPlace(self._post.arena, slot)
         indices = pickle.loads(task.indices)
         batch = fetcher.fetch(indices, place)
-        fetched_ns = time.monotonic_ns()
+        collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
         del batch
+        samples, watch = len(indices) if self._job.batched else 1, fetcher.watch
+        watch.note(samples, watch.fetched_ns - started_ns)
+        self._loads += 1
         stamps = Stamps(
-            len(indices) if self._job.batched else 1,
-            fetched_ns - started_ns,
-            time.monotonic_ns() - fetched_ns,
+            samples,
+            started_ns,
+            watch.fetched_ns,
+            collated_ns,
+            time.monotonic_ns(),
+            watch.fetch_cpu_ns - started_cpu_ns,
             time.thread_time_ns() - started_cpu_ns,
+            watch.slowest,
+            watch.slowest_ns,
+            peak_bytes() if self._loads % MEMORY_EVERY == 1 else 0,
         )
         return self._loaded(task, slot, place, layout, skeleton, stamps)
 
