@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from fastload.cli import bench, run, train
+from fastload.cli import bench, profile, run, train
 from fastload.cli.exits import EnvironmentLacks, Exit
 
 __all__ = ["main"]
@@ -51,6 +51,6 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastload {version('fastload')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (bench, run, train):
+    for command in (bench, profile, run, train):
         command.add_parser(commands)
     return parser

@@ -45,8 +45,8 @@ class Measured:
         return self.inline if self.alone is None else self.alone
 
 
-def make_load(measured: Measured, cores: float) -> Load:
-    """The load, on this many cores."""
+def make_load(measured: Measured, cores: float, busy: float) -> Load:
+    """The load, on this many cores, of which other programs kept ``busy`` before we began."""
     inline_wait, inline_cpu = _parts(measured.inline)
     consumer = measured.consumer
     common: dict[str, Any] = {
@@ -67,7 +67,7 @@ def make_load(measured: Measured, cores: float) -> Load:
         transit_s=_transit_s(alone),
         cores=cores,
         contention=_contention(alone, measured.crowded),
-        others=(_others(alone, cores) + _others(measured.crowded or alone, cores)) / 2,
+        others=min(busy, _others(alone, cores)),
         **common,
     )
 
@@ -88,8 +88,8 @@ def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
     service = trial.took("fetch") + trial.took("collate") + trial.took("write")
     cpu = np.minimum(columns(trial.rows)["cpu"] / 1e9, service)
     wait = service - cpu
-    if trial.setting.num_workers and wait.sum():
-        wait = wait * max(0.0, 1 - trial.core_wait_per_batch_s / float(wait.mean()))
+    if trial.setting.num_workers:
+        wait = np.maximum(0.0, wait - trial.core_wait_per_batch_s)
     return wait, cpu
 
 
@@ -108,14 +108,12 @@ def _contention(alone: Trial, crowded: Trial | None) -> float:
     return float(np.clip((after / before - 1) / (crowded.setting.num_workers - 1), 0.0, 1.0))
 
 
-def _others(trial: Trial | None, cores: float) -> float:
+def _others(trial: Trial, cores: float) -> float:
     """Processes of other programs that want a core, told by how long our workers wait for one.
 
     The scheduler is fair: who gets a core for a part *s* of the time in which it wants one shares
-    the cores with ``cores / s`` processes.
+    the cores with ``cores / s`` processes. A worker that computes little waits longer than that.
     """
-    if trial is None or not trial.setting.num_workers or not trial.elapsed_s:
-        return 0.0
     computed_s = float(columns(trial.rows)["cpu"].mean()) / 1e9
     waited_s = trial.core_wait_per_batch_s
     if waited_s <= NOISE * computed_s:

@@ -92,7 +92,7 @@ def profile(plan: Plan) -> Profile:
     cache = _Cache()
     measured = _measure(plan, cache)
     own = measured.own
-    load = make_load(measured, plan.cores.usable)
+    load = make_load(measured, plan.cores.usable, load_before)
     culprit = find_culprit(measured, load, own.setting, has_step=plan.step is not None)
     grid = _predict(plan, measured, load)
     verified = _verify(plan, measured, grid)

@@ -39,7 +39,7 @@ def find(name: str) -> Any:
         try:
             found = getattr(found, attribute)
         except AttributeError:
-            known = ", ".join(sorted(each for each in vars(found) if not each.startswith("_")))
+            known = ", ".join(sorted(_public(found)))
             raise TargetError(f"{home!r} has no {attribute!r}; it has: {known}") from None
     return found
 
@@ -97,6 +97,11 @@ def find_step(name: str) -> Callable[[Any], Any]:
             f"that takes a batch, or one that returns such a function"
         )
     return step  # type: ignore[no-any-return]  # as above
+
+
+def _public(holder: Any) -> list[str]:
+    names = [name for name in vars(holder) if not name.startswith("_")]
+    return [name for name in names if not inspect.ismodule(getattr(holder, name, None))]
 
 
 def _module(home: str) -> Any:
