@@ -12,13 +12,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import rebuild, resume
+from fastload import auto, rebuild, resume
 from fastload.inline import InlineIterator
 from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
@@ -30,6 +30,7 @@ HAS_PIPELINE = os.name == "posix"
 
 if HAS_PIPELINE:
     from fastload.pipeline import PipelineIterator
+    from fastload.trying import AutoIterator
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -48,7 +49,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         sampler: Which samples, in which order; excludes ``shuffle``.
         batch_sampler: Yields the indices of a whole batch; excludes ``batch_size``, ``shuffle``,
             ``sampler`` and ``drop_last``.
-        num_workers: Worker processes; 0 loads in the calling process.
+        num_workers: Worker processes; 0 loads in the calling process. "auto": chosen while the
+            first epoch runs, so that the training loop does not wait; ``stats().choice`` says why.
         collate_fn: Makes a batch of a list of samples.
         pin_memory: Copy batches into page-locked memory where an accelerator is present.
         drop_last: Leave out a last batch that is not full.
@@ -56,7 +58,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         worker_init_fn: Called with the worker's number in each worker, after seeding.
         multiprocessing_context: ``"fork"``, ``"forkserver"``, ``"spawn"``, or a context object.
         generator: Source of the random order and of the workers' seeds.
-        prefetch_factor: Batches loaded ahead by each worker; 2 with workers.
+        prefetch_factor: Batches loaded ahead by each worker; 2 with workers. "auto": chosen too.
         persistent_workers: Keep the workers from one epoch to the next.
         pin_memory_device: Deprecated by torch; without effect.
         in_order: Deliver in the sampler's order; False: as batches are ready.
@@ -94,7 +96,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: Sampler[Any] | Iterable[Any] | None = None,
         batch_sampler: Sampler[list[Any]] | Iterable[list[Any]] | None = None,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -103,7 +105,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         multiprocessing_context: BaseContext | str | None = None,
         generator: torch.Generator | None = None,
         *,
-        prefetch_factor: int | None = None,
+        prefetch_factor: int | Literal["auto"] | None = None,
         persistent_workers: bool = False,
         pin_memory_device: str = "",
         in_order: bool = True,
@@ -132,13 +134,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_errors = max_errors
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = _Live()
+        workers, prefetch = auto.resolve(num_workers, prefetch_factor)
         super().__init__(
             dataset,
             batch_size,
             shuffle,
             sampler,
             batch_sampler,
-            num_workers,
+            workers,
             collate_fn,
             pin_memory,
             drop_last,
@@ -146,7 +149,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             worker_init_fn,
             multiprocessing_context,
             generator,
-            prefetch_factor=prefetch_factor,
+            prefetch_factor=prefetch,
             persistent_workers=persistent_workers,
             pin_memory_device=pin_memory_device,
             in_order=in_order,
@@ -163,6 +166,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         if not HAS_PIPELINE:
             return super().__iter__()
+        tuner = self._live.tuner_of(self)
+        if tuner is not None and not tuner.is_settled:
+            self._iterator = None
+            return self._begin(lambda: AutoIterator(self, tuner), resume.INLINE)
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
         before: Any = self._iterator
@@ -300,12 +307,23 @@ class _Live:
         self.position: resume.Position | None = None
         self.state: dict[str, Any] | None = None
         self.rest: resume.Rest | None = None
+        self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def tuner_of(self, loader: Any) -> Any:
+        """What chooses the number of workers of an automatic loader; None for any other."""
+        if self._tuner is None and auto.is_auto(loader):
+            self._tuner = auto.make_tuner(loader)
+        if self._tuner is not None and self._tuner.is_settled:
+            auto.apply(loader, self._tuner)
+        return self._tuner
 
     def add(self, iterator: Any, position: resume.Position) -> Any:
         iterator.position = self.position = position
         self._iterators.add(iterator)
         self.counters = iterator._counters
+        if self._tuner is not None:
+            self.counters.describe_choice = self._tuner.__str__
         return iterator
 
     def owns(self, iterator: Any) -> bool:

@@ -40,7 +40,12 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
                 self._dataset, self._world_size, self._rank
             )
         self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
-        self._counters = Counters()
+        self._start(loader, Counters())
+        self._go_on(loader)
+
+    def _start(self, loader: Any, counters: Counters) -> None:
+        """All but what torch draws at the beginning of an epoch."""
+        self._counters = counters
         self._max_errors = loader.max_errors
         self._tolerance = None if loader.on_error == "raise" else Tolerance(loader.on_error)
         self._fetcher = make_fetcher(
@@ -51,7 +56,6 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             drop_last=self._drop_last,
             tolerance=self._tolerance,
         )
-        self._go_on(loader)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -65,25 +65,31 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         if crew is None:
             BaseIterator.__init__(self, loader)
-            crew = Crew(_make_pool(self, loader), dict(vars(self)))
+            pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
+            crew = Crew(pool, dict(vars(self)))
         self.__dict__.update(crew.state)
         BaseIterator._reset(self, loader)
         self.crew = crew
-        pool = crew.pool
+        self._go_on(loader)
+        self._start(crew.pool, loader, loader.num_workers, loader.prefetch_factor, Counters())
+
+    def _start(
+        self, pool: Pool, loader: Any, workers: int, prefetch_factor: int, counters: Counters
+    ) -> None:
+        """All but what torch draws at the beginning of an epoch."""
         self._timeout = loader.timeout
         self._pool = pool
         self._persistent_workers = loader.persistent_workers
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
-        self._counters = counters = Counters()
+        self._counters = counters
         self._max_errors = loader.max_errors
         self._failure: BaseException | None = None
         self._in_hand: tuple[int, Any] | None = None
         self._is_finished = False
-        most_tasks = loader.prefetch_factor * loader.num_workers
+        most_tasks = prefetch_factor * workers
         make_order = InOrder if loader.in_order else AsCompleted
-        order = make_order(loader.num_workers, most_tasks)
+        order = make_order(workers, most_tasks)
         with pool.lock:
-            self._go_on(loader)
             self._run = Run(pool, order, self._sampler_iter, self._shared_seed, counters)
             for _ in range(most_tasks):
                 self._run.request()
@@ -170,8 +176,13 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         """Nothing: torch's would touch state that is not there; the pool ends by itself."""
 
 
-def _make_pool(iterator: Any, loader: Any) -> Pool:
-    if loader.prefetch_factor <= 0:
+def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) -> Pool:
+    """Start workers for an iterator of this loader.
+
+    Raises:
+        AssertionError: As torch's, if nothing is to be prefetched.
+    """
+    if prefetch_factor <= 0:
         raise AssertionError(
             "prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter"
         )
@@ -195,21 +206,21 @@ def _make_pool(iterator: Any, loader: Any) -> Pool:
         drop_last=iterator._drop_last,
         base_seed=iterator._base_seed,
         worker_init_fn=worker_init_fn,
-        workers=loader.num_workers,
+        workers=workers,
         on_error=loader.on_error,
         sends_state=most_restarts > 0 and is_stream,
     )
-    most_tasks = loader.prefetch_factor * loader.num_workers
+    most_tasks = prefetch_factor * workers
     limit_bytes = loader.memory_limit
     if limit_bytes is None:
         limit_bytes = default_limit_bytes()
     arena, slots = None, None
-    number = 2 * most_tasks + SPARE_GRANTS * loader.num_workers + MOST_LEASES
+    number = 2 * most_tasks + SPARE_GRANTS * workers + MOST_LEASES
     stride_bytes = min(
         limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
     )
     with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
-        arena = Arena.create(number, stride_bytes, loader.num_workers)
+        arena = Arena.create(number, stride_bytes, workers)
         slots = Slots(
             arena,
             most_tasks,

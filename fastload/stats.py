@@ -308,6 +308,11 @@ class Counters:
             )
         )
 
+    @property
+    def delivered_batches(self) -> int:
+        """So far."""
+        return self._rows.count
+
     def rows(self) -> Array:
         """The newest rows, for whoever wants to know more than a snapshot says."""
         return self._rows.newest()

@@ -36,8 +36,8 @@ from fastload.profile.rebuild import is_stream, kind_of, setting_of
 from fastload.profile.replay import Load, replay
 from fastload.profile.report import Place, Prediction, Profile, Setting, Verification
 from fastload.profile.timeline import make_slowest, make_spans, make_workers
-from fastload.profile.tree import has_wide_numbers, size_bytes
 from fastload.profile.trials import Step, Trial, run_trial
+from fastload.tree import has_wide_numbers, size_bytes
 
 NEAR_BEST = 0.97
 """A setting that reaches this part of the best throughput is as good."""

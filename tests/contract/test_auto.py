@@ -1,0 +1,175 @@
+"""``num_workers="auto"`` changes when batches come, never which."""
+
+import gc
+import pickle
+import threading
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+import fastload
+from fastload.auto import Auto
+
+
+class Slow:
+    """5 ms of waiting a sample: worth many workers."""
+
+    def __init__(self, samples=400):
+        self.samples = samples
+
+    def __len__(self):
+        return self.samples
+
+    def __getitem__(self, index):
+        threading.Event().wait(0.005)
+        return index
+
+
+class Failing(Slow):
+    def __getitem__(self, index):
+        if index == 200:
+            raise KeyError(index)
+        return super().__getitem__(index)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(100))
+
+
+def values(loader):
+    return [batch.tolist() for batch in loader]
+
+
+def children():
+    return len(psutil.Process().children())
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_and_order_are_those_of_no_workers(shuffle):
+    """However often the number of workers changes within the epoch."""
+    torch.manual_seed(3)
+    expected = values(fastload.DataLoader(range(400), batch_size=4, shuffle=shuffle))
+    torch.manual_seed(3)
+    loader = fastload.DataLoader(Slow(), batch_size=4, shuffle=shuffle, num_workers="auto")
+    assert values(loader) == expected
+
+
+def test_it_settles_on_workers_where_loading_waits_and_says_why():
+    """An epoch of waiting is enough to choose some; the next epochs use them."""
+    loader = fastload.DataLoader(Slow(1200), batch_size=4, num_workers="auto")
+    values(loader)
+    stats = loader.stats()
+    assert max(worker.worker_id for worker in stats.workers) >= 1
+    assert "num_workers=" in stats.choice
+    assert sum(worker.batches for worker in stats.workers) == stats.batches == 300
+
+
+def test_it_stays_without_workers_where_the_step_is_what_takes_time():
+    """Nothing is started for a loop that does not wait."""
+    loader = fastload.DataLoader(range(40), batch_size=2, num_workers="auto")
+    for _ in loader:
+        threading.Event().wait(0.02)
+        assert children() == 0
+    assert loader.num_workers == 0
+    assert loader.stats().choice.startswith("num_workers=0")
+
+
+def test_later_epochs_are_ordinary_ones():
+    """With the number that was chosen, and with the same batches."""
+    loader = fastload.DataLoader(range(200), batch_size=2, num_workers="auto")
+    for _ in loader:
+        threading.Event().wait(0.003)
+    assert loader.num_workers == 0
+    assert values(loader) == values(fastload.DataLoader(range(200), batch_size=2))
+
+
+def test_prefetch_factor_alone_may_be_automatic():
+    """The number of workers then stays."""
+    loader = fastload.DataLoader(Slow(), batch_size=4, num_workers=2, prefetch_factor="auto")
+    assert values(loader) == values(fastload.DataLoader(range(400), batch_size=4))
+    assert loader.num_workers == 2
+    assert {worker.worker_id for worker in loader.stats().workers} == {0, 1}
+
+
+def test_a_stream_is_never_read_twice():
+    """A second worker would yield the stream again."""
+    loader = fastload.DataLoader(Stream(), batch_size=10, num_workers="auto")
+    for _ in range(3):
+        assert [number for batch in values(loader) for number in batch] == list(range(100))
+
+
+def test_an_error_comes_in_its_place_and_the_epoch_goes_on():
+    """As with any number of workers."""
+    loader = fastload.DataLoader(Failing(), batch_size=4, num_workers="auto")
+    batches = iter(loader)
+    for number in range(50):
+        assert next(batches).tolist()[0] == 4 * number
+    with pytest.raises(KeyError):
+        next(batches)
+    assert next(batches).tolist() == [204, 205, 206, 207]
+    loader.close()
+
+
+def test_a_loop_that_breaks_leaves_no_worker():
+    """Dropping the iterator ends them."""
+    loader = fastload.DataLoader(Slow(2000), batch_size=4, num_workers="auto")
+    gc.disable()
+    try:
+        batches = iter(loader)
+        for _ in batches:
+            if children():
+                break
+        assert children()
+        del batches
+        psutil.wait_procs(psutil.Process().children(), timeout=3)
+        assert not children()
+    finally:
+        gc.enable()
+
+
+def test_an_epoch_goes_on_where_its_state_was_taken():
+    """Also if it was taken while the number was being chosen."""
+    expected = values(fastload.DataLoader(range(400), batch_size=4))
+    loader = fastload.DataLoader(Slow(), batch_size=4, num_workers="auto")
+    batches = iter(loader)
+    head = [next(batches).tolist() for _ in range(30)]
+    state = loader.state_dict()
+    loader.close()
+    other = fastload.DataLoader(Slow(), batch_size=4, num_workers="auto")
+    other.load_state_dict(state)
+    assert head + values(other) == expected
+
+
+def test_a_loader_made_of_its_numbers_is_automatic_too():
+    """Trainers make a loader anew from its attributes; copies are pickled."""
+    loader = fastload.DataLoader(Slow(40), batch_size=4, num_workers="auto")
+    again = fastload.DataLoader(
+        Slow(40), num_workers=loader.num_workers, prefetch_factor=loader.prefetch_factor
+    )
+    assert isinstance(again.num_workers, Auto)
+    assert isinstance(pickle.loads(pickle.dumps(loader)).num_workers, Auto)
+    assert isinstance(loader.num_workers, int)
+
+
+def test_another_word_is_refused():
+    """With what was expected."""
+    with pytest.raises(ValueError, match="\"auto\", but got 'many'"):
+        fastload.DataLoader(Slow(), num_workers="many")
+    with pytest.raises(ValueError, match="prefetch_factor is a number"):
+        fastload.DataLoader(Slow(), num_workers=2, prefetch_factor="deep")
+
+
+def test_an_empty_dataset_is_an_empty_epoch():
+    """Nothing to measure, nothing to choose."""
+    loader = fastload.DataLoader([], num_workers="auto")
+    assert values(loader) == values(loader) == []
+
+
+def test_a_timeout_holds():
+    """It needs a worker: without one nothing could be timed out."""
+    loader = fastload.DataLoader(Slow(40), batch_size=4, num_workers="auto", timeout=20)
+    assert values(loader) == values(fastload.DataLoader(range(40), batch_size=4))
+    assert loader.num_workers >= 1
