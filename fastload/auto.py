@@ -27,14 +27,7 @@ class Auto(int):
 def resolve(
     num_workers: int | Literal["auto"], prefetch_factor: int | Literal["auto"] | None
 ) -> tuple[int, int | None]:
-    """Numbers for torch's constructor: an ``Auto`` for what is to be chosen.
-
-    Raises:
-        ValueError: A text that is not "auto".
-    """
-    for name, value in (("num_workers", num_workers), ("prefetch_factor", prefetch_factor)):
-        if isinstance(value, str) and value != AUTO:
-            raise ValueError(f'{name} is a number or "auto", but got {value!r}')
+    """Numbers for torch's constructor, which judges them: an ``Auto`` for what is to be chosen."""
     workers: Any = num_workers
     if num_workers == AUTO or isinstance(num_workers, Auto):
         workers = Auto(max(1, round(find_cores().usable)))

@@ -67,7 +67,7 @@ def find_costs(measured: Measured) -> Costs:
     if measured.alone is not None:
         sending += hand_off_in_worker_s(measured.alone)
         taking = take_s(measured.alone)
-    sampler = measured.own.mean_s("sampler")
+    sampler = float(np.median(measured.inline.took("sampler")))
     return Costs(
         {
             "fetch-cpu": cpu / workers,

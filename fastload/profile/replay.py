@@ -108,7 +108,7 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
     busy_cores = min(float(setting.num_workers), load.cores)
     cpu = cpu * (1 + load.contention * max(0.0, busy_cores - 1))
     cpu_total = float(cpu.sum()) + len(cpu) * (load.take_s + load.step_cpu_s)
-    cores = _cores_for_us(load, setting, float(cpu.sum() / (cpu.sum() + wait.sum() + 1e-12)))
+    cores = _cores_for_us(load, setting, float(cpu.mean()), float(wait.mean()))
     run = _in_order if in_order else _as_completed
 
     def at(stretch: float) -> tuple[float, float]:
@@ -132,12 +132,14 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
     )
 
 
-def _cores_for_us(load: Load, setting: Setting, worker_demand: float) -> float:
+def _cores_for_us(load: Load, setting: Setting, cpu_s: float, wait_s: float) -> float:
     """Cores that the scheduler leaves us beside ``load.others``: each process gets a fair share.
 
     A process that wants less than its share leaves the rest to those that want more.
     """
-    consumer_demand = min(1.0, load.step_cpu_s / load.step_s) if load.step_s else 0.3
+    period_s = max((cpu_s + wait_s) / setting.num_workers, load.step_s + load.take_s, 1e-9)
+    consumer_demand = min(1.0, (load.step_cpu_s + load.take_s) / period_s)
+    worker_demand = cpu_s / max(cpu_s + wait_s, 1e-9)
     wanted = np.array([worker_demand] * setting.num_workers + [consumer_demand])
     low, high = 0.0, 1.0
     for _ in range(20):

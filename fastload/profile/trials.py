@@ -89,6 +89,9 @@ class Trial:
             if len(of["left"]) > 1:
                 samples += int(of["samples"][1:].sum())
                 elapsed_ns += int(of["left"][-1] - of["left"][0])
+        if not elapsed_ns:  # epochs of one batch: count what is between them too
+            samples = sum(int(columns(rows)["samples"].sum()) for rows in self.epochs)
+            elapsed_ns = round(self.elapsed_s * 1e9)
         return samples / (elapsed_ns / 1e9) if elapsed_ns else 0.0
 
     @property

@@ -155,10 +155,10 @@ def test_a_loader_made_of_its_numbers_is_automatic_too():
 
 
 def test_another_word_is_refused():
-    """With what was expected."""
-    with pytest.raises(ValueError, match="\"auto\", but got 'many'"):
+    """As torch refuses any text."""
+    with pytest.raises(TypeError):
         fastload.DataLoader(Slow(), num_workers="many")
-    with pytest.raises(ValueError, match="prefetch_factor is a number"):
+    with pytest.raises(TypeError):
         fastload.DataLoader(Slow(), num_workers=2, prefetch_factor="deep")
 
 
