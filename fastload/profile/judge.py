@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastload.cores import Cores
-from fastload.profile.load import Measured, hand_off_in_worker_s, take_s
+from fastload.profile.load import SLOW, Measured, hand_off_in_worker_s, take_s
 from fastload.profile.replay import Load, replay
 from fastload.profile.report import Bound, Culprit, Resource, Setting, Share, Verdict
 from fastload.profile.trials import Trial
@@ -24,9 +24,6 @@ MODERATE, HIGH = 0.05, 0.20
 
 STRAGGLER_GAIN = 1.25
 """Stragglers are the culprit if batches without them would come this much faster."""
-
-SLOW = 4.0
-"""A batch that takes this many times the median is held up by a straggler."""
 
 STRAGGLER_SHARE = 0.3
 """More slow batches than this are no stragglers: they are the load."""
@@ -86,16 +83,11 @@ def find_culprit(measured: Measured, load: Load, setting: Setting, *, has_step: 
     return "stragglers" if _has_stragglers(load, setting) else find_costs(measured).largest
 
 
-def slow_batches(load: Load) -> Any:
-    """Which batches take far longer than the others: ``(batches,)`` of bool."""
-    whole = load.wait_s + load.cpu_s
-    return whole > SLOW * np.median(whole)
-
-
 def _has_stragglers(load: Load, setting: Setting) -> bool:
-    share = float(slow_batches(load).mean())
+    share = 0.0 if load.is_slow is None else float(load.is_slow.mean())
     if not 0 < share < STRAGGLER_SHARE:
         return False
+    setting = setting if setting.num_workers else Setting(1, 2)
     now = replay(load, setting).samples_per_s
     return replay(load.without_stragglers(), setting).samples_per_s > STRAGGLER_GAIN * now
 
@@ -192,7 +184,8 @@ def make_resources(
     core_use = min(1.0, used / (own.elapsed_s * cores.usable)) if own.elapsed_s else 0.0
     busy = 1 - own.stall_share
     taking, crossing = costs["hand-off"], measured.batch_bytes / 1e6
-    whole_s, is_slow = load.wait_s + load.cpu_s, slow_batches(load)
+    whole_s = load.wait_s + load.cpu_s
+    is_slow = np.zeros(len(whole_s), bool) if load.is_slow is None else load.is_slow
     tail = float(whole_s[is_slow].sum() / whole_s.sum()) if whole_s.sum() else 0.0
     per_second = own.read_bytes / own.elapsed_s / 1e6 if own.elapsed_s else 0.0
     wait_share = costs["fetch-wait"] / cost

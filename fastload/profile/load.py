@@ -16,6 +16,9 @@ from fastload.profile.replay import Load, Seconds
 from fastload.profile.trials import Trial
 from fastload.rows import columns
 
+SLOW = 4.0
+"""A batch that takes this many times the median is held up by a straggler."""
+
 NOISE = 0.1
 """Waiting for a core for less than this part of the CPU time tells nothing."""
 
@@ -58,7 +61,9 @@ def make_load(measured: Measured, cores: float, busy: float) -> Load:
     }
     alone = measured.alone
     if alone is None:
-        return Load(inline_wait, inline_cpu, take_s=0, transit_s=0, cores=cores, **common)
+        slow = _is_slow(measured.inline)
+        parts = inline_wait, inline_cpu
+        return Load(*parts, take_s=0, transit_s=0, cores=cores, is_slow=slow, **common)
     wait, cpu = _parts(alone)
     return Load(
         wait_s=wait,
@@ -68,6 +73,7 @@ def make_load(measured: Measured, cores: float, busy: float) -> Load:
         cores=cores,
         contention=_contention(alone, measured.crowded),
         others=min(busy, _others(alone, cores)),
+        is_slow=_is_slow(alone),
         **common,
     )
 
@@ -91,6 +97,12 @@ def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
     if trial.setting.num_workers:
         wait = np.maximum(0.0, wait - trial.core_wait_per_batch_s)
     return wait, cpu
+
+
+def _is_slow(trial: Trial) -> Any:
+    """By the whole time: what is left without waiting for a core may be next to nothing."""
+    whole = trial.took("fetch") + trial.took("collate") + trial.took("write")
+    return whole > SLOW * np.median(whole)
 
 
 def _transit_s(alone: Trial) -> float:

@@ -48,6 +48,7 @@ class Load:
         cores: Cores that there are.
         contention: By how much more CPU time grows with each further busy core.
         others: Processes of other programs that want a core at any moment, on average.
+        is_slow: Which batches took far longer than most: ``(batches,)`` of bool.
     """
 
     wait_s: Seconds
@@ -62,6 +63,7 @@ class Load:
     cores: float
     contention: float = 0.0
     others: float = 0.0
+    is_slow: npt.NDArray[np.bool_] | None = None
 
     def faster(self, *, wait: float = 1.0, cpu: float = 1.0, take: float = 1.0) -> Load:
         """The same load where parts take that many times as long."""
@@ -74,21 +76,14 @@ class Load:
             take_s=self.take_s * take,
         )
 
-    def without_stragglers(self, most: float = 2.0) -> Load:
-        """The same load with no batch above ``most`` times the median."""
-
-        def clip(part: Seconds, whole: Seconds) -> Seconds:
-            limit = most * float(np.median(whole))
-            return part * np.minimum(1.0, limit / np.maximum(whole, 1e-12))
-
-        whole, inline = self.wait_s + self.cpu_s, self.inline_wait_s + self.inline_cpu_s
-        return replace(
-            self,
-            wait_s=clip(self.wait_s, whole),
-            cpu_s=clip(self.cpu_s, whole),
-            inline_wait_s=clip(self.inline_wait_s, inline),
-            inline_cpu_s=clip(self.inline_cpu_s, inline),
-        )
+    def without_stragglers(self) -> Load:
+        """The same load where a slow batch takes what the others take on average."""
+        if self.is_slow is None or self.is_slow.all():
+            return self
+        usual = float((self.wait_s + self.cpu_s)[~self.is_slow].mean())
+        most = usual / np.maximum(self.wait_s + self.cpu_s, 1e-12)
+        factor = np.where(self.is_slow, np.minimum(1.0, most), 1.0)
+        return replace(self, wait_s=self.wait_s * factor, cpu_s=self.cpu_s * factor)
 
 
 @dataclass(frozen=True)

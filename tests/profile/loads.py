@@ -92,7 +92,7 @@ CASES = {
     "collate": Case(_Load, 8, STEP_MS, "collate", slow_collate),
     "hand-off": Case(Huge, None, 0.5, "hand-off"),
     "stragglers": Case(Straggling, 8, STEP_MS, "stragglers"),
-    "consumer": Case(_Load, 8, 50.0, "consumer"),
+    "consumer": Case(_Load, 8, 100.0, "consumer"),
 }
 
 

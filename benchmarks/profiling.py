@@ -1,0 +1,212 @@
+"""How far can the profiler be believed? Writes the tables of docs/profiling.md.
+
+    python benchmarks/profiling.py             # loads with a known bottleneck, reference training
+    python benchmarks/profiling.py --page      # the page again, from the results of the last run
+
+Each of the six loads of ``tests/profile/loads.py`` is profiled with either loader: is the verdict
+right, and how far is the predicted throughput of the recommended setting from the measured one?
+Then the reference training is profiled, run as it is, and run with what was recommended.
+``num_workers="auto"`` is set against no workers and against the best of a grid, over three epochs
+with workers that stay; its first epoch, in which it tries settings, is included.
+
+Caveat: on a machine that others use, predictions and measurements see different machines. The load
+before each profile is in the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+RESULTS, PAGE = ROOT / "benchmarks" / "profiling.json", ROOT / "docs" / "profiling.md"
+BUDGET_S, EPOCHS, TRAINING_EPOCHS = 12.0, 3, 6
+
+
+def main() -> None:
+    """Measure, unless the page alone is asked for; write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", action="store_true", help="write the page only")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds a profile")
+    args = parser.parse_args()
+    if not args.page:
+        document = {
+            "machine": _machine(),
+            "verdicts": _verdicts(args.budget),
+            "training": [_training(task, args.budget) for task in ("digits", "text")],
+            "auto": [_auto(name) for name in ("waiting", "computing")],
+        }
+        RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    _write_page(json.loads(RESULTS.read_text()))
+
+
+def _machine() -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from fastload.bench.machine import describe_machine
+
+    return asdict(describe_machine())
+
+
+def _verdicts(budget_s: float) -> list[dict[str, Any]]:
+    from fastload.profile.profiler import Plan, profile
+    from tests.profile.loads import CASES, make
+
+    found = []
+    for kind in ("fastload", "torch"):
+        for name, case in CASES.items():
+            load, step_s = os.getloadavg()[0], case.step_ms / 1e3
+            plan = Plan(make(name, kind), name, lambda _, s=step_s: time.sleep(s), "", budget_s)
+            each = profile(plan)
+            run = next(v for v in each.verified if v.setting == each.recommended)
+            found.append(
+                {
+                    "load": name,
+                    "loader": kind,
+                    "expected": case.culprit,
+                    "culprit": each.verdict.culprit,
+                    "stall_share": each.verdict.stall_share,
+                    "workers": each.recommended.num_workers,
+                    "prefetch_factor": each.recommended.prefetch_factor,
+                    "predicted": run.predicted_samples_per_s,
+                    "measured": run.measured_samples_per_s,
+                    "gain": each.fixes[0].gain,
+                    "fix": each.fixes[0].title,
+                    "system_load": load,
+                }
+            )
+            print(found[-1], file=sys.stderr)
+    return found
+
+
+def _training(task: Any, budget_s: float) -> dict[str, Any]:
+    """Profile, then train as it is and as advised, in turn."""
+    from fastload.profile.profiler import Plan, profile
+    from fastload.profile.target import find_loader, find_step
+    from fastload.training import TrainingConfig, train
+
+    home = f"fastload.training.profiled:{task}"
+    each = profile(Plan(find_loader(home), home, find_step(f"{home}_step"), "", 2 * budget_s))
+    own, advised = each.setting, each.recommended
+    rates: dict[int, list[float]] = {own.num_workers: [], advised.num_workers: []}
+    for _ in range(3):
+        for workers, measured in rates.items():
+            config = TrainingConfig(task=task, workers=workers, epochs=TRAINING_EPOCHS)
+            measured.append(train(config).samples_per_s)
+    before, after = (statistics.median(rates[each.num_workers]) for each in (own, advised))
+    predictions = {v.setting: v.predicted_samples_per_s for v in each.verified}
+    gains = {v.setting: v.measured_samples_per_s for v in each.verified}
+    return {
+        "task": task,
+        "sentence": each.verdict.sentence,
+        "advice": each.fixes[0].title,
+        "own_workers": own.num_workers,
+        "advised_workers": advised.num_workers,
+        "predicted_gain": predictions[advised] / predictions[own],
+        "profiled_gain": gains[advised] / gains[own],
+        "trained_gain": after / before,
+        "before": before,
+        "after": after,
+    }
+
+
+def _auto(name: str) -> dict[str, Any]:
+    import fastload
+    from tests.profile.loads import CASES
+
+    case = CASES[name]
+
+    def rate(workers: Any) -> tuple[float, float, str]:
+        loader: Any = fastload.DataLoader(
+            case.dataset(),
+            batch_size=case.batch_size,
+            num_workers=workers,
+            persistent_workers=workers != 0,
+        )
+        rates = []
+        with loader:
+            for _ in range(EPOCHS):
+                started, samples = time.perf_counter(), 0
+                for batch in loader:
+                    samples += len(batch)
+                rates.append((samples, time.perf_counter() - started))
+            choice = loader.stats().choice
+        whole = sum(n for n, _ in rates) / sum(s for _, s in rates)
+        return whole, rates[-1][0] / rates[-1][1], choice
+
+    fixed = {str(workers): rate(workers)[0] for workers in (0, 1, 2, 4, 8, 16)}
+    whole, last, choice = rate("auto")
+    return {"load": name, "fixed": fixed, "auto": whole, "auto_last": last, "choice": choice}
+
+
+def _write_page(document: dict[str, Any]) -> None:
+    text = PAGE.read_text()
+    for name, lines in (
+        ("verdicts", _verdict_lines(document)),
+        ("training", _training_lines(document)),
+        ("auto", _auto_lines(document)),
+    ):
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+    PAGE.write_text(text)
+
+
+def _verdict_lines(document: dict[str, Any]) -> list[str]:
+    machine = document["machine"]
+    return [
+        f"Python {machine['python']}, torch {machine['torch']}, {machine['cores']} cores "
+        f"({machine['processor']}).",
+        "",
+        "| load | loader | limited by | verdict | recommended | predicted, samples/s | measured "
+        "| error | first advice, gain | load average before |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {v['load']} | {v['loader']} | {v['expected']} "
+            f"| {'right' if v['culprit'] == v['expected'] else '**' + v['culprit'] + '**'} "
+            f"| {v['workers']} x {v['prefetch_factor']} | {v['predicted']:,.0f} "
+            f"| {v['measured']:,.0f} | {v['predicted'] / v['measured'] - 1:+.0%} "
+            f"| {v['fix']}: x {v['gain']:.2f} | {v['system_load']:.1f} |"
+            for v in document["verdicts"]
+        ),
+    ]
+
+
+def _training_lines(document: dict[str, Any]) -> list[str]:
+    return [
+        "| task | verdict | workers, own / advised | gain predicted | gain in the profile "
+        "| gain in the training run | samples/s before / after |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {t['task']} | {t['sentence']} | {t['own_workers']} / {t['advised_workers']} "
+            f"| {t['predicted_gain']:.2f} | {t['profiled_gain']:.2f} | {t['trained_gain']:.2f} "
+            f"| {t['before']:,.0f} / {t['after']:,.0f} |"
+            for t in document["training"]
+        ),
+    ]
+
+
+def _auto_lines(document: dict[str, Any]) -> list[str]:
+    numbers = list(document["auto"][0]["fixed"])
+    return [
+        f"| load | {' | '.join(f'{n} workers' for n in numbers)} | auto | its last epoch | chose |",
+        "|---" * (len(numbers) + 4) + "|",
+        *(
+            f"| {a['load']} | {' | '.join(f'{a["fixed"][n]:,.0f}' for n in numbers)} "
+            f"| {a['auto']:,.0f} | {a['auto_last']:,.0f} | {a['choice']} |"
+            for a in document["auto"]
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
