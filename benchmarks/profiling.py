@@ -163,49 +163,57 @@ def _write_page(document: dict[str, Any]) -> None:
 
 def _verdict_lines(document: dict[str, Any]) -> list[str]:
     machine = document["machine"]
+    heads = ("load", "loader", "limited by", "verdict", "recommended", "predicted, samples/s")
+    more = ("measured", "error", "first advice, gain", "load average before")
+    python, torch = machine["python"], machine["torch"]
+    where = f"{machine['cores']} cores ({machine['processor']})"
     return [
-        f"Python {machine['python']}, torch {machine['torch']}, {machine['cores']} cores "
-        f"({machine['processor']}).",
+        f"Python {python}, torch {torch}, {where}.",
         "",
-        "| load | loader | limited by | verdict | recommended | predicted, samples/s | measured "
-        "| error | first advice, gain | load average before |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {v['load']} | {v['loader']} | {v['expected']} "
-            f"| {'right' if v['culprit'] == v['expected'] else '**' + v['culprit'] + '**'} "
-            f"| {v['workers']} x {v['prefetch_factor']} | {v['predicted']:,.0f} "
-            f"| {v['measured']:,.0f} | {v['predicted'] / v['measured'] - 1:+.0%} "
-            f"| {v['fix']}: x {v['gain']:.2f} | {v['system_load']:.1f} |"
-            for v in document["verdicts"]
-        ),
+        *_table((*heads, *more)),
+        *map(_verdict_line, document["verdicts"]),
     ]
+
+
+def _verdict_line(v: dict[str, Any]) -> str:
+    is_right = v["culprit"] == v["expected"]
+    cells = (
+        *(v["load"], v["loader"], v["expected"], "right" if is_right else f"**{v['culprit']}**"),
+        f"{v['workers']} x {v['prefetch_factor']}",
+        *(f"{v['predicted']:,.0f}", f"{v['measured']:,.0f}"),
+        f"{v['predicted'] / v['measured'] - 1:+.0%}",
+        f"{v['fix']}: x {v['gain']:.2f}",
+        f"{v['system_load']:.1f}",
+    )
+    return _row(cells)
 
 
 def _training_lines(document: dict[str, Any]) -> list[str]:
-    return [
-        "| task | verdict | workers, own / advised | gain predicted | gain in the profile "
-        "| gain in the training run | samples/s before / after |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| {t['task']} | {t['sentence']} | {t['own_workers']} / {t['advised_workers']} "
-            f"| {t['predicted_gain']:.2f} | {t['profiled_gain']:.2f} | {t['trained_gain']:.2f} "
-            f"| {t['before']:,.0f} / {t['after']:,.0f} |"
-            for t in document["training"]
-        ),
-    ]
+    heads = ("task", "verdict", "workers, own / advised", "gain predicted", "gain in the profile")
+    lines = _table((*heads, "gain in the training run", "samples/s before / after"))
+    for t in document["training"]:
+        workers = f"{t['own_workers']} / {t['advised_workers']}"
+        gains = (f"{t[f'{kind}_gain']:.2f}" for kind in ("predicted", "profiled", "trained"))
+        rates = f"{t['before']:,.0f} / {t['after']:,.0f}"
+        lines.append(_row((t["task"], t["sentence"], workers, *gains, rates)))
+    return lines
 
 
 def _auto_lines(document: dict[str, Any]) -> list[str]:
     numbers = list(document["auto"][0]["fixed"])
-    return [
-        f"| load | {' | '.join(f'{n} workers' for n in numbers)} | auto | its last epoch | chose |",
-        "|---" * (len(numbers) + 4) + "|",
-        *(
-            f"| {a['load']} | {' | '.join(f'{a["fixed"][n]:,.0f}' for n in numbers)} "
-            f"| {a['auto']:,.0f} | {a['auto_last']:,.0f} | {a['choice']} |"
-            for a in document["auto"]
-        ),
-    ]
+    lines = _table(("load", *(f"{n} workers" for n in numbers), "auto", "its last epoch", "chose"))
+    for a in document["auto"]:
+        rates = (*(a["fixed"][n] for n in numbers), a["auto"], a["auto_last"])
+        lines.append(_row((a["load"], *(f"{rate:,.0f}" for rate in rates), a["choice"])))
+    return lines
+
+
+def _table(heads: tuple[str, ...]) -> list[str]:
+    return [_row(heads), "|---" * len(heads) + "|"]
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
