@@ -57,10 +57,9 @@ def find_costs(measured: Measured) -> Costs:
     """What each culprit costs at the loader's own number of workers."""
     clean, workers = measured.clean, max(1, measured.own.setting.num_workers)
     cpu = clean.mean_s("fetch_cpu")
-    waiting = clean.mean_s("fetch") - cpu
-    if clean.setting.num_workers:
-        waiting -= clean.core_wait_per_batch_s
-    sending, taking = clean.mean_s("write"), 0.0
+    waiting = clean.mean_s("fetch") - cpu - clean.core_wait_per_batch_s
+    collating, sending = _after_fetch(clean)
+    taking = 0.0
     if measured.alone is not None:
         sending += hand_off_in_worker_s(measured.alone)
         taking = take_s(measured.alone)
@@ -69,11 +68,25 @@ def find_costs(measured: Measured) -> Costs:
         {
             "fetch-cpu": cpu / workers,
             "fetch-wait": max(0.0, waiting) / workers,
-            "collate": clean.mean_s("collate") / workers,
+            "collate": collating / workers,
             "hand-off": sending / workers + max(0.0, taking - sampler),
             "sampler": sampler,
         }
     )
+
+
+def _after_fetch(clean: Trial) -> tuple[float, float]:
+    """What collating and writing a batch take: their CPU time, or more if they wait by themselves.
+
+    On a busy machine their elapsed time says little. CPU time is stamped for both together; their
+    medians divide it.
+    """
+    of = columns(clean.rows)
+    computing = float((of["cpu"] - of["fetch_cpu"]).mean()) / 1e9
+    collate, write = (float(np.median(clean.took(station))) for station in ("collate", "write"))
+    part = collate / (collate + write) if collate + write else 0.0
+    waiting = clean.mean_s("collate") - clean.core_wait_per_batch_s
+    return max(part * computing, waiting), (1 - part) * computing
 
 
 def find_culprit(measured: Measured, load: Load, setting: Setting, *, has_step: bool) -> Culprit:

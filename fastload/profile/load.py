@@ -84,9 +84,16 @@ def take_s(alone: Trial) -> float:
 
 
 def hand_off_in_worker_s(alone: Trial) -> float:
-    """What keeps a worker from its next batch after its last stamp: sending this one."""
+    """What keeps a worker from its next batch after its last stamp: sending this one.
+
+    Told in two ways, of which the smaller counts: what is left of the time from batch to batch
+    (on a busy machine also waiting for a core), and of the worker's CPU time.
+    """
     service = sum(alone.mean_s(station) for station in ("fetch", "collate", "write"))
-    return max(0.0, alone.period_s - max(service, take_s(alone)))
+    left_s = alone.period_s - max(service, take_s(alone))
+    batches = max(1, sum(map(len, alone.epochs)) - 1)
+    computed_s = alone.workers_cpu_s / batches - float(columns(alone.rows)["cpu"].mean()) / 1e9
+    return max(0.0, min(left_s, computed_s))
 
 
 def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
@@ -94,15 +101,15 @@ def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
     service = trial.took("fetch") + trial.took("collate") + trial.took("write")
     cpu = np.minimum(columns(trial.rows)["cpu"] / 1e9, service)
     wait = service - cpu
-    if trial.setting.num_workers:
-        wait = np.maximum(0.0, wait - trial.core_wait_per_batch_s)
-    return wait, cpu
+    return np.maximum(0.0, wait - trial.core_wait_per_batch_s), cpu
 
 
 def _is_slow(trial: Trial) -> Any:
-    """By the whole time: what is left without waiting for a core may be next to nothing."""
+    """By the whole time, unless waiting for a core explains what they took longer."""
     whole = trial.took("fetch") + trial.took("collate") + trial.took("write")
-    return whole > SLOW * np.median(whole)
+    is_slow = whole > SLOW * np.median(whole)
+    excess_s = float((whole - np.median(whole))[is_slow].sum())
+    return is_slow & (excess_s > 2 * trial.core_wait_per_batch_s * len(whole))
 
 
 def _transit_s(alone: Trial) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastload.profile.report import SlowSample, Span, WorkerShare
-from fastload.profile.trials import MOST_SLOWEST, Trial
+from fastload.profile.sources import MOST_SLOWEST
+from fastload.profile.trials import Trial
 from fastload.rows import Array, Row, columns, durations
 
 MOST_BATCHES = 48

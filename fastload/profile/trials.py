@@ -11,23 +11,20 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import psutil
 
-from fastload.profile.clocked import clocked
+from fastload.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.profile.rebuild import many_workers_allowed, rebuild
 from fastload.profile.report import Setting
-from fastload.rows import Array, Row, columns, durations
+from fastload.profile.sources import MOST_SLOWEST, OfFastload, OfTorch
+from fastload.rows import Array, columns, durations
 
 Step = Callable[[Any], Any]
 
 LEAST_BATCHES = 12
 """A trial goes on past its time until it has this many, or twice its time has passed."""
-
-MOST_SLOWEST = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Trial:
         worker_bytes: Memory that is one worker's alone, the largest.
         read_bytes: Bytes that all workers read from storage.
         core_wait_s: How long all workers together waited for a core.
+        workers_cpu_s: CPU time of all workers together, all their threads.
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
         is_whole: Whether an epoch was over before the time was.
@@ -54,6 +52,7 @@ class Trial:
     worker_bytes: int
     read_bytes: int
     core_wait_s: float
+    workers_cpu_s: float
     slowest: tuple[tuple[int, str], ...]
     startup_s: float
     is_whole: bool
@@ -137,15 +136,15 @@ def run_trial(
         keep: is called with each batch too, outside of the times that are taken.
         changes: further arguments of the loader.
     """
-    source = _OfFastload() if kind == "fastload" else _OfTorch()
+    source = OfFastload() if kind == "fastload" else OfTorch()
     trial = rebuild(loader, setting, kind, **source.options(loader), **changes)
     runner = _Runner(source, step, keep, seconds)
     with many_workers_allowed(), _closing(trial):
         while runner.goes_on():
             if not runner.run_epoch(trial):
                 break
-        seen = _look_at_workers()
         runner.end()
+        seen = look_at_workers()
     source.drop()
     if not runner.epochs:
         raise ValueError("the loader gave no batch: its dataset or sampler is empty")
@@ -155,94 +154,11 @@ def run_trial(
         runner.elapsed_s,
         runner.cpu_s,
         seen.largest_bytes,
-        seen.read_bytes,
-        seen.core_wait_s,
+        *seen.since(runner.before),
         tuple(sorted(source.slowest, reverse=True)[:MOST_SLOWEST]),
         runner.startup_s,
         runner.is_whole,
     )
-
-
-class _OfFastload:
-    """Our loader stamps each batch by itself."""
-
-    def __init__(self) -> None:
-        self.slowest: list[tuple[int, str]] = []
-        self._iterator: Any = None
-
-    def options(self, loader: Any) -> dict[str, Any]:  # noqa: ARG002  (the other source needs it)
-        return {}
-
-    def begin(self, loader: Any) -> Iterator[Any]:
-        self._iterator = iter(loader)
-        return self._iterator  # type: ignore[no-any-return]  # an iterator of batches
-
-    def end(self) -> Array:
-        counters = self._iterator._counters
-        self.slowest += [
-            (round(each.elapsed_s * 1e9), each.index) for each in counters.snapshot().slowest
-        ]
-        rows: Array = counters.rows()
-        return rows
-
-    def drop(self) -> None:
-        self._iterator = None
-
-
-class _OfTorch:
-    """Torch's loader has clocks around its dataset and its collate function."""
-
-    def __init__(self) -> None:
-        self.slowest: list[tuple[int, str]] = []
-        self._rows: list[Row] = []
-
-    def options(self, loader: Any) -> dict[str, Any]:
-        return clocked(loader)
-
-    def begin(self, loader: Any) -> Iterator[Any]:
-        self._rows = []
-        return self._batches(iter(loader))
-
-    def _batches(self, iterator: Any) -> Iterator[Any]:
-        while True:
-            asked_ns = time.monotonic_ns()
-            try:
-                stamped = next(iterator)
-            except StopIteration:
-                return
-            left_ns = time.monotonic_ns()
-            moments = stamped.moments
-            if moments.slowest:
-                self.slowest.append((moments.slowest_ns, moments.slowest))
-                if len(self.slowest) > 50 * MOST_SLOWEST:
-                    self.slowest = sorted(self.slowest, reverse=True)[:MOST_SLOWEST]
-            got_ns = asked_ns if moments.worker < 0 else left_ns
-            self._rows.append(
-                Row(
-                    moments.worker,
-                    moments.samples,
-                    0,
-                    0,
-                    moments.started,
-                    moments.fetched,
-                    moments.collated,
-                    moments.collated,
-                    moments.fetch_cpu,
-                    moments.cpu,
-                    asked_ns,
-                    got_ns,
-                    left_ns,
-                    max(0, moments.started - asked_ns) if moments.worker < 0 else 0,
-                    0,
-                )
-            )
-            yield stamped.batch
-
-    def end(self) -> Array:
-        return np.array(self._rows, np.int64).reshape(len(self._rows), len(Row._fields))
-
-    def drop(self) -> None:
-        pass
 
 
 class _Runner:
@@ -260,6 +176,7 @@ class _Runner:
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
         self.is_whole = False
+        self.before = NOTHING_SEEN
 
     def goes_on(self) -> bool:
         passed_s = time.monotonic() - self._began_s
@@ -275,6 +192,7 @@ class _Runner:
         for batch in batches:
             if not self._batches:
                 self.startup_s = time.monotonic() - started_s
+                self.before = look_at_workers()
                 self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
             self._batches += 1
             self._step(batch)
@@ -306,31 +224,3 @@ def _closing(loader: Any) -> Iterator[None]:
         elif hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()
         loader._iterator = None
-
-
-class _Workers(NamedTuple):
-    largest_bytes: int
-    read_bytes: int
-    core_wait_s: float
-
-
-def _look_at_workers() -> _Workers:
-    """Memory that is one child's alone, the largest; what all read, and waited for a core."""
-    largest, read, core_wait_s = 0, 0, 0.0
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error, AttributeError):
-            largest = max(largest, int(child.memory_full_info().uss))
-            read += int(child.io_counters().read_bytes)
-        core_wait_s += _core_wait_s(child.pid)
-    return _Workers(largest, read, core_wait_s)
-
-
-def _core_wait_s(pid: int) -> float:
-    """How long a process was ready to run and had no core; 0 where the kernel does not say.
-
-    Source: https://docs.kernel.org/scheduler/sched-stats.html
-    """
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
