@@ -109,7 +109,7 @@ def _is_slow(trial: Trial) -> Any:
     whole = trial.took("fetch") + trial.took("collate") + trial.took("write")
     is_slow = whole > SLOW * np.median(whole)
     excess_s = float((whole - np.median(whole))[is_slow].sum())
-    return is_slow & (excess_s > 2 * trial.core_wait_per_batch_s * len(whole))
+    return is_slow & (excess_s > 1.2 * trial.core_wait_per_batch_s * len(whole))
 
 
 def _transit_s(alone: Trial) -> float:
