@@ -1,7 +1,8 @@
 """How far can the profiler be believed? Writes the tables of docs/profiling.md.
 
-    python benchmarks/profiling.py             # loads with a known bottleneck, reference training
-    python benchmarks/profiling.py --page      # the page again, from the results of the last run
+    python benchmarks/profiling.py                      # everything: about ten minutes
+    python benchmarks/profiling.py --only auto          # one table
+    python benchmarks/profiling.py --page               # the page again, from the last results
 
 Each of the six loads of ``tests/profile/loads.py`` is profiled with either loader: is the verdict
 right, and how far is the predicted throughput of the recommended setting from the measured one?
@@ -36,14 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", action="store_true", help="write the page only")
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds a profile")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only")
     args = parser.parse_args()
-    if not args.page:
-        document = {
-            "machine": _machine(),
-            "verdicts": _verdicts(args.budget),
-            "training": [_training(task, args.budget) for task in ("digits", "text")],
-            "auto": [_auto(name) for name in ("waiting", "computing")],
-        }
+    for part in () if args.page else args.only or PARTS:
+        document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        found = PARTS[part](args.budget)
+        document |= {"machine": _machine(), part: found}
         RESULTS.write_text(json.dumps(document, indent=2) + "\n")
     _write_page(json.loads(RESULTS.read_text()))
 
@@ -87,6 +86,10 @@ def _verdicts(budget_s: float) -> list[dict[str, Any]]:
     return found
 
 
+def _trainings(budget_s: float) -> list[dict[str, Any]]:
+    return [_training(task, budget_s) for task in ("digits", "text")]
+
+
 def _training(task: Any, budget_s: float) -> dict[str, Any]:
     """Profile, then train as it is and as advised, in turn."""
     from fastload.profile.profiler import Plan, profile
@@ -116,6 +119,10 @@ def _training(task: Any, budget_s: float) -> dict[str, Any]:
         "before": before,
         "after": after,
     }
+
+
+def _autos(_budget_s: float) -> list[dict[str, Any]]:
+    return [_auto(name) for name in ("waiting", "computing")]
 
 
 def _auto(name: str) -> dict[str, Any]:
@@ -149,15 +156,16 @@ def _auto(name: str) -> dict[str, Any]:
 
 def _write_page(document: dict[str, Any]) -> None:
     text = PAGE.read_text()
-    for name, lines in (
-        ("verdicts", _verdict_lines(document)),
-        ("training", _training_lines(document)),
-        ("auto", _auto_lines(document)),
+    for name, lines_of in (
+        ("verdicts", _verdict_lines),
+        ("training", _training_lines),
+        ("auto", _auto_lines),
     ):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+        if name in document:
+            begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+            before, _, rest = text.partition(begin)
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}\n" + "\n".join(lines_of(document)) + f"\n{end}{after}"
     PAGE.write_text(text)
 
 
@@ -215,6 +223,8 @@ def _table(heads: tuple[str, ...]) -> list[str]:
 def _row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
+
+PARTS = {"verdicts": _verdicts, "training": _trainings, "auto": _autos}
 
 if __name__ == "__main__":
     main()
