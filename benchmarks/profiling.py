@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 RESULTS, PAGE = ROOT / "benchmarks" / "profiling.json", ROOT / "docs" / "profiling.md"
-BUDGET_S, EPOCHS, TRAINING_EPOCHS = 12.0, 3, 6
+BUDGET_S, EPOCHS, TRAINING_EPOCHS, AUTO_SAMPLES = 12.0, 3, 6, 2_000
 
 
 def main() -> None:
@@ -132,8 +132,10 @@ def _auto(name: str) -> dict[str, Any]:
     case = CASES[name]
 
     def rate(workers: Any) -> tuple[float, float, str]:
+        dataset = case.dataset()
+        dataset.samples = AUTO_SAMPLES
         loader: Any = fastload.DataLoader(
-            case.dataset(),
+            dataset,
             batch_size=case.batch_size,
             num_workers=workers,
             persistent_workers=workers != 0,

@@ -49,6 +49,9 @@ def _settings(plan: Plan, measured: Measured, load: Load) -> list[Setting]:
     else:
         cpu, wait = float(load.cpu_s.mean()), float(load.wait_s.mean())
         most = 2 * cores if cpu > wait else min(64, 8 * cores)
+        if measured.alone is not None:  # starting them, by spawn perhaps, is no part of the budget
+            in_time = plan.budget_s / max(measured.alone.startup_s, 1e-3)
+            most = min(most, max(cores, int(in_time)))
         some = (*range(5), 6, 8, 12, 16, 24, 32, 48, 64)
         numbers = sorted({own.num_workers, *(n for n in some if n <= most)})
     return [

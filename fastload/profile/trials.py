@@ -147,7 +147,10 @@ def run_trial(
         seen = look_at_workers()
     source.drop()
     if not runner.epochs:
-        raise ValueError("the loader gave no batch: its dataset or sampler is empty")
+        raise ValueError(
+            "the loader gave no batch: its dataset or sampler is empty, or its sampler is an "
+            "iterator that can be read only once; a profile reads it several times"
+        )
     return Trial(
         setting,
         tuple(runner.epochs),
