@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+BUSY_LOAD = 0.5
+"""Load per core above which somebody else is at work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -29,17 +32,18 @@ def describe_machine() -> Machine:
     return Machine(
         system=platform.platform(),
         processor=_processor(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         load=os.getloadavg()[0],
         python=platform.python_version(),
-        torch=_version("torch"),
-        numpy=_version("numpy"),
-        fastload=_version("fastload"),
+        torch=version_of("torch"),
+        numpy=version_of("numpy"),
+        fastload=version_of("fastload"),
         commit=_commit(),
     )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,7 +58,8 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed distribution, None of one that is not there."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -6,11 +6,13 @@ Nothing here imports torch before a command needs it.
 """
 
 import argparse
+import os
 import sys
 import traceback
 from importlib.metadata import version
 
-from fastload.cli import bench, profile, run, train
+from fastload.cli import bench, doctor, env, profile, run, train
+from fastload.cli.console import NobodyReads
 from fastload.cli.exits import EnvironmentLacks, Exit
 
 __all__ = ["main"]
@@ -22,6 +24,19 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the arguments, without the program's name; by default those of this process.
     """
+    _replace_closed_streams()
+    try:
+        code = _answer(argv)
+        sys.stdout.flush()
+    except (NobodyReads, BrokenPipeError):
+        return _give_up_stdout()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    return code
+
+
+def _answer(argv: list[str] | None) -> int:
     parser = _make_parser()
     try:
         args = parser.parse_args(argv)
@@ -32,12 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.USAGE
     try:
         return int(args.run(args))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return Exit.INTERRUPTED
     except EnvironmentLacks as lack:
         print(f"fastload {args.command}: {lack}", file=sys.stderr)
         return Exit.ENVIRONMENT
+    except NobodyReads:
+        raise
     except Exception:  # noqa: BLE001 - the exit code tells it, whatever it was
         traceback.print_exc()
         return Exit.RAISED
@@ -51,6 +65,21 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastload {version('fastload')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (bench, profile, run, train):
+    for command in (bench, doctor, env, profile, run, train):
         command.add_parser(commands)
     return parser
+
+
+def _replace_closed_streams() -> None:
+    """Give a process that was started without stdout or stderr (`>&-`) ones that go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the whole run
+
+
+def _give_up_stdout() -> Exit:
+    """Point stdout nowhere, or the interpreter complains when it flushes it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return Exit.PIPE_CLOSED

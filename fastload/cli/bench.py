@@ -6,7 +6,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from fastload.bench.catalogue import WORKLOADS, find
-from fastload.bench.machine import Machine, describe_machine
+from fastload.bench.machine import BUSY_LOAD, Machine, describe_machine
 from fastload.bench.report import to_document
 from fastload.bench.results import WorkloadResult
 from fastload.bench.suite import Settings, run_suite
@@ -23,7 +23,6 @@ from fastload.cli.console import (
 from fastload.cli.exits import Exit, lacking
 
 _FULL_ROUNDS = 3
-_BUSY = 0.5  # load per core above which somebody else is at work
 
 
 def add_parser(commands: Any) -> None:
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> Exit:
     if missing:
         raise lacking(missing, "bench")
     machine = describe_machine()
-    if machine.load > _BUSY * machine.cores:
+    if machine.load > BUSY_LOAD * machine.cores:
         warn(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
     results: list[WorkloadResult] = []
     try:

@@ -12,9 +12,19 @@ from rich.progress import Progress
 _PIPE_WIDTH = 240
 
 
+class NobodyReads(Exception):  # noqa: N818 - as the end of `| head`, no error of anybody's
+    """What stdout leads to has been closed."""
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        # rich's own would end the program with an exit code that means something else here.
+        raise NobodyReads
+
+
 def make_output() -> Console:
     """Return the console for results; in a pipe it is wide enough for any of our tables."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    return _Output(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def make_progress(*columns: Any) -> Progress:
@@ -42,6 +52,11 @@ def result_file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: no such folder, or it is one")
     return path
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print `document` to stdout, indented: nothing else may be printed there."""
+    make_output().out(json.dumps(document, indent=2), highlight=False)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

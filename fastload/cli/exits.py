@@ -12,6 +12,7 @@ class Exit(IntEnum):
     RAISED = 3  # what was run raised
     ENVIRONMENT = 4  # this environment cannot run it
     INTERRUPTED = 130
+    PIPE_CLOSED = 141  # nobody reads the answer; what a shell says of a program that SIGPIPE ended
 
 
 class EnvironmentLacks(Exception):  # noqa: N818 - a state of the environment, not an error of ours

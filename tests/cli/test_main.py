@@ -1,3 +1,5 @@
+import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -82,3 +84,57 @@ def test_wrong_arguments_are_usage_errors(arguments, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "usage: fastload" in captured.err
+
+
+def answer_to_nobody(*arguments):
+    """Run the command line with a stdout that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "fastload", *arguments],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(write)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bench", "--list"], ["env"], ["env", "--json"], ["doctor"], ["--version"]]
+)
+def test_closed_pipe_ends_the_command_without_a_word(arguments):
+    """As in `fastload bench --list | true`; argparse itself takes no notice."""
+    result = answer_to_nobody(*arguments)
+    assert result.returncode == (0 if arguments == ["--version"] else Exit.PIPE_CLOSED)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(redirection):
+    """A program started without stdout or stderr does its work all the same."""
+    command = f"{shlex.quote(sys.executable)} -m fastload env {redirection}"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert result.returncode == Exit.OK
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        {"NO_COLOR": "1"},
+        {"COLUMNS": "40"},
+        {"TERM": "dumb"},
+    ],
+)
+def test_odd_environments_change_no_answer(environment):
+    """An encoding without a single accent, no colours, few columns: in a pipe all is the same."""
+    command = [sys.executable, "-m", "fastload", "bench", "--list"]
+    plain = subprocess.run(command, capture_output=True, check=True)
+    odd = subprocess.run(
+        command, capture_output=True, check=True, env={**os.environ, **environment}
+    )
+    assert odd.stdout == plain.stdout
+    assert odd.stderr == b""
