@@ -1,11 +1,13 @@
 """`fastload bench`: race against torch's DataLoader on a fixed list of workloads."""
 
 import argparse
+import importlib.util
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from fastload.bench.catalogue import WORKLOADS, find
+from fastload.bench.exchange import to_pytest_benchmark
 from fastload.bench.machine import BUSY_LOAD, Machine, describe_machine
 from fastload.bench.report import to_document
 from fastload.bench.results import WorkloadResult
@@ -70,6 +72,12 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small: a smoke test, not a verdict")
     parser.add_argument("--json", type=result_file, metavar="FILE", help="write every run to FILE")
+    parser.add_argument(
+        "--pytest-benchmark-json",
+        type=result_file,
+        metavar="FILE",
+        help="write a FILE for `pytest-benchmark compare`",
+    )
     parser.set_defaults(run=run)
 
 
@@ -89,6 +97,8 @@ def run(args: argparse.Namespace) -> Exit:
     missing = sorted({module for each in settings.workloads for module in each.missing()})
     if missing:
         raise lacking(missing, "bench")
+    if args.pytest_benchmark_json and importlib.util.find_spec("pytest_benchmark") is None:
+        raise lacking(["pytest-benchmark"], "bench")
     machine = describe_machine()
     if machine.load > BUSY_LOAD * machine.cores:
         warn(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
@@ -96,7 +106,8 @@ def run(args: argparse.Namespace) -> Exit:
     try:
         _collect(settings, results)
     finally:
-        _show(settings, results, machine, args.json)
+        _write(settings, results, machine, args)
+        _show(settings, results)
     return _judge(results)
 
 
@@ -118,15 +129,21 @@ def _collect(settings: Settings, results: list[WorkloadResult]) -> None:
                 warn(f"{result.workload}: {result.failure.message}")
 
 
-def _show(
-    settings: Settings, results: list[WorkloadResult], machine: Machine, json_file: Any
+def _write(
+    settings: Settings, results: list[WorkloadResult], machine: Machine, args: argparse.Namespace
 ) -> None:
+    """Write the files; before anything is shown, because stdout may be closed."""
     complete = len(results) == len(settings.workloads)
+    if args.json is not None:
+        write_json(args.json, to_document(settings, results, machine, complete=complete))
+    if args.pytest_benchmark_json is not None:
+        write_json(args.pytest_benchmark_json, to_pytest_benchmark(settings, results, machine))
+
+
+def _show(settings: Settings, results: list[WorkloadResult]) -> None:
     output = make_output()
     output.print(make_table(settings, results))
     output.print(make_footer(settings, results))
-    if json_file is not None:
-        write_json(json_file, to_document(settings, results, machine, complete=complete))
 
 
 def _judge(results: list[WorkloadResult]) -> Exit:
