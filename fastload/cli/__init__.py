@@ -11,7 +11,7 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from fastload.cli import bench, doctor, env, profile, run, train
+from fastload.cli import bench, compare, doctor, env, profile, run, train
 from fastload.cli.console import NobodyReads
 from fastload.cli.exits import EnvironmentLacks, Exit
 
@@ -65,7 +65,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastload {version('fastload')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (bench, doctor, env, profile, run, train):
+    for command in (bench, compare, doctor, env, profile, run, train):
         command.add_parser(commands)
     return parser
 

@@ -76,6 +76,9 @@ def test_no_command_is_a_usage_error(capsys):
         ["bench", "--json", "/no/such/folder/file.json"],
         ["train", "--task", "chess"],
         ["train", "--epochs", "many"],
+        ["compare"],
+        ["compare", "one.json"],
+        ["doctor", "--fix"],
     ],
 )
 def test_wrong_arguments_are_usage_errors(arguments, capsys):
