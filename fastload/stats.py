@@ -313,6 +313,11 @@ class Counters:
         """So far."""
         return self._rows.count
 
+    @property
+    def latest_ns(self) -> int:
+        """When the newest batch was delivered, or the epoch began."""
+        return self._latest_ns
+
     def rows(self) -> Array:
         """The newest rows, for whoever wants to know more than a snapshot says."""
         return self._rows.newest()
@@ -350,7 +355,7 @@ class Counters:
             worker_cpu_s=total["cpu"] / 1e9,
             shared_bytes=total["shared_bytes"],
             largest_batch_bytes=int(columns(rows)["shared_bytes"].max(initial=0)),
-            ready_batches=_ready_batches(rows),
+            ready_batches=ready_batches(rows),
             stations=_stations(rows, total),
             workers=tuple(_worker(number, workers[number]) for number in sorted(workers)),
             slowest=tuple(
@@ -399,7 +404,7 @@ def _worker(number: int, sums: dict[str, int]) -> WorkerStats:
     )
 
 
-def _ready_batches(rows: Array) -> float:
+def ready_batches(rows: Array) -> float:
     """How many of the delivered batches were written, and not taken, at each asking; the mean."""
     of = columns(rows)
     if not len(rows) or of["worker"][-1] < 0:
