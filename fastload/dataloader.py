@@ -275,6 +275,21 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """Where the time of the newest epoch went, up to now; all zero before the first."""
         return self._live.counters.snapshot()
 
+    def watch(self) -> contextlib.AbstractContextManager[None]:
+        """Show how this loader does, at the bottom of the terminal, while a ``with`` block runs.
+
+        Throughput, the share of time spent waiting, batches that are ready, and a verdict, over the
+        last seconds. On stderr; nothing is shown where that is not a terminal.
+
+        Example:
+            >>> loader = DataLoader(list(range(6)), batch_size=4)
+            >>> with loader.watch():
+            ...     batches = list(loader)
+        """
+        from fastload.live import watching
+
+        return watching(lambda: [self._live.counters])
+
     def close(self) -> None:
         """End all workers of this loader within about two seconds.
 

@@ -7,10 +7,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastload.cli.console import warn
 from fastload.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from fastload.stats import Counters
 
 
 def add_parser(commands: Any) -> None:
@@ -22,6 +25,11 @@ def add_parser(commands: Any) -> None:
         description="Run a program unmodified, with fastload's DataLoader under torch's name, and "
         "print a summary of its loading at the end, to stderr.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="show how loading goes at the bottom of the terminal, while the program runs",
     )
     parser.add_argument("-m", action="store_true", help="PROGRAM is a module, as with python -m")
     # One argument for both: argparse would drop a "--" that follows the program.
@@ -53,9 +61,20 @@ def run(args: argparse.Namespace) -> Exit | int:
     ):
         warn(f"fastload: replaced {', '.join(names)}")
         try:
-            return _run(program, is_module=args.m)
+            with _display(args, counters):
+                return _run(program, is_module=args.m)
         finally:
             warn(_summary([each.snapshot() for each in counters]))
+
+
+def _display(
+    args: argparse.Namespace, counters: list["Counters"]
+) -> contextlib.AbstractContextManager[None]:
+    if not args.live:
+        return contextlib.nullcontext()
+    from fastload.live import watching
+
+    return watching(lambda: tuple(counters))
 
 
 @contextlib.contextmanager
@@ -100,6 +119,7 @@ def _below_runpy(error: BaseException) -> Any:
 
 
 def _summary(epochs: list[Any]) -> str:
+    epochs = [epoch for epoch in epochs if epoch.batches]
     batches = sum(epoch.batches for epoch in epochs)
     samples = sum(epoch.samples for epoch in epochs)
     elapsed_s = sum(epoch.elapsed_s for epoch in epochs)
