@@ -1,72 +1,66 @@
-"""What the control groups around this process allow (versions 1 and 2).
+"""The control groups around this process (versions 1 and 2): cores and processes.
 
-Each enclosing group counts: the tightest one decides.
+Each enclosing group counts: the tightest one decides. `memory/cgroups.py` reads the memory groups.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path("/")
 
 
-def folders(controller: str, root: Path = ROOT) -> list[Path]:
-    """The folders of every group around this process, innermost first.
+class Group(NamedTuple):
+    """A group's folder, and whether it is of version 2."""
+
+    folder: Path
+    is_v2: bool
+
+
+def groups(controller: str, root: Path = ROOT) -> list[Group]:
+    """Every group around this process, innermost first.
 
     Args:
         controller: Such as ``"memory"``, ``"cpu"``, ``"pids"``.
         root: Where ``proc`` and ``sys`` are found.
     """
-    found: list[Path] = []
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
+    found: list[Group] = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top = root / "sys/fs/cgroup"
-        elif controller in controllers.split(","):
-            top = root / "sys/fs/cgroup" / controller
-        else:
+        is_v2 = controllers == ""
+        if not is_v2 and controller not in controllers.split(","):
             continue
+        top = root / "sys/fs/cgroup" / ("" if is_v2 else controller)
         inner = top / path.lstrip("/")
         # In a container the path is the host's and only its top is mounted; the rest is not there.
-        found += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(top)]
+        found += [
+            Group(folder, is_v2) for folder in (inner, *inner.parents) if folder.is_relative_to(top)
+        ]
     return found
-
-
-def memory_rooms_bytes(root: Path = ROOT) -> list[int]:
-    """Limit minus usage of every memory group that has a limit."""
-    return _rooms("memory", "memory.max", "memory.current", root) + _rooms(
-        "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", root
-    )
 
 
 def process_rooms(root: Path = ROOT) -> list[int]:
     """How many processes and threads each group with a limit still allows."""
-    return _rooms("pids", "pids.max", "pids.current", root)
+    rooms = []
+    for folder, _ in groups("pids", root):
+        limit, usage = _read(folder / "pids.max"), _read(folder / "pids.current")
+        if limit.isdecimal() and usage.isdecimal():  # no limit reads "max"
+            rooms.append(max(0, int(limit) - int(usage)))
+    return rooms
 
 
 def cpu_quota_cores(root: Path = ROOT) -> float | None:
     """The CPU time per second that the tightest group allows, in cores; None: no limit."""
     quotas = []
-    for folder in folders("cpu", root):
-        words = _read(folder / "cpu.max").split()
-        if not words:
+    for folder, is_v2 in groups("cpu", root):
+        if is_v2:
+            words = _read(folder / "cpu.max").split()
+        else:
             words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
         if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal():
-            quotas.append(int(words[0]) / int(words[1]))
+            quotas.append(int(words[0]) / int(words[1]))  # no limit is "max" or -1
     return min(quotas, default=None)
-
-
-def _rooms(controller: str, limit_name: str, usage_name: str, root: Path) -> list[int]:
-    rooms = []
-    for folder in folders(controller, root):
-        limit, usage = _read(folder / limit_name), _read(folder / usage_name)
-        if limit.isdecimal() and usage.isdecimal():  # no limit reads "max"
-            rooms.append(max(0, int(limit) - int(usage)))
-    return rooms
 
 
 def _read(file: Path) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fastload.cores import affinity_cores
+
 BUSY_LOAD = 0.5
 """Load per core above which somebody else is at work."""
 
@@ -32,7 +34,7 @@ def describe_machine() -> Machine:
     return Machine(
         system=platform.platform(),
         processor=_processor(),
-        cores=usable_cores(),
+        cores=affinity_cores(),
         load=os.getloadavg()[0],
         python=platform.python_version(),
         torch=version_of("torch"),
@@ -40,13 +42,6 @@ def describe_machine() -> Machine:
         fastload=version_of("fastload"),
         commit=_commit(),
     )
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

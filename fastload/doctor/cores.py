@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastload import cgroups
-from fastload.bench.machine import BUSY_LOAD, usable_cores
+from fastload.bench.machine import BUSY_LOAD
+from fastload.cores import Cores, find_cores
 from fastload.doctor.finding import Finding
 
 THREAD_VARIABLES = (
@@ -21,58 +21,50 @@ THREAD_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cores:
+class Computing:
     """What there is to compute with.
 
     Attributes:
+        cores: What limits the cores that may be used.
         machine: Cores of the machine.
-        affinity: Cores this process may run on.
-        quota: CPU seconds a second that the cgroup allows, in cores; None: no limit.
         load: Load average of the last minute.
-        ranks: Training processes on this machine, by ``LOCAL_WORLD_SIZE``.
         torch_threads: ``torch.get_num_threads()``; None where torch can't be imported.
         variables: Those of ``THREAD_VARIABLES`` that are set.
     """
 
+    cores: Cores
     machine: int
-    affinity: int
-    quota: float | None = None
     load: float = 0.0
-    ranks: int = 1
     torch_threads: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def usable(self) -> int:
+    def whole(self) -> int:
         """Whole cores for one training process and its workers; one at least."""
-        cores = self.affinity if self.quota is None else min(self.affinity, self.quota)
-        return max(1, math.floor(cores / self.ranks))
+        return max(1, math.floor(self.cores.usable))
 
 
-def observe(torch_threads: int | None) -> Cores:
+def observe(torch_threads: int | None) -> Computing:
     """Look at this process."""
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return Cores(
+    return Computing(
+        cores=find_cores(),
         machine=os.cpu_count() or 1,
-        affinity=usable_cores(),
-        quota=cgroups.cpu_quota_cores(),
         load=os.getloadavg()[0],
-        ranks=max(1, int(ranks)) if ranks.isdecimal() else 1,
         torch_threads=torch_threads,
         variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     )
 
 
-def judge(cores: Cores) -> list[Finding]:
+def judge(of: Computing) -> list[Finding]:
     """Say what is to be said about them."""
-    return [_judge_cores(cores), _judge_affinity(cores), _judge_quota(cores), _judge_threads(cores)]
+    return [_judge_cores(of), _judge_affinity(of), _judge_quota(of), _judge_threads(of)]
 
 
-def _judge_cores(cores: Cores) -> Finding:
-    found = f"{cores.usable} for a training process and its workers; load {cores.load:.1f}"
-    if cores.ranks > 1:
-        found += f"; {cores.ranks} ranks share this machine (LOCAL_WORLD_SIZE)"
-    if cores.usable == 1:
+def _judge_cores(of: Computing) -> Finding:
+    found = f"{of.whole} for a training process and its workers; load {of.load:.1f}"
+    if of.cores.ranks > 1:
+        found += f"; {of.cores.ranks} ranks share this machine (LOCAL_WORLD_SIZE)"
+    if of.whole == 1:
         return Finding(
             "cores",
             "warn",
@@ -80,14 +72,14 @@ def _judge_cores(cores: Cores) -> Finding:
             "workers and training take turns: only waiting for storage overlaps; give the job "
             "more cores, or use num_workers=0 where __getitem__ computes",
         )
-    if cores.load > BUSY_LOAD * cores.machine:
+    if of.load > BUSY_LOAD * of.machine:
         return Finding("cores", "warn", found, "others use this machine now: mistrust timings")
     return Finding("cores", "ok", found)
 
 
-def _judge_affinity(cores: Cores) -> Finding:
-    found = f"{cores.affinity} of {cores.machine}"
-    if cores.affinity < cores.machine:
+def _judge_affinity(of: Computing) -> Finding:
+    found = f"{of.cores.affinity} of {of.machine}"
+    if of.cores.affinity < of.machine:
         return Finding(
             "affinity",
             "warn",
@@ -98,42 +90,42 @@ def _judge_affinity(cores: Cores) -> Finding:
     return Finding("affinity", "ok", found)
 
 
-def _judge_quota(cores: Cores) -> Finding:
-    if cores.quota is None:
+def _judge_quota(of: Computing) -> Finding:
+    if of.cores.quota is None:
         return Finding("CPU quota", "ok", "no limit by a cgroup")
-    found = f"{cores.quota:g} cores"
-    if cores.quota < cores.affinity:
+    found = f"{of.cores.quota:g} cores"
+    if of.cores.quota < of.cores.affinity:
         return Finding(
             "CPU quota",
             "warn",
-            f"{found}, while {cores.affinity} are visible",
-            f"at most {cores.usable} workers; libraries that count cores start too many threads: "
-            f"OMP_NUM_THREADS={cores.usable}; or raise the quota (docker --cpus, Kubernetes "
+            f"{found}, while {of.cores.affinity} are visible",
+            f"at most {of.whole} workers; libraries that count cores start too many threads: "
+            f"OMP_NUM_THREADS={of.whole}; or raise the quota (docker --cpus, Kubernetes "
             "resources.limits.cpu)",
         )
     return Finding("CPU quota", "ok", found)
 
 
-def _judge_threads(cores: Cores) -> Finding:
-    known = "unknown" if cores.torch_threads is None else str(cores.torch_threads)
-    settings = ", ".join(f"{name}={value}" for name, value in cores.variables.items())
+def _judge_threads(of: Computing) -> Finding:
+    known = "unknown" if of.torch_threads is None else str(of.torch_threads)
+    settings = ", ".join(f"{name}={value}" for name, value in of.variables.items())
     found = f"torch uses {known} in this process and 1 in each worker; {settings or 'no limit set'}"
-    wanted = [int(value) for value in cores.variables.values() if value.isdecimal()]
-    most = max([*wanted, cores.torch_threads or 0])
-    if most > cores.usable:
+    wanted = [int(value) for value in of.variables.values() if value.isdecimal()]
+    most = max([*wanted, of.torch_threads or 0])
+    if most > of.whole:
         return Finding(
             "threads",
             "warn",
             found,
-            f"{most} threads for {cores.usable} usable cores get in each other's way: "
-            f"torch.set_num_threads({cores.usable}), OMP_NUM_THREADS={cores.usable}",
+            f"{most} threads for {of.whole} usable cores get in each other's way: "
+            f"torch.set_num_threads({of.whole}), OMP_NUM_THREADS={of.whole}",
         )
-    if cores.torch_threads == 1 and cores.usable > 1 and cores.variables:
+    if of.torch_threads == 1 and of.whole > 1 and of.variables:
         return Finding(
             "threads",
             "warn",
             found,
             "a training step on the CPU uses one core (torchrun sets OMP_NUM_THREADS=1); if the "
-            f"step computes there: OMP_NUM_THREADS={cores.usable}",
+            f"step computes there: OMP_NUM_THREADS={of.whole}",
         )
     return Finding("threads", "ok", found)

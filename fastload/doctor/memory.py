@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from fastload import cgroups
 from fastload.doctor.finding import Finding, Verdict, gibibytes
 from fastload.memory.budget import LARGEST_BYTES, address_space_limit_bytes, default_limit_bytes
+from fastload.memory.cgroups import memory_cgroups
 
 LITTLE_BYTES = 1 << 28
 """A pool with less hardly holds the batches in flight of an image training."""
@@ -51,12 +51,13 @@ def observe() -> Memory:
     """Look at this process and its machine."""
     machine = psutil.virtual_memory()
     shm = shutil.disk_usage(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
+    rooms = [room for group in memory_cgroups() if (room := group.room_bytes()) is not None]
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return Memory(
         total=machine.total,
         available=machine.available,
         pool_limit=default_limit_bytes(),
-        cgroup_room=min(cgroups.memory_rooms_bytes(), default=None),
+        cgroup_room=min(rooms, default=None),
         shm_total=None if shm is None else shm.total,
         shm_free=0 if shm is None else shm.free,
         address_space=None if limit == resource.RLIM_INFINITY else limit,
@@ -71,15 +72,9 @@ def judge(memory: Memory) -> list[Finding]:
 
 def _judge_limit(memory: Memory) -> Finding:
     room = memory.cgroup_room
-    # Version 1 writes "no limit" as a number near 2**63.
-    is_limited = room is not None and room < memory.total
     found = (
         f"{gibibytes(memory.available)} of {gibibytes(memory.total)} free, "
-        + (
-            f"cgroup allows {gibibytes(room)} more"
-            if room is not None and is_limited
-            else "no cgroup limit"
-        )
+        + ("no cgroup limit" if room is None else f"cgroup allows {gibibytes(room)} more")
         + f"; a pool of workers takes {gibibytes(memory.pool_limit)} at most"
     )
     if memory.pool_limit < LITTLE_BYTES:

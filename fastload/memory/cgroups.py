@@ -10,6 +10,8 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+from fastload.cgroups import groups
+
 
 class Cgroup(NamedTuple):
     """One memory cgroup: its folder and the names of its files."""
@@ -43,22 +45,7 @@ V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"
 
 def memory_cgroups() -> list[Cgroup]:
     """Those this process is in, the innermost first."""
-    found: list[Cgroup] = []
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, names = Path("/sys/fs/cgroup"), V2
-        elif "memory" in controllers.split(","):
-            root, names = Path("/sys/fs/cgroup/memory"), V1
-        else:
-            continue
-        inner = root / path.lstrip("/")
-        found += [
-            Cgroup(folder, *names)
-            for folder in (inner, *inner.parents)
-            if folder.is_relative_to(root)
-        ]
-    return found
+    return [Cgroup(folder, *(V2 if is_v2 else V1)) for folder, is_v2 in groups("memory")]
 
 
 class Kills(NamedTuple):

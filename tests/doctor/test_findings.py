@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastload import cgroups
+from fastload.cores import Cores
 from fastload.doctor import Finding, accelerator, cores, kernel, limits, memory, storage, worst
 
 GIB = 1 << 30
@@ -16,6 +18,12 @@ def verdicts(findings: list[Finding]) -> dict[str, str]:
     return {finding.name: finding.verdict for finding in findings}
 
 
+def computing(
+    machine: int, affinity: int, quota: float | None = None, ranks: int = 1, **more: Any
+) -> cores.Computing:
+    return cores.Computing(Cores(affinity, quota, ranks), machine, **more)
+
+
 def cure_of(name: str, findings: list[Finding]) -> str:
     return next(finding.cure for finding in findings if finding.name == name)
 
@@ -23,7 +31,7 @@ def cure_of(name: str, findings: list[Finding]) -> str:
 def test_healthy_machine_has_nothing_to_cure() -> None:
     """Eight cores of eight, plenty of memory, no limits: every verdict is ok, no cure is named."""
     findings = [
-        *cores.judge(cores.Cores(machine=8, affinity=8, torch_threads=8)),
+        *cores.judge(computing(8, 8, torch_threads=8)),
         *memory.judge(
             memory.Memory(
                 total=64 * GIB,
@@ -44,7 +52,7 @@ def test_healthy_machine_has_nothing_to_cure() -> None:
 
 def test_quota_below_the_visible_cores_names_the_number_of_workers() -> None:
     """A container with 2.5 of 64 cores: two workers at most, two threads."""
-    findings = cores.judge(cores.Cores(machine=64, affinity=64, quota=2.5, torch_threads=64))
+    findings = cores.judge(computing(64, 64, quota=2.5, torch_threads=64))
     assert verdicts(findings)["CPU quota"] == "warn"
     assert "at most 2 workers" in cure_of("CPU quota", findings)
     assert verdicts(findings)["threads"] == "warn"
@@ -53,25 +61,25 @@ def test_quota_below_the_visible_cores_names_the_number_of_workers() -> None:
 
 def test_ranks_share_the_cores() -> None:
     """Eight ranks on sixteen cores leave two cores each."""
-    facts = cores.Cores(machine=16, affinity=16, ranks=8, torch_threads=2)
-    assert facts.usable == 2
+    facts = computing(16, 16, ranks=8, torch_threads=2)
+    assert facts.whole == 2
     assert "8 ranks" in cores.judge(facts)[0].found
 
 
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        (cores.Cores(machine=1, affinity=1), "cores"),
-        (cores.Cores(machine=4, affinity=4, load=3.0), "cores"),
-        (cores.Cores(machine=4, affinity=1), "affinity"),
-        (cores.Cores(machine=4, affinity=4, variables={"MKL_NUM_THREADS": "32"}), "threads"),
+        (computing(1, 1), "cores"),
+        (computing(4, 4, load=3.0), "cores"),
+        (computing(4, 1), "affinity"),
+        (computing(4, 4, variables={"MKL_NUM_THREADS": "32"}), "threads"),
         (
-            cores.Cores(machine=8, affinity=8, torch_threads=1, variables={"OMP_NUM_THREADS": "1"}),
+            computing(8, 8, torch_threads=1, variables={"OMP_NUM_THREADS": "1"}),
             "threads",
         ),
     ],
 )
-def test_scarce_cores_are_a_warning_with_a_cure(facts: cores.Cores, name: str) -> None:
+def test_scarce_cores_are_a_warning_with_a_cure(facts: cores.Computing, name: str) -> None:
     """One core, a busy machine, a narrow affinity, too many threads, a single one."""
     findings = cores.judge(facts)
     assert verdicts(findings)[name] == "warn"
@@ -88,12 +96,6 @@ def test_little_memory_in_a_cgroup_is_a_warning() -> None:
     assert verdicts(findings)["memory"] == "warn"
     assert "400 MiB" in findings[0].found
     assert "docker --memory" in cure_of("memory", findings)
-
-
-def test_memory_cgroup_without_a_limit_is_no_limit() -> None:
-    """Version 1 writes "none" as a number near 2**63."""
-    facts = memory.Memory(total=GIB, available=GIB, pool_limit=GIB, cgroup_room=2**63 - 4096)
-    assert "no cgroup limit" in memory.judge(facts)[0].found
 
 
 @pytest.mark.parametrize("shm", [None, 64 << 20])
@@ -238,13 +240,11 @@ def test_quota_of_the_tightest_group_counts(tmp_path: Path) -> None:
     top = tmp_path / "sys/fs/cgroup"
     write(top / "jobs/one/cpu.max", "max 100000\n")
     write(top / "jobs/cpu.max", "250000 100000\n")
-    write(top / "jobs/one/memory.max", "max\n")
-    write(top / "jobs/memory.max", "1000\n")
-    write(top / "jobs/memory.current", "400\n")
     write(top / "jobs/pids.max", "10\n")
     write(top / "jobs/pids.current", "12\n")
     assert cgroups.cpu_quota_cores(tmp_path) == 2.5
-    assert cgroups.memory_rooms_bytes(tmp_path) == [600]
+    folders = [group.folder for group in cgroups.groups("memory", tmp_path)]
+    assert folders == [top / "jobs/one", top / "jobs", top]
     assert cgroups.process_rooms(tmp_path) == [0]
 
 
@@ -254,10 +254,10 @@ def test_version_1_groups_are_read(tmp_path: Path) -> None:
     top = tmp_path / "sys/fs/cgroup"
     write(top / "cpu/cpu.cfs_quota_us", "150000\n")
     write(top / "cpu/cpu.cfs_period_us", "100000\n")
-    write(top / "memory/memory.limit_in_bytes", "5000\n")
-    write(top / "memory/memory.usage_in_bytes", "1000\n")
     assert cgroups.cpu_quota_cores(tmp_path) == 1.5
-    assert cgroups.memory_rooms_bytes(tmp_path) == [4000]
+    inner, *_, outer = cgroups.groups("memory", tmp_path)
+    assert inner == (top / "memory/docker/abc", False)
+    assert outer == (top / "memory", False)
 
 
 def test_no_cgroup_is_no_limit(tmp_path: Path) -> None:
