@@ -1,6 +1,7 @@
 """Where commands write: results to stdout, progress to stderr."""
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,12 @@ class _Output(Console):
 
 
 def make_output() -> Console:
-    """Return the console for results; in a pipe it is wide enough for any of our tables."""
+    """Return the console for results; in a pipe it is wide enough for any of our tables.
+
+    A letter that stdout's encoding lacks, as in the name of a file, is written as an escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     return _Output(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 

@@ -1,16 +1,15 @@
 """`fastload profile`: does the training loop wait for data, for which part, and what helps."""
 
 import argparse
-import importlib
+import importlib.util
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fastload.cli.console import make_output, make_progress, result_file, warn, write_json
-from fastload.cli.exits import Exit
+from fastload.cli.exits import Exit, lacking
 
 _BUDGET_S = 20.0
 _LEAST_BUDGET_S = 1.0
@@ -54,6 +53,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", type=result_file, metavar="FILE", help="write the profile")
     parser.add_argument("--html", type=result_file, metavar="FILE", help="write it with pictures")
     parser.add_argument(
+        "--png", type=result_file, metavar="FILE", help="write the pictures alone, by matplotlib"
+    )
+    parser.add_argument(
         "--trace", type=result_file, metavar="FILE", help="write a timeline for Perfetto"
     )
     parser.set_defaults(run=run)
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> Exit:
     from fastload.profile.screen import make_screen
     from fastload.profile.target import TargetError, find_loader
 
+    if args.png is not None and importlib.util.find_spec("matplotlib") is None:
+        raise lacking(["matplotlib"], "plot")
     try:
         step, step_words = _step(args)
         loader = find_loader(args.target)
@@ -83,8 +87,8 @@ def run(args: argparse.Namespace) -> Exit:
             lambda description: progress.update(line, description=description),
         )
         found = profile(plan)
+    _write(args, found)  # before anything is shown, because stdout may be closed
     make_output().print(make_screen(found))
-    _write(args, found)
     return Exit.OK
 
 
@@ -96,8 +100,14 @@ def _write(args: argparse.Namespace, found: Any) -> None:
     if args.trace is not None:
         write_json(args.trace, to_trace(found))
     if args.html is not None:
-        pictures = importlib.import_module("fastload.profile.html")
-        Path(args.html).write_text(pictures.render(found))
+        from fastload.profile.html import render
+
+        # Names that the locale could not decode are written as the bytes they came as.
+        args.html.write_text(render(found), encoding="utf-8", errors="surrogateescape")
+    if args.png is not None:
+        from fastload.profile.plots import save
+
+        save(found, args.png)
 
 
 def _step(args: argparse.Namespace) -> tuple[Callable[[Any], Any] | None, str]:

@@ -2,7 +2,7 @@
 
 Runs in: consumer, or where a saved profile is read; without torch.
 Takes: a profile.
-Gives: a matplotlib figure, or a file in any format that matplotlib writes.
+Gives: a matplotlib figure, or a PNG file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ def draw(profile: Profile) -> Any:
 
 
 def save(profile: Profile, path: Path) -> None:
-    """Draw into a file; its suffix names the format: `.png`, `.svg`, `.pdf`.
+    """Draw into a PNG file.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: The file can't be written.
-        ValueError: matplotlib knows no such format.
     """
-    draw(profile).savefig(path, dpi=120)
+    draw(profile).savefig(path, dpi=120, format="png")
 
 
 def _draw_batch(axes: Any, profile: Profile) -> None:

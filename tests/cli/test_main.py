@@ -141,3 +141,14 @@ def test_odd_environments_change_no_answer(environment):
     )
     assert odd.stdout == plain.stdout
     assert odd.stderr == b""
+
+
+def test_letters_that_the_output_lacks_are_escaped():
+    """The name of a file must not end a command that has its answer."""
+    code = "from fastload.cli.console import make_output\nmake_output().print('\\xe4')"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert result.stdout == b"\\xe4\n"

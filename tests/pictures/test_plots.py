@@ -25,14 +25,6 @@ def test_profile_is_drawn_into_a_file(name: str, tmp_path: Path) -> None:
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
 
 
-def test_suffix_names_the_format(tmp_path: Path) -> None:
-    """As matplotlib has it; an unknown one is refused."""
-    save(make_profile(), tmp_path / "profile.svg")
-    assert "<svg" in (tmp_path / "profile.svg").read_text()
-    with pytest.raises(ValueError, match="not supported"):
-        save(make_profile(), tmp_path / "profile.docx")
-
-
 def test_four_pictures_show_the_profile() -> None:
     """A bar with every station, a bar a span, a cell a setting, two bars a run."""
     profile = make_profile()
