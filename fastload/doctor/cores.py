@@ -99,9 +99,9 @@ def _judge_quota(of: Computing) -> Finding:
             "CPU quota",
             "warn",
             f"{found}, while {of.cores.affinity} are visible",
-            f"at most {of.whole} workers; libraries that count cores start too many threads: "
-            f"OMP_NUM_THREADS={of.whole}; or raise the quota (docker --cpus, Kubernetes "
-            "resources.limits.cpu)",
+            f'num_workers={of.whole} at most, or "auto"; libraries that count cores start '
+            f"too many threads: OMP_NUM_THREADS={of.whole}; or raise the quota (docker "
+            "--cpus, Kubernetes resources.limits.cpu)",
         )
     return Finding("CPU quota", "ok", found)
 

@@ -19,6 +19,9 @@ DESCRIPTORS_A_POOL = 4
 USUAL_WORKERS = 8
 """So many should be possible without a thought."""
 
+PLENTY = 1 << 30
+"""Stands for a limit that is none."""
+
 THREADS_A_WORKER = 8
 """One process; the rest are threads of the libraries that a dataset calls."""
 
@@ -51,8 +54,8 @@ def observe() -> Limits:
         rooms.append((max(0, most - _threads_of_user()), "ulimit -u"))
     room, why = min(rooms, default=(None, "unlimited"))
     return Limits(
-        files=soft,
-        files_hard=hard,
+        files=soft if soft != resource.RLIM_INFINITY else PLENTY,
+        files_hard=hard if hard != resource.RLIM_INFINITY else PLENTY,
         files_open=psutil.Process().num_fds(),
         processes_room=room,
         processes_why=why,

@@ -7,13 +7,7 @@ from typing import Literal
 from rich.text import Text
 
 from fastload.live.gauge import Reading
-
-MODERATELY, HIGHLY = 0.05, 0.20
-"""Shares of waiting above which TensorFlow's profiler calls a program input-bound.
-
-Source: ``kModeratelyInfeedBoundThresholdInPercent`` and ``kHighly...`` in
-``op_stats_to_input_pipeline_analysis.cc`` of TensorFlow's profiler.
-"""
+from fastload.profile.judge import HIGH, MODERATE
 
 LONG_SILENCE_S = 3.0
 """Beyond this without a batch, the figures are old: that is said instead."""
@@ -22,10 +16,10 @@ _STYLES = {"not": "green", "moderately": "yellow", "highly": "red"}
 
 
 def bound_of(stall_share: float) -> Literal["not", "moderately", "highly"]:
-    """How input-bound a loop is that waits for this part of its time."""
-    if stall_share < MODERATELY:
+    """How input-bound a loop is that waits for this part of its time, as the profiler has it."""
+    if stall_share < MODERATE:
         return "not"
-    return "moderately" if stall_share <= HIGHLY else "highly"
+    return "moderately" if stall_share <= HIGH else "highly"
 
 
 def in_words(reading: Reading | None) -> Text:

@@ -54,7 +54,7 @@ def test_quota_below_the_visible_cores_names_the_number_of_workers() -> None:
     """A container with 2.5 of 64 cores: two workers at most, two threads."""
     findings = cores.judge(computing(64, 64, quota=2.5, torch_threads=64))
     assert verdicts(findings)["CPU quota"] == "warn"
-    assert "at most 2 workers" in cure_of("CPU quota", findings)
+    assert "num_workers=2 at most" in cure_of("CPU quota", findings)
     assert verdicts(findings)["threads"] == "warn"
     assert "torch.set_num_threads(2)" in cure_of("threads", findings)
 
