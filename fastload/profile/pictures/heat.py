@@ -67,7 +67,7 @@ def _draw_cell(
     ink, middle = ink_on(color), x + width / 2
     words = rate(prediction.samples_per_s) if possible else "no"
     below = f"{prediction.stall_share:.0%}" if possible else "memory"
-    if width > length_of(below, 11) + 4:
+    if width > max(length_of(words), length_of(below, 11)) + 4:
         picture.add(
             Label(middle, y + 17, words, "middle", ink, bold=True),
             Label(middle, y + 32, below, "middle", ink, size=11),
