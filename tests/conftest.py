@@ -122,10 +122,13 @@ def _shared_memory_files() -> set[str]:
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether a new file in /dev/shm is another program's: one of its processes has it mapped."""
+    """Whether a new file in /dev/shm is another program's, which made it or has it mapped."""
     if re.fullmatch(r"sem\.\w{6}", name):
         return True  # The C library's, for the moment in which it makes a semaphore.
     ours = {os.getpid(), *(child.pid for child in _children())}
+    maker = re.match(r"torch_(\d+)_", name)  # on its way between two processes nobody has it mapped
+    if maker and int(maker[1]) in set(psutil.pids()) - ours:
+        return True
     with contextlib.suppress(FileNotFoundError):
         # By number: a mapped semaphore shows the name that it had in that moment.
         mapped = re.compile(rf" {(SHARED_MEMORY / name).stat().st_ino} +{SHARED_MEMORY}/")
