@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
 from fastload import auto, rebuild, resume
+from fastload.gathering import GatheringIterator, needs_no_workers
 from fastload.inline import InlineIterator
 from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
@@ -49,8 +50,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         sampler: Which samples, in which order; excludes ``shuffle``.
         batch_sampler: Yields the indices of a whole batch; excludes ``batch_size``, ``shuffle``,
             ``sampler`` and ``drop_last``.
-        num_workers: Worker processes; 0 loads in the calling process. "auto": chosen while the
-            first epoch runs, so that the training loop does not wait; ``stats().choice`` says why.
+        num_workers: Worker processes; 0 loads in the calling process, and so does any number where
+            the dataset lies in memory and batches are small (see ``fastload.gathering``). "auto":
+            chosen while the first epoch runs, so that the training loop does not wait;
+            ``stats().choice`` says why.
         collate_fn: Makes a batch of a list of samples.
         pin_memory: Copy batches into page-locked memory where an accelerator is present.
         drop_last: Leave out a last batch that is not full.
@@ -170,11 +173,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if tuner is not None and not tuner.is_settled:
             self._iterator = None
             return self._begin(lambda: AutoIterator(self, tuner), resume.INLINE)
+        if self.num_workers > 0 and needs_no_workers(self):
+            return self._gather()
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
         before: Any = self._iterator
         # A trainer that replays attributes on a copy may have given us another loader's iterator.
-        crew = before.crew if self._live.owns(before) else None
+        crew = getattr(before, "crew", None) if self._live.owns(before) else None
         del before
         self._iterator = None
         if crew is None or not crew.pool.is_usable:
@@ -189,6 +194,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not HAS_PIPELINE:
             return super()._get_iterator()
         return self._begin(lambda: PipelineIterator(self), resume.NEW_WORKERS)
+
+    def _gather(self) -> Any:
+        before: Any = self._iterator if self._live.owns(self._iterator) else None
+        if not isinstance(before, GatheringIterator):
+            before = None
+        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
+        iterator = self._begin(lambda: GatheringIterator(self, before), began)
+        self._iterator = iterator if self.persistent_workers else None
+        return iterator
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
