@@ -18,6 +18,9 @@ from typing import Any
 fork_lock = threading.RLock()
 """Held while pipes are opened and a worker is forked, so that no copy slips into another child."""
 
+CLOSED = -1
+"""What an owner puts in place of a number it has closed: the number soon is somebody else's."""
+
 _consumer_ends: set[int] = set()
 
 
@@ -42,8 +45,10 @@ def own(descriptor: int) -> int:
 
 
 def close(descriptor: int) -> None:
-    """Close a descriptor, registered or not; it may be closed already."""
+    """Close a descriptor, registered or not; its owner then forgets the number."""
     _consumer_ends.discard(descriptor)
+    if descriptor == CLOSED:
+        return
     with contextlib.suppress(OSError):
         os.close(descriptor)
 

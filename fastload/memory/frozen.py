@@ -40,12 +40,12 @@ class Frozen:
     def __init__(self, descriptor: int, spans: Sequence[Span]) -> None:
         self.descriptor = descriptor
         self.spans = tuple(spans)
-        self._closed = weakref.finalize(self, _close, descriptor)
         size_bytes = max([end for _, end in self.spans], default=0) or 1
         # Private, as older kernels refuse a shared mapping of a file sealed against writes.
         mapping = mmap.mmap(descriptor, size_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ)
         view = memoryview(mapping)
         self.chunks = tuple(view[start:end] for start, end in self.spans)
+        self._closed = weakref.finalize(self, _close, descriptor)  # last: now the file is ours
 
     @classmethod
     def of(cls, chunks: Iterable[Any]) -> Frozen:

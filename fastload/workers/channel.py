@@ -53,7 +53,8 @@ class Receiver:
     def close(self) -> None:
         """Close this end; nothing more is received."""
         self.is_closed = True
-        descriptors.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, descriptors.CLOSED
+        descriptors.close(descriptor)
 
     def wait(self) -> None:
         """Wait until something arrives or the other end closes."""
@@ -116,7 +117,8 @@ class PatientSender:
         """Close this end; what is unsent is dropped."""
         self.is_closed = True
         self._unsent.clear()
-        descriptors.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, descriptors.CLOSED
+        descriptors.close(descriptor)
 
     def flush(self) -> None:
         """Send as much as fits now."""

@@ -14,6 +14,7 @@ from multiprocessing import connection
 from typing import NoReturn
 
 from fastload import descriptors
+from fastload.descriptors import CLOSED
 from fastload.memory.slots import Slots, workers_gone
 from fastload.messages import Stop, encode
 from fastload.workers.start import Closers, Worker, close_all
@@ -35,9 +36,9 @@ class Wake:
 
     def close(self) -> None:
         """Close both ends."""
-        descriptors.close(self.read)
-        descriptors.close(self._write)
-        self.read = self._write = -1
+        read, write, self.read, self._write = self.read, self._write, CLOSED, CLOSED
+        descriptors.close(read)
+        descriptors.close(write)
 
 
 def end_workers(

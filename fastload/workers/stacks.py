@@ -95,4 +95,5 @@ class StackFile:
 
     def close(self) -> None:
         """Close our end."""
-        descriptors.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, descriptors.CLOSED
+        descriptors.close(descriptor)

@@ -72,20 +72,19 @@ class Worker:
 
     def cut_off(self) -> None:
         """Close the lifeline, which kills a process that still runs."""
-        lifeline, self._lifeline = self._lifeline, -1
+        lifeline, self._lifeline = self._lifeline, descriptors.CLOSED
         descriptors.close(lifeline)
 
     def release(self) -> None:
         """Close what is left of it here."""
         self.cut_off()
-        if not self.orders.is_closed:  # asking it to leave was interrupted
-            self.orders.close()
-        if not self.reports.is_closed:
-            self.reports.close()
+        self.orders.close()  # again, if asking it to leave was interrupted
+        self.reports.close()
         if self.stacks is not None:
             self.stacks.close()
-        if self.ended != self.process.sentinel:
-            descriptors.close(self.ended)
+        ended, self.ended = self.ended, descriptors.CLOSED
+        if ended != self.process.sentinel:
+            descriptors.close(ended)
 
 
 class Starter:

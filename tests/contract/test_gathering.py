@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
@@ -66,7 +67,7 @@ def test_no_process_is_started():
     iterator = iter(fastload.DataLoader(table(), batch_size=32, num_workers=2))
     next(iterator)
     assert isinstance(iterator, GatheringIterator)
-    assert not psutil.Process().children()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(

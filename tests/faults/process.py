@@ -86,13 +86,17 @@ class Program:
     def others(self) -> list[psutil.Process]:
         """Every process of its session but itself, zombies and multiprocessing's servers."""
         found = []
+        for process in self._all():
+            with contextlib.suppress(psutil.Error):
+                if process.status() != "zombie" and not _is_server(process):
+                    found.append(process)
+        return found
+
+    def _all(self) -> list[psutil.Process]:
+        found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if (
-                    os.getsid(process.pid) == self.pid != process.pid
-                    and process.status() != "zombie"
-                    and not any(server in " ".join(process.cmdline()) for server in SERVERS)
-                ):
+                if os.getsid(process.pid) == self.pid != process.pid:
                     found.append(process)
         return found
 
@@ -107,7 +111,7 @@ class Program:
         """End everything of its session; what was printed to stderr."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        for process in self.others():
+        for process in self._all():
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if self._process is not None:
@@ -117,6 +121,12 @@ class Program:
         self._errors.seek(0)
         with self._errors:
             return self._errors.read()
+
+
+def _is_server(process: psutil.Process) -> bool:
+    """A worker of a fork server has the server's command line; both loaders name their workers."""
+    is_worker = process.name() == "pt_data_worker"
+    return not is_worker and any(server in " ".join(process.cmdline()) for server in SERVERS)
 
 
 def try_out(case: Case, loader: str, nursery: Nursery, deadline_s: float | None = None) -> Outcome:

@@ -98,7 +98,7 @@ _from("forkserver")
 @fault(
     1,
     "a worker is killed in worker_init_fn",
-    expect="nothing, then WorkerDied: .*worker 1 .*SIGKILL",
+    expect="nothing, then WorkerDied: .*SIGKILL.*worker 1 ",
 )
 def worker_is_killed_at_its_start(trial: Trial) -> str:
     def init(worker_id: int) -> None:
