@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+SMOKE := images-uint8 digits tiny-numpy-inline stream tokens short-epochs-persistent
 
 .PHONY: bench test lint types smoke clean
 
@@ -15,7 +16,7 @@ bench: $(INSTALLED)
 	$(BIN)/fastload train --loader fastload --workers 2
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -25,7 +26,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 smoke: $(INSTALLED)
-	$(BIN)/fastload bench --quick
+	$(BIN)/fastload bench --quick $(foreach name,$(SMOKE),--workload $(name))
 	$(BIN)/fastload train --workers 2 --epochs 1
 
 $(INSTALLED): pyproject.toml constraints.txt

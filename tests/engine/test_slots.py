@@ -149,7 +149,7 @@ class SlotProtocol(RuleBasedStateMachine):
 
 
 TestSlotProtocol = SlotProtocol.TestCase
-TestSlotProtocol.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestSlotProtocol.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 
 
 def test_worker_writes_to_the_slot_it_wrote_last() -> None:
