@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -84,17 +85,28 @@ class Rest(NamedTuple):
 
 def draw_start(loader: Any, began: str) -> dict[str, Any]:
     """What the order of the epoch that begins now follows from."""
-    numpy_state: Any = np.random.get_state()
-    kind, keys, place, has_gauss, gauss = numpy_state
     version, numbers, next_gauss = random.getstate()
     return {
         "began": began,
         "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
+        "numpy": _numpy_state(began),
         "python": [version, torch.tensor(numbers), next_gauss],
         "generators": [generator.get_state() for generator in _generators(loader)],
         "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
     }
+
+
+def _numpy_state(began: str) -> list[Any] | None:
+    """The state of NumPy's global generator; None where nobody can have seeded it.
+
+    ``numpy.random`` takes ten milliseconds to import, which a loader without workers does not need;
+    workers inherit it by fork.
+    """
+    if began == INLINE and "numpy.random" not in sys.modules:
+        return None
+    state: Any = np.random.get_state()
+    kind, keys, place, has_gauss, gauss = state
+    return [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss]
 
 
 @contextlib.contextmanager
@@ -114,10 +126,11 @@ def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
 
 
 def _restore(loader: Any, start: dict[str, Any]) -> None:
-    kind, keys, place, has_gauss, gauss = start["numpy"]
     version, numbers, next_gauss = start["python"]
     torch.set_rng_state(start["torch"])
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
+    if start["numpy"] is not None:
+        kind, keys, place, has_gauss, gauss = start["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
     random.setstate((version, tuple(numbers.tolist()), next_gauss))
     for generator, state in zip(_generators(loader), start["generators"], strict=True):
         generator.set_state(state)

@@ -97,7 +97,7 @@ def small_memory_cgroup(trial: Trial) -> str:
 @fault(
     3,
     "a worker is killed by the kernel because its memory cgroup is full",
-    expect="samples 0 to 19, then WorkerDied: .*SIGKILL",
+    expect=r"then WorkerDied: .*SIGKILL.*OOM killer ended it .*its limit is 900 MiB",
     deadline_s=30,
     wrapper=machine.cgroup("memory", "memory.limit_in_bytes", str(900 << 20)),
     needs=machine.no_memory_cgroup,
