@@ -32,6 +32,7 @@ QUIET_S = 0.02
 
 def arm(descriptor: int) -> None:
     """Write this process's stack to the file at a crash and whenever the consumer asks."""
+    faulthandler.disable()  # where it was enabled, another handler may have taken its place since
     faulthandler.enable(file=descriptor, all_threads=True)
     if hasattr(faulthandler, "register"):
         faulthandler.register(ASK, file=descriptor, all_threads=True)

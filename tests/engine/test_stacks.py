@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -86,6 +88,20 @@ def test_crash_shows_the_stack_of_the_worker():
     with pytest.raises(fastload.WorkerDied, match=r"SIGSEGV[\s\S]*in read_nowhere") as caught:
         list(loader)
     assert caught.value.exitcode == -signal.SIGSEGV
+
+
+def test_crash_shows_the_stack_where_the_program_has_a_handler_of_its_own():
+    """Also if ``faulthandler`` was enabled before that handler was set."""
+    faulthandler.enable(file=sys.__stderr__)
+    before = signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    try:
+        loader = fastload.DataLoader(Odd(read_nowhere), batch_size=2, num_workers=1)
+        with pytest.raises(fastload.WorkerDied, match="in read_nowhere"):
+            list(loader)
+    finally:
+        signal.signal(signal.SIGSEGV, before or signal.SIG_DFL)
+        faulthandler.disable()
+        faulthandler.enable(file=sys.__stderr__)
 
 
 def test_without_a_timeout_a_stalled_worker_is_shown_once(monkeypatch):
