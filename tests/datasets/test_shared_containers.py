@@ -185,7 +185,7 @@ KEYS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(OBJECTS), st.dictionaries(KEYS, OBJECTS))
 def test_any_content_survives(items, pairs) -> None:
     """Nested containers of all kinds, and a pickle of them."""

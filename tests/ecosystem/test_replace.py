@@ -81,7 +81,7 @@ def parameters() -> list[str]:
     return list(inspect.signature(DataLoader.__init__).parameters)[1:]
 
 
-@settings(max_examples=80, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
 @given(options=OPTIONS, order=ORDERS, workers=WORKERS)
 def test_replacing_nothing_gives_an_equal_loader(options, order, workers) -> None:
     """Whatever the arguments were."""
@@ -91,7 +91,7 @@ def test_replacing_nothing_gives_an_equal_loader(options, order, workers) -> Non
     assert described(again) == described(loader)
 
 
-@settings(max_examples=80, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
 @given(options=OPTIONS, order=ORDERS, workers=WORKERS)
 def test_loader_made_of_its_attributes_is_equal(options, order, workers) -> None:
     """R4: as Lightning does it, only what differs from the default, with a sampler of its own."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastload.samplers import BlockShuffleSampler
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=30, deadline=None, derandomize=True)
 block_lengths = st.lists(st.integers(0, 30), max_size=12)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastload.samplers import LengthGroupedBatchSampler, TokenBudgetBatchSampler, shard
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=30, deadline=None, derandomize=True)
 lengths_of_samples = st.lists(st.integers(0, 60), max_size=80)
 
 

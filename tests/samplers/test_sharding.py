@@ -27,7 +27,7 @@ from fastload.samplers import (
     shard,
 )
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=30, deadline=None, derandomize=True)
 LENGTHS = [(7 * i) % 50 + 1 for i in range(70)]
 
 
