@@ -26,7 +26,7 @@ def groups(controller: str, root: Path = ROOT) -> list[Group]:
         root: Where ``proc`` and ``sys`` are found.
     """
     found: list[Group] = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         is_v2 = controllers == ""
         if not is_v2 and controller not in controllers.split(","):
@@ -44,7 +44,7 @@ def process_rooms(root: Path = ROOT) -> list[int]:
     """How many processes and threads each group with a limit still allows."""
     rooms = []
     for folder, _ in groups("pids", root):
-        limit, usage = _read(folder / "pids.max"), _read(folder / "pids.current")
+        limit, usage = read(folder / "pids.max"), read(folder / "pids.current")
         if limit.isdecimal() and usage.isdecimal():  # no limit reads "max"
             rooms.append(max(0, int(limit) - int(usage)))
     return rooms
@@ -55,15 +55,16 @@ def cpu_quota_cores(root: Path = ROOT) -> float | None:
     quotas = []
     for folder, is_v2 in groups("cpu", root):
         if is_v2:
-            words = _read(folder / "cpu.max").split()
+            words = read(folder / "cpu.max").split()
         else:
-            words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+            words = [read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
         if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal():
             quotas.append(int(words[0]) / int(words[1]))  # no limit is "max" or -1
     return min(quotas, default=None)
 
 
-def _read(file: Path) -> str:
+def read(file: Path) -> str:
+    """A file's text without the spaces around it; empty where it can't be read."""
     try:
         return file.read_text().strip()
     except OSError:

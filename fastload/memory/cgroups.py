@@ -6,11 +6,10 @@ Takes: the kernel's files (cgroup versions 1 and 2); nothing where there are non
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from fastload.cgroups import groups
+from fastload.cgroups import groups, read
 
 
 class Cgroup(NamedTuple):
@@ -23,12 +22,12 @@ class Cgroup(NamedTuple):
 
     def limit_bytes(self) -> int | None:
         """The limit; None if there is none."""
-        limit = _number(_read(self.folder / self.limit))
+        limit = _number(read(self.folder / self.limit))
         return None if limit is None or limit >= NO_LIMIT_BYTES else limit
 
     def room_bytes(self) -> int | None:
         """How much may still be used; None if that is not limited."""
-        limit, usage = self.limit_bytes(), _number(_read(self.folder / self.usage))
+        limit, usage = self.limit_bytes(), _number(read(self.folder / self.usage))
         return None if limit is None or usage is None else max(0, limit - usage)
 
     def oom_kills(self) -> int:
@@ -49,29 +48,28 @@ def memory_cgroups() -> list[Cgroup]:
 
 
 class Kills(NamedTuple):
-    """How many processes the kernel's OOM killer has ended: a rise says that it struck.
-
-    ``limit_bytes`` is the smallest limit around this process.
-    """
+    """How many processes the kernel's OOM killer has ended: a rise says that it struck."""
 
     in_cgroup: int
     in_system: int
-    limit_bytes: int | None
 
 
 def oom_kills() -> Kills:
     """As of now."""
-    cgroups = memory_cgroups()
-    limits = [limit for cgroup in cgroups if (limit := cgroup.limit_bytes()) is not None]
     return Kills(
-        sum(cgroup.oom_kills() for cgroup in cgroups),
+        sum(cgroup.oom_kills() for cgroup in memory_cgroups()),
         _counter(Path("/proc/vmstat"), "oom_kill"),
-        min(limits, default=None),
     )
 
 
+def smallest_limit_bytes() -> int | None:
+    """The tightest limit around this process; None if there is none."""
+    limits = [cgroup.limit_bytes() for cgroup in memory_cgroups()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _counter(file: Path, name: str) -> int:
-    for line in _read(file).splitlines():
+    for line in read(file).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return _number(value) or 0
@@ -83,9 +81,3 @@ def _number(text: str) -> int | None:
         return int(text)
     except ValueError:  # "", or "max": no limit
         return None
-
-
-def _read(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        return file.read_text()
-    return ""

@@ -115,9 +115,13 @@ class Slots:
 
     def held_bytes(self) -> int:
         """The most memory that slots in use can hold, to judge by the largest batch so far."""
-        held = len(self._leased) + len(self._released_while_watched)
-        in_use = held if self._is_retired else self.arena.slots - len(self._fresh)
+        in_use = self._held if self._is_retired else self.arena.slots - len(self._fresh)
         return in_use * self._largest_bytes
+
+    @property
+    def _held(self) -> int:
+        """Slots of batches that somebody has, or that a forked child may still look at."""
+        return len(self._leased) + len(self._released_while_watched)
 
     def come_back(self, slot: int, worker: int) -> None:
         """The worker does not write to this slot any more."""
@@ -160,7 +164,7 @@ class Slots:
 
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""
-        held = len(self._leased) + len(self._released_while_watched)
+        held = self._held
         return held < self._most_leases and (
             (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes or held < 2
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from typing import NamedTuple
 
-from fastload.memory.cgroups import Kills, oom_kills
+from fastload.memory.cgroups import Kills, oom_kills, smallest_limit_bytes
 from fastload.workers.start import Worker
 
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
@@ -59,7 +59,8 @@ def _cause(code: int | None, kills_before: Kills) -> str:
 def _cause_of_kill(before: Kills) -> str:
     now = oom_kills()
     if now.in_cgroup > before.in_cgroup:
-        limit = "" if now.limit_bytes is None else f": its limit is {now.limit_bytes >> 20} MiB"
+        limit_bytes = smallest_limit_bytes()
+        limit = "" if limit_bytes is None else f": its limit is {limit_bytes >> 20} MiB"
         return (
             f"The kernel's OOM killer ended it for want of memory in this container (cgroup)"
             f"{limit}. Use fewer workers or a smaller prefetch_factor, or smaller samples."

@@ -8,7 +8,6 @@ no GIL, so it tells where C code is stuck too.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import signal
@@ -59,12 +58,12 @@ class StackFile:
 
     def written(self) -> str:
         """What the worker wrote since the last call; it may have written nothing."""
-        with contextlib.suppress(OSError):
-            size = os.fstat(self._descriptor).st_size
-            text = os.pread(self._descriptor, LONGEST_BYTES, self._read)
-            self._read = max(size, len(READY))
-            return _of_the_user(text.decode(errors="replace"))
-        return ""
+        size = self._size()
+        if size <= self._read:
+            return ""
+        text = os.pread(self._descriptor, LONGEST_BYTES, self._read)
+        self._read = size
+        return _of_the_user(text.decode(errors="replace"))
 
     def ask(self, pid: int) -> str:
         """Ask a live worker for its stack; empty if it is not ready for that, or is stopped."""

@@ -79,3 +79,16 @@ def stop() -> None:
 def crash() -> None:
     """Reads address 0."""
     ctypes.string_at(0)
+
+
+class Holds:
+    """A dataset with an attribute, which a worker may not be able to unpickle."""
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        return index

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tests.faults.case import Case, add, fault
-from tests.faults.cases.acts import AT, At, Raise, Send, killed
+from tests.faults.cases.acts import AT, At, Holds, Raise, Send, killed
 from tests.faults.trial import Made, Stamped, Trial, describe
 
 # Batch 5 is the deadly one; of batches 2 and 4, on the other worker, those that were complete.
@@ -212,19 +212,6 @@ def init_raises(trial: Trial) -> str:
 @fault(18, "worker_init_fn exits", expect="nothing, then WorkerDied: .*code 7")
 def init_exits(trial: Trial) -> str:
     return trial.read(trial.loader(worker_init_fn=lambda worker_id: os._exit(7)))
-
-
-class Holds:
-    """A dataset with an attribute, which a worker may not be able to unpickle."""
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 @fault(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.faults.case import Case, add
+from tests.faults.cases.acts import Holds
 from tests.faults.trial import Made, Trial, describe
 
 ACTS: dict[str, Callable[[], Any]] = {}
@@ -60,19 +61,6 @@ class AtUnpickle(AtPickle):
         return ACTS[self.act], ()
 
 
-class Holder:
-    """A dataset that holds something."""
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
 class Carrier(Exception):
     """An exception that holds something."""
 
@@ -87,7 +75,7 @@ def _raise(error: Exception) -> Any:
 
 MOMENTS: dict[str, Callable[[Trial, Any], Any]] = {
     "dataset": lambda trial, what: trial.loader(
-        Holder(what), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+        Holds(what), batch_size=None, num_workers=1, multiprocessing_context="spawn"
     ),
     "index": lambda trial, what: trial.loader(
         Made(lambda index: 1), batch_size=None, num_workers=1, sampler=[what]
