@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -44,7 +43,7 @@ from fastload.messages import (
     decode,
     encode,
 )
-from fastload.workers import exceptions, lifeline, stacks
+from fastload.workers import exceptions, lifeline, signals, stacks
 from fastload.workers.channel import Receiver, send
 from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload.workers.parcel import Parcel
@@ -96,7 +95,7 @@ def work(post: Post, content: Job | Parcel) -> None:
     lifeline.arm(post.lifeline.number)
     if post.stacks is not None:
         stacks.arm(post.stacks.number)
-    _settle_signals()
+    signals.settle_in_worker()
     broken: BaseException | None = None
     try:
         job: Job = content.open() if isinstance(content, Parcel) else content
@@ -106,13 +105,6 @@ def work(post: Post, content: Job | Parcel) -> None:
     worker = Worker(post, job, broken)
     with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
         worker.serve()
-
-
-def _settle_signals() -> None:
-    """Ctrl-C is the consumer's to handle; SIGTERM ends a worker whatever the program installed."""
-    # A handler, not SIG_IGN: programs that user code starts must not inherit deafness.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Worker:

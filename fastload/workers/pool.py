@@ -101,8 +101,9 @@ class Pool:
             self._watch(self._wake.read, _WOKEN, -1)
             starter = Starter(job, arena, context, watcher, closers)
             for worker_id in range(job.workers):
-                self.workers.append(starter.start(worker_id))
-                self._watch_worker(worker_id)
+                with starter.undisturbed():
+                    self.workers.append(starter.start(worker_id))
+                    self._watch_worker(worker_id)
         except BaseException:
             self.close()
             raise
@@ -258,14 +259,15 @@ class Pool:
         runs = [run for run in sorted(self._runs) if (run, worker_id) not in self._ended]
         if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
             return False
-        try:
-            worker = self._starter.start(worker_id)
-        except OSError:  # no more processes or descriptors to be had: the death stays one
-            return False
-        self.workers[worker_id].hang_up(b"")
-        self.workers[worker_id].release()
-        self.workers[worker_id] = worker
-        self._watch_worker(worker_id)
+        with self._starter.undisturbed():
+            try:
+                worker = self._starter.start(worker_id)
+            except OSError:  # no more processes or descriptors to be had: the death stays one
+                return False
+            self.workers[worker_id].hang_up(b"")
+            self.workers[worker_id].release()
+            self.workers[worker_id] = worker
+            self._watch_worker(worker_id)
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:

@@ -20,6 +20,7 @@ from fastload.errors import annotate
 from fastload.memory.arena import Arena, anonymous_file
 from fastload.memory.layout import Layout
 from fastload.memory.slots import forking_workers
+from fastload.workers import signals
 from fastload.workers.channel import PatientSender, Receiver
 from fastload.workers.loop import Job, Post, work
 from fastload.workers.parcel import Parcel
@@ -107,6 +108,11 @@ class Starter:
                 self._content = Parcel.pack(job)
         if isinstance(self._content, Parcel):
             closers.append(self._content.close)
+
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """While a worker is forked and until somebody has it: no handler of a signal runs."""
+        is_fork = self._context.get_start_method() == "fork"
+        return signals.put_off() if is_fork else contextlib.nullcontext()
 
     def start(self, worker_id: int) -> Worker:
         """Start one worker.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.faults.case import Case, add
+from tests.faults.case import ALL, Case, add
 from tests.faults.cases import acts
 from tests.faults.trial import Stamped, Trial
 
@@ -212,4 +212,31 @@ add(
         "^closed, with KeyboardInterrupt",
         deadline_s=15,
     )
+)
+
+
+def _at_a_fork(name: str, text: str, **hook: Callable[[], Any]) -> None:
+    def run(trial: Trial) -> str:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = lambda _: None  # what torch prints is not the question here
+        os.register_at_fork(**hook)
+        return trial.read(trial.loader())
+
+    expect = "^nothing, then KeyboardInterrupt: $" if "after_in_parent" in hook else f"^{ALL}$"
+    add(Case((71,), name, text, run, expect))
+
+
+def _press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+_at_a_fork(
+    "ctrl_c_at_a_fork",
+    "Ctrl-C just when a worker is forked, while Python ignores exceptions",
+    after_in_parent=_press_ctrl_c,
+)
+_at_a_fork(
+    "ctrl_c_in_a_new_worker",
+    "Ctrl-C reaches a forked worker that is not ready yet",
+    after_in_child=_press_ctrl_c,
 )
