@@ -132,10 +132,19 @@ Report = Outcome | Cancelled
 
 
 def encode(message: Order | Report) -> bytes:
-    """The bytes of one frame."""
-    return pickle.dumps(message, protocol=5)
+    """The bytes of one frame: a plain tuple, which takes a third of the time of a named one."""
+    fields: tuple[Any, ...] = tuple(message)
+    if type(message) is Loaded:
+        fields = (*fields[:_STAMPS], tuple(message.stamps), *fields[_STAMPS + 1 :])
+    return pickle.dumps((_NUMBERS[type(message)], fields), protocol=5)
 
 
 def decode(frame: bytes | bytearray) -> Any:
-    """The message in a frame."""
-    return pickle.loads(frame)
+    """The message in a frame; the stamps of ``Loaded`` are a plain tuple."""
+    number, fields = pickle.loads(frame)
+    return _KINDS[number]._make(fields)
+
+
+_KINDS: tuple[Any, ...] = (Begin, Task, Cancel, Stop, Loaded, Failed, Empty, Ended, Cancelled)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+_STAMPS = Loaded._fields.index("stamps")

@@ -4,19 +4,21 @@ Runs in: worker (consumer with ``num_workers=0``).
 Takes: a list of samples and a place (a slot of the arena, or the heap).
 Gives: what ``torch.utils.data.default_collate`` gives for these samples.
 
-The walk over dicts, lists and tuples is torch's own ``collate``; only the kernels for tensors,
-arrays and numbers are ours, registered in a copy of torch's registry. So every type rule and
-error is torch's, and a registry that the user extended keeps its entries. A kernel that does not
-see exactly the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to
-torch's.
+Only the kernels for tensors, arrays and numbers are ours, and the walk over plain tuples and dicts,
+which in torch's ``collate`` costs more than small batches do. Every other container is left to
+torch's walk, with our kernels in a copy of torch's registry. So every type rule and error is
+torch's, and a registry that the user extended keeps its entries. A kernel that does not see exactly
+the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to torch's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -65,17 +67,12 @@ def convert(sample: Any, _place: Place) -> Any:
 
 def collate_in_place(samples: Any, place: Place) -> Any:
     """Collate as torch's ``default_collate`` does, into ``place``."""
-    return torch_collate.collate(samples, collate_fn_map=registry_for(place))
+    return _Kernels(place).collate(samples)
 
 
 def registry_for(place: Place) -> Registry:
     """Torch's registry, as the user may have extended it, with our kernels for torch's own."""
-    kernels = _Kernels(place)
-    ours = {original: getattr(kernels, name) for original, name in _REPLACED.items()}
-    return {
-        kind: ours.get(kernel, kernel)
-        for kind, kernel in torch_collate.default_collate_fn_map.items()
-    }
+    return _Kernels(place).registry
 
 
 class _Kernels:
@@ -84,18 +81,47 @@ class _Kernels:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._on_heap = place is HEAP
+        self._known = _known_kinds()
 
-    def tensors(self, batch: Sequence[Tensor], *, collate_fn_map: Registry | None = None) -> Any:
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """Torch's, with these kernels."""
+        return {
+            kind: getattr(self, _REPLACED[kernel]) if kernel in _REPLACED else kernel
+            for kind, kernel in torch_collate.default_collate_fn_map.items()
+        }
+
+    def collate(self, batch: Sequence[Any]) -> Any:
+        """As ``torch_collate.collate(batch, collate_fn_map=self.registry)``."""
+        first = batch[0]
+        kind = type(first)
+        if kind not in self._known:
+            self._known[kind] = _name_of_kernel(first)
+        name = self._known[kind]
+        if name is not None:
+            return getattr(self, name)(batch)
+        return torch_collate.collate(batch, collate_fn_map=self.registry)
+
+    def tuples(self, batch: Sequence[Any]) -> Any:
+        size = len(batch[0])
+        if list(map(len, batch)).count(size) != len(batch):
+            return torch_collate.collate(batch, collate_fn_map=self.registry)  # it raises
+        return [self.collate(column) for column in zip(*batch, strict=False)]
+
+    def dicts(self, batch: Sequence[Any]) -> Any:
+        return {key: self.collate([sample[key] for sample in batch]) for key in batch[0]}
+
+    def tensors(self, batch: Sequence[Tensor], **_: Any) -> Any:
         first = batch[0]
         if self._on_heap:
             kernel = torch_collate.default_collate_fn_map[Tensor]  # in a worker: the private one
-            return kernel(list(batch), collate_fn_map=collate_fn_map)
+            return kernel(list(batch), collate_fn_map=self.registry)
         if type(first) is not Tensor or not is_plain(first):
-            return collate_tensors_privately(batch, collate_fn_map=collate_fn_map)
+            return collate_tensors_privately(batch, collate_fn_map=self.registry)
         out = self._place.tensor((len(batch), *first.shape), first.dtype)
         return torch.stack(tuple(batch), 0, out=out)
 
-    def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+    def arrays(self, batch: Sequence[Any], **_: Any) -> Any:
         first = batch[0]
         # An array of exactly this type is not asked: np.ma takes ten milliseconds to import.
         if type(first) is not np.ndarray and isinstance(first, np.ma.MaskedArray):
@@ -105,51 +131,77 @@ class _Kernels:
         if (
             dtype is None
             or first.nbytes == 0
-            or set(map(type, batch)) != {np.ndarray}
-            or len(set(map(_shape, batch))) != 1
-            or any(sample_dtype != first.dtype for sample_dtype in map(_dtype, batch))
+            or not _all_are(np.ndarray, map(type, batch))
+            or not _all_are(first.shape, map(_shape, batch))
+            or not _all_are(first.dtype, map(_dtype, batch))
         ):
-            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
+            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         shape = (len(batch), *first.shape)
         if first.nbytes <= JOIN_BYTES:
             with contextlib.suppress(BufferError, TypeError):  # a sample is not contiguous
                 rows = b"".join(batch)
                 out = self._place.tensor(shape, dtype)
-                out.numpy().reshape(-1).view(np.uint8)[:] = np.frombuffer(rows, np.uint8)
-                return out
+                return _filled(out, rows)
         if not all(map(_is_viewable, batch)):
-            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=collate_fn_map)
+            return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         out = self._place.tensor(shape, dtype)
         np.stack(batch, out=out.numpy())
         return out
 
-    def numpy_scalars(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
+    def numpy_scalars(self, batch: Sequence[Any], **_: Any) -> Any:
         kinds = set(map(type, batch))
         dtype = TORCH_DTYPES.get(np.dtype(type(batch[0]))) if len(kinds) == 1 else None
         if dtype is None or dtype is torch.uint64:
-            return torch_collate.collate_numpy_scalar_fn(batch, collate_fn_map=collate_fn_map)
-        return self._fill(batch, dtype)
-
-    def floats(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
-        if set(map(type, batch)) != {float}:
-            return torch_collate.collate_float_fn(batch, collate_fn_map=collate_fn_map)
-        return self._fill(batch, torch.float64)
-
-    def ints(self, batch: Sequence[Any], *, collate_fn_map: Registry | None = None) -> Any:
-        kinds = set(map(type, batch))
-        if kinds == {bool}:
-            return self._fill(batch, torch.bool)
-        if kinds != {int}:
-            return torch_collate.collate_int_fn(batch, collate_fn_map=collate_fn_map)
-        try:
-            return self._fill(batch, torch.int64)
-        except OverflowError:
-            return torch_collate.collate_int_fn(batch, collate_fn_map=collate_fn_map)
-
-    def _fill(self, batch: Sequence[Any], dtype: torch.dtype) -> Tensor:
+            return torch_collate.collate_numpy_scalar_fn(batch, collate_fn_map=self.registry)
         out = self._place.tensor((len(batch),), dtype)
         out.numpy()[:] = batch
         return out
+
+    def floats(self, batch: Sequence[Any], **_: Any) -> Any:
+        if not _all_are(float, map(type, batch)):
+            return torch_collate.collate_float_fn(batch, collate_fn_map=self.registry)
+        return _filled(self._place.tensor((len(batch),), torch.float64), array("d", batch))
+
+    def ints(self, batch: Sequence[Any], **_: Any) -> Any:
+        if _all_are(int, map(type, batch)):
+            with contextlib.suppress(OverflowError):
+                numbers = array("q", batch)
+                return _filled(self._place.tensor((len(batch),), torch.int64), numbers)
+        elif _all_are(bool, map(type, batch)):
+            return _filled(self._place.tensor((len(batch),), torch.bool), bytes(batch))
+        return torch_collate.collate_int_fn(batch, collate_fn_map=self.registry)
+
+
+def _all_are(value: Any, found: Iterable[Any]) -> bool:
+    values = list(found)
+    return values.count(value) == len(values)
+
+
+def _filled(out: Tensor, content: bytes | array[Any]) -> Tensor:
+    """Copy all of a new tensor's bytes: views of it and of them would cost more than the copy."""
+    source = content if isinstance(content, bytes) else content.tobytes()
+    assert len(source) == out.nbytes
+    ctypes.memmove(out.data_ptr(), source, len(source))
+    return out
+
+
+def _name_of_kernel(sample: Any) -> str | None:
+    """Which method collates samples of this type; None: torch's ``collate`` knows."""
+    registry = torch_collate.default_collate_fn_map
+    kind = type(sample)
+    keys = [kind] if kind in registry else [key for key in registry if isinstance(sample, key)]
+    if keys:
+        return _REPLACED.get(registry[keys[0]])
+    return _WALKED.get(kind)
+
+
+def _known_kinds() -> dict[type, str | None]:
+    """What ``_name_of_kernel`` said, as long as the registry stays as it was."""
+    global _known  # noqa: PLW0603  (replaced as a whole, so that threads agree)
+    registry, known = _known
+    if registry != torch_collate.default_collate_fn_map:
+        registry, known = _known = dict(torch_collate.default_collate_fn_map), {}
+    return known
 
 
 @functools.cache
@@ -216,6 +268,10 @@ _REPLACED: dict[Kernel, str] = {
     torch_collate.collate_float_fn: "floats",
     torch_collate.collate_int_fn: "ints",
 }
+
+_WALKED: dict[type, str] = {tuple: "tuples", dict: "dicts"}
+
+_known: tuple[Registry, dict[type, str | None]] = {}, {}
 
 _GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
 """Of what samples can be that are gathered without being made."""

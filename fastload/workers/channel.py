@@ -60,6 +60,11 @@ class Receiver:
         """Wait until something arrives or the other end closes."""
         self._poll.poll()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether something has arrived: cheaper to ask than a read that finds nothing."""
+        return not self.is_closed and bool(self._poll.poll(0))
+
     def _split(self, data: bytes, frames: list[bytes | bytearray]) -> None:
         start = 0
         while len(data) - start >= _HEADER.size:

@@ -148,11 +148,13 @@ class Worker:
     def serve(self) -> None:
         """Carry out orders until told to stop or until the consumer's end closes."""
         while True:
-            self._take_orders()
-            if not self._queue:
-                if self._orders.is_closed:
-                    return
+            is_idle = not self._queue
+            if is_idle and self._orders.is_closed:
+                return
+            if is_idle:
                 self._orders.wait()
+            if is_idle or self._orders.is_ready:
+                self._take_orders()
                 continue
             order = self._queue.popleft()
             if isinstance(order, Task):

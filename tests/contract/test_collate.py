@@ -1,6 +1,7 @@
 """Collating: torch's default collate in every respect, and anything that users do with it."""
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -90,6 +91,16 @@ def test_replaced_functions_are_used(make_loader, monkeypatch):
             [(2, 3), torch.tensor([2, 2, 3, 3, 3])],
         ],
     )
+
+
+@pytest.mark.parametrize("kind", [tuple, dict, Mapping])
+def test_functions_for_containers_are_used(make_loader, monkeypatch, kind):
+    """A user's function for tuples or dicts, or for their base class, replaces torch's walk."""
+    registry = torch_collate.default_collate_fn_map
+    monkeypatch.setitem(registry, kind, lambda batch, *, collate_fn_map=None: len(batch))
+    is_tuple = kind is tuple
+    loader = make_loader(Made(4, lambda k: [(k,)] if is_tuple else [{"k": k}]), batch_size=2)
+    assert list(loader) == [[2], [2]]
 
 
 @pytest.mark.parametrize(
