@@ -89,7 +89,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         most_tasks = prefetch_factor * workers
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(workers, most_tasks)
-        with pool.lock:
+        with pool.lock, pool.sending_together():
             self._run = Run(pool, order, self._sampler_iter, self._shared_seed, counters)
             for _ in range(most_tasks):
                 self._run.request()

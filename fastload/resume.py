@@ -84,19 +84,18 @@ class Rest(NamedTuple):
 
 
 def draw_start(loader: Any, began: str) -> dict[str, Any]:
-    """What the order of the epoch that begins now follows from."""
-    version, numbers, next_gauss = random.getstate()
+    """What the order of the epoch that begins now follows from; not yet as it is saved."""
     return {
         "began": began,
         "torch": torch.get_rng_state(),
         "numpy": _numpy_state(began),
-        "python": [version, torch.tensor(numbers), next_gauss],
+        "python": random.getstate(),
         "generators": [generator.get_state() for generator in _generators(loader)],
         "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
     }
 
 
-def _numpy_state(began: str) -> list[Any] | None:
+def _numpy_state(began: str) -> Any:
     """The state of NumPy's global generator; None where nobody can have seeded it.
 
     ``numpy.random`` takes ten milliseconds to import, which a loader without workers does not need;
@@ -104,9 +103,17 @@ def _numpy_state(began: str) -> list[Any] | None:
     """
     if began == INLINE and "numpy.random" not in sys.modules:
         return None
-    state: Any = np.random.get_state()
-    kind, keys, place, has_gauss, gauss = state
-    return [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss]
+    return np.random.get_state()
+
+
+def _plain(start: dict[str, Any]) -> dict[str, Any]:
+    """A start as it is saved: its large parts are tensors. It may be so already."""
+    version, numbers, next_gauss = start["python"]
+    plain = {**start, "python": [version, torch.as_tensor(numbers), next_gauss]}
+    if start["numpy"] is not None:
+        kind, keys, *others = start["numpy"]
+        plain["numpy"] = [kind, torch.as_tensor(keys).to(torch.int64), *others]
+    return plain
 
 
 @contextlib.contextmanager
@@ -155,7 +162,7 @@ def save(loader: Any, position: Position | None) -> dict[str, Any]:
         _OURS: {
             "version": VERSION,
             "length": _length(loader),
-            "start": None if position is None else position.start,
+            "start": None if position is None else _plain(position.start),
         },
     }
 

@@ -113,10 +113,13 @@ class PatientSender:
 
     def send(self, frame: bytes) -> None:
         """Queue a frame and send as much as fits; a closed end, ours or theirs, is no error."""
-        if self.is_closed:
-            return
-        self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
+        self.put(frame)
         self.flush()
+
+    def put(self, frame: bytes) -> None:
+        """Queue a frame, to be sent with the next one."""
+        if not self.is_closed:
+            self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
 
     def close(self) -> None:
         """Close this end; what is unsent is dropped."""
@@ -128,6 +131,8 @@ class PatientSender:
     def flush(self) -> None:
         """Send as much as fits now."""
         try:
+            if len(self._unsent) > 1:  # each write may wake the worker
+                self._unsent = deque([memoryview(b"".join(self._unsent))])
             while self._unsent:
                 piece = self._unsent[0]
                 sent = os.write(self.descriptor, piece)

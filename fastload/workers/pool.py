@@ -12,7 +12,9 @@ import os
 import pickle
 import selectors
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from multiprocessing import util
 from typing import Any, Protocol
 
@@ -40,6 +42,8 @@ _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
 BEFORE_MULTIPROCESSING = 100
 """Exit priority: multiprocessing's own exit would wait for live children without limit."""
+
+LONGEST_HOLD_S = 0.0005
 
 
 class Run(Protocol):
@@ -77,6 +81,7 @@ class Pool:
         self.tasks = Tasks(slots)
         self.is_busy = False
         self._is_closing = False
+        self._held_back_until_s = 0.0
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
@@ -188,8 +193,27 @@ class Pool:
         with contextlib.suppress(KeyError):  # two events of one call may both lead here
             self._selector.unregister(descriptor)
 
+    @contextlib.contextmanager
+    def sending_together(self) -> Iterator[None]:
+        """What is sent to a worker in the block goes in one write, which wakes it once.
+
+        Unless that takes long: a sampler may be slow.
+        """
+        self._held_back_until_s = time.monotonic() + LONGEST_HOLD_S
+        try:
+            yield
+        finally:
+            self._held_back_until_s = 0.0
+            for worker_id, worker in enumerate(self.workers):
+                worker.orders.flush()
+                self._sync_watch(worker_id)
+
     def _send(self, worker_id: int, frame: bytes) -> None:
-        self.workers[worker_id].orders.send(frame)
+        orders = self.workers[worker_id].orders
+        if self._held_back_until_s and time.monotonic() < self._held_back_until_s:
+            orders.put(frame)
+            return
+        orders.send(frame)
         self._sync_watch(worker_id)
 
     def _sync_watch(self, worker_id: int) -> None:

@@ -32,7 +32,7 @@ def put_off() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     try:
-        for number in signal.valid_signals():
+        for number in range(1, signal.NSIG):
             handler = signal.getsignal(number)
             if callable(handler):
                 _put_off[number] = handler
