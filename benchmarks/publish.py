@@ -25,12 +25,13 @@ def main() -> None:
     document = json.loads(RESULTS.read_text())
     table = "\n".join([*_head(document), *map(_row, document["workloads"]), "", _mean(document)])
     for page in (ROOT / "README.md", BENCHMARKS):
-        _put(page, table, BEGIN, END)
+        put(page, table, BEGIN, END)
     if PEERS.exists():
-        _put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
+        put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
 
 
-def _put(page: Path, table: str, begin: str, end: str) -> None:
+def put(page: Path, table: str, begin: str, end: str) -> None:
+    """Replace what stands between two marks of a page."""
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
     page.write_text(f"{before}{begin}\n{table}\n{end}{after}")

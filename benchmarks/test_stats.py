@@ -68,7 +68,7 @@ def _transport() -> Callable[[], Any]:
 
 
 def _transport_without() -> Callable[[], Any]:
-    report = Loaded(0, 0, 0, 4096, None, None, None, None)  # type: ignore[arg-type]  # on purpose
+    report = Loaded(0, 0, 0, 4096, (), None, None, None)  # type: ignore[arg-type]  # on purpose
     return lambda: decode(encode(report))
 
 
