@@ -65,7 +65,7 @@ class Cost(NamedTuple):
     worker_cpu_s: float
 
 
-def _cost(loader: Any, batches: int = BATCHES) -> Cost:
+def cost_of(loader: Any, batches: int = BATCHES) -> Cost:
     """Of a batch, after as many as it takes for all slots to be in use."""
     iterator = iter(loader)
     for _ in range(60):
@@ -84,7 +84,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def _best_s(call: Callable[[], Any], calls: int) -> float:
+def best_s(call: Callable[[], Any], calls: int) -> float:
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()
@@ -96,9 +96,9 @@ def _best_s(call: Callable[[], Any], calls: int) -> float:
 
 def _large(sample: Tensor, workers: int) -> dict[str, float]:
     source, target = (np.ones(64 * sample.nbytes, np.uint8) for _ in range(2))
-    copy_s = _best_s(lambda: np.copyto(target, source), 5)
+    copy_s = best_s(lambda: np.copyto(target, source), 5)
     loader = fastload.DataLoader(Ready([sample] * 8), batch_size=64, num_workers=workers)
-    return {"limit": len(source) / copy_s, "ours": len(source) / _cost(loader, 150).wall_s}
+    return {"limit": len(source) / copy_s, "ours": len(source) / cost_of(loader, 150).wall_s}
 
 
 def _small(workload: str) -> dict[str, float]:
@@ -112,15 +112,15 @@ def _small(workload: str) -> dict[str, float]:
             return [torch.stack(rows), torch.tensor(labels)]
         return [torch.from_numpy(np.stack(rows)), torch.tensor(labels)]
 
-    by_hand_s = _best_s(by_hand, 200)
+    by_hand_s = best_s(by_hand, 200)
     loader = fastload.DataLoader(dataset, batch_size=256, num_workers=1)
-    return {"limit": by_hand_s, "ours": _cost(loader, 5_000).worker_cpu_s}
+    return {"limit": by_hand_s, "ours": cost_of(loader, 5_000).worker_cpu_s}
 
 
 def _handover(tensors: int) -> dict[str, float]:
     batch = [torch.full((4,), float(number)) for number in range(tensors)]
     loader = fastload.DataLoader(Ready([batch]), batch_size=None, num_workers=1)
-    cost = _cost(loader, 3_000)
+    cost = cost_of(loader, 3_000)
     return {"ours": cost.wall_s, "consumer": cost.consumer_cpu_s, "worker": cost.worker_cpu_s}
 
 
@@ -144,7 +144,7 @@ def _turn() -> dict[str, float]:
 def _two_tensors() -> dict[str, float]:
     dataset = Ready([(torch.zeros(3, 32, 32), 1)])
     return {
-        "ours": _cost(fastload.DataLoader(dataset, batch_size=64, num_workers=2)).consumer_cpu_s
+        "ours": cost_of(fastload.DataLoader(dataset, batch_size=64, num_workers=2)).consumer_cpu_s
     }
 
 
