@@ -10,6 +10,7 @@ are carried as integers of the same size: padding moves values, it computes noth
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
 from functools import reduce
@@ -46,7 +47,7 @@ TYPE_CODES = {
     torch.float32: "f",
     torch.float64: "d",
 }
-"""What ``array.array`` makes of a list of numbers: strictly, and ten times faster than torch."""
+"""What ``struct`` and ``array`` make of a list of numbers: strictly, and much faster than torch."""
 
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
@@ -173,12 +174,26 @@ def _of_lists(column: Column, wanted: torch.dtype | None) -> Sequences | None:
         code = TYPE_CODES.get(dtype)
         try:
             if code is not None:
-                return Sequences([np.frombuffer(array(code, s), code) for s in column], dtype)
+                return Sequences(_numbers(column, code), dtype)
         except TypeError:  # a fraction among integers, or no number at all
             continue
         except OverflowError:  # no other dtype may round what one of integers can't hold
             return None
     return None
+
+
+def _numbers(column: Column, code: str) -> list[Row]:
+    """Lists of numbers as arrays. ``struct`` takes 40 % of the time of ``array``.
+
+    Raises:
+        TypeError: An element is no number, or a fraction among integers.
+        OverflowError: An element is beyond the type's range.
+    """
+    try:
+        packed: list[Any] = [struct.Struct(f"{len(s)}{code}").pack(*s) for s in column]
+    except struct.error:  # which does not tell the two apart
+        packed = [array(code, s) for s in column]
+    return [np.frombuffer(each, code) for each in packed]
 
 
 def _one_by_one(column: Column, wanted: torch.dtype | None) -> Sequences:

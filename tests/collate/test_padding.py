@@ -128,6 +128,15 @@ def test_numbers_that_a_dtype_can_not_hold_are_an_error(dtype: torch.dtype) -> N
         pad([[1], [2**40]], dtype=dtype)
 
 
+@pytest.mark.parametrize("numbers", [[0.5, 2, 1e300], [True, 3, 2.5], [np.float64(0.1), -0.0]])
+def test_lists_of_floats_are_what_torch_makes_of_them(numbers: list[float]) -> None:
+    """Rounded alike, with the same infinities."""
+    expected = torch.tensor([float(number) for number in numbers], dtype=torch.float32)
+    for samples in ([numbers, [1.5]], [[1.5], numbers]):
+        found = pad(samples, dtype=torch.float32).data[samples.index(numbers)]
+        assert torch.equal(found, expected)
+
+
 def test_lists_of_lists_have_a_trailing_shape() -> None:
     """Boxes of detection targets, say, also where one image has none."""
     data, lengths = pad([[[1, 2], [3, 4]], [], [[5, 6]]])
