@@ -185,7 +185,7 @@ def race(name: str, loader: str) -> dict[str, Any]:
         subprocess.run([*command, "--json", str(file)], cwd=ROOT, check=False)
         document = json.loads(file.read_text())
     return {
-        each["name"]: None if each["summary"] is None else each["summary"]["ratio"]["median"]
+        each["workload"]: None if each["summary"] is None else each["summary"]["ratio"]["median"]
         for each in document["workloads"]
     }
 
