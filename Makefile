@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SMOKE := images-uint8 digits tiny-numpy-inline stream tokens short-epochs-persistent
+SMOKE := images-uint8 digits tiny-numpy-inline stream tokens pad-dict arrow short-epochs-persistent
 
 .PHONY: bench test lint types smoke clean
 

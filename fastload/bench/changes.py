@@ -95,7 +95,7 @@ def reasons_to_doubt(before: Saved, after: Saved, changes: Sequence[Change]) -> 
         if first.get(name) != second.get(name)
     ]
     doubts += [
-        f"{change.workload}: (workers, batch size, samples, unit) differ: "
+        f"{change.workload}: (workers, batch size, samples, unit, same data) differ: "
         f"{change.before.shape}, then {change.after.shape}"
         for change in changes
         if change.before.shape != change.after.shape

@@ -49,6 +49,8 @@ def _leaf_difference(expected: Any, actual: Any, path: str) -> str | None:
 
 
 def _tensor_difference(expected: torch.Tensor, actual: torch.Tensor, path: str) -> str | None:
+    if expected.is_nested and actual.is_nested:
+        return difference(_parts(expected), _parts(actual), path)
     wanted, given = (
         f"{t.dtype} of shape {tuple(t.shape)}, {t.layout} on {t.device}" for t in (expected, actual)
     )
@@ -56,6 +58,11 @@ def _tensor_difference(expected: torch.Tensor, actual: torch.Tensor, path: str) 
         return f"{path} is {given}, expected {wanted}"
     same = torch.isclose(expected, actual, rtol=0, atol=0, equal_nan=True)
     return _count_differences(path, int((~same).sum()), expected.numel())
+
+
+def _parts(nested: torch.Tensor) -> list[Any]:
+    """Return what a nested tensor is made of; the size of its ragged dimension is a symbol."""
+    return [nested.layout, *nested.unbind()]
 
 
 def _array_difference(

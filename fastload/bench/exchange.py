@@ -69,6 +69,7 @@ def _benchmark(result: WorkloadResult, loader: str, runs: Sequence[Run]) -> dict
             "workers": result.workers,
             "batch_size": result.batch_size,
             "samples": result.samples,
+            "same_data": result.same_data,
             "unit": "batch" if result.unit == "samples" else "epoch",
             "rates": [run.measurement.rate for run in runs],
         },

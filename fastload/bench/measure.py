@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args(argv)
     workload: Workload = args.workload
-    recipe = workload.cook(workload.samples_given(quick=args.quick))
+    recipe = workload.cook(workload.samples_given(quick=args.quick), args.loader)
     await_turn()
     measurement = measure(workload, recipe, args.loader, workers=args.workers, quick=args.quick)
     print(json.dumps(asdict(measurement)), flush=True)

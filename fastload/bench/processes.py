@@ -32,6 +32,9 @@ from typing_extensions import Self
 
 from fastload.bench.memory import tree_memory_bytes
 
+FOLDER = "FASTLOAD_BENCH_FOLDER"
+"""The variable that names the folder in which a command may leave files."""
+
 _LIFELINE = "FASTLOAD_BENCH_LIFELINE"
 _SAMPLE_INTERVAL_S = 0.1
 
@@ -49,7 +52,9 @@ class Finished:
 
 
 class Child:
-    """A command in a session of its own. Leaving the context kills what is left of it.
+    """A command in a session of its own, with a folder of its own for its files.
+
+    Leaving the context kills what is left of the command and removes the folder.
 
     Args:
         command: program and arguments.
@@ -57,6 +62,7 @@ class Child:
 
     def __init__(self, command: Sequence[str]) -> None:
         with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastload-bench-"))
             self._stdout = stack.enter_context(tempfile.TemporaryFile())
             self._stderr = stack.enter_context(tempfile.TemporaryFile())
             self._lifeline, theirs = socket.socketpair()
@@ -69,7 +75,7 @@ class Child:
                     stderr=self._stderr,
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
-                    env={**os.environ, _LIFELINE: str(theirs.fileno())},
+                    env={**os.environ, FOLDER: folder, _LIFELINE: str(theirs.fileno())},
                 )
             stack.callback(self._kill_session)
             self._resources = stack.pop_all()

@@ -30,6 +30,7 @@ class WorkloadSummary:
     workload: str
     workers: int
     unit: Literal["samples", "epochs"]
+    same_data: bool
     baseline: LoaderSummary
     candidate: LoaderSummary
     ratio: Ratio
@@ -46,17 +47,35 @@ def summarize(result: WorkloadResult, settings: Settings) -> WorkloadSummary | N
         result.workload,
         result.workers,
         result.unit,
+        result.same_data,
         _medians(baseline),
         _medians(candidate),
         compare(_rates(baseline), _rates(candidate)),
     )
 
 
-def mean_ratio(summaries: Sequence[WorkloadSummary], *, workers: int | None = None) -> float | None:
-    """Return the geometric mean of the ratios, of all or of those with that many workers."""
-    return geometric_mean(
-        [s.ratio.median for s in summaries if workers is None or s.workers == workers]
-    )
+def mean_ratios(summaries: Sequence[WorkloadSummary], *, workers: int) -> dict[str, float | None]:
+    """Return geometric means of the ratios.
+
+    Args:
+        summaries: of the workloads.
+        workers: as the user asked for; other workloads have none by definition.
+
+    Returns:
+        `drop_in`: of those with workers and the same dataset and collate function for both
+        loaders, so what a change of the import gives; `with_workers`: of those and the ones where
+        fastload's own are compared with the usual ones; `all`: of all. None where there are none.
+    """
+    with_workers = [summary for summary in summaries if summary.workers == workers]
+    chosen = {
+        "drop_in": [summary for summary in with_workers if summary.same_data],
+        "with_workers": with_workers,
+        "all": summaries,
+    }
+    return {
+        name: geometric_mean([summary.ratio.median for summary in each])
+        for name, each in chosen.items()
+    }
 
 
 def to_document(
@@ -84,10 +103,7 @@ def to_document(
             {**asdict(result), "summary": _as_dict(summaries[result.workload])}
             for result in results
         ],
-        "geometric_mean": {
-            "with_workers": mean_ratio(known, workers=settings.workers),
-            "all": mean_ratio(known),
-        },
+        "geometric_mean": mean_ratios(known, workers=settings.workers),
     }
 
 

@@ -71,7 +71,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadResult:
-    """All runs of one workload, in the order in which they happened."""
+    """All runs of one workload, in the order in which they happened.
+
+    `same_data` is False where the loaders were given different datasets or collate functions: the
+    usual way and fastload's own.
+    """
 
     workload: str
     description: str
@@ -81,3 +85,4 @@ class WorkloadResult:
     unit: Literal["samples", "epochs"]
     runs: tuple[Run, ...] = ()
     failure: Failure | None = None
+    same_data: bool = True

@@ -24,7 +24,8 @@ class Figures:
         first_batch_s: from `iter(loader)` to the first batch.
         cpu_s_per_epoch: user and system time.
         peak_memory_bytes: of the whole process tree.
-        shape: what was loaded: workers, batch size, samples, unit.
+        shape: what was loaded: workers, batch size, samples, unit, and whether both loaders had
+            the same data; files of before that was told had no others.
     """
 
     rate: float
@@ -114,4 +115,4 @@ def _figures(path: Path, entry: dict[str, Any]) -> Figures:
         if not math.isfinite(value) or value < 0 or (value == 0 and name in {"rate", "speedup"}):
             raise ValueError(f"{str(path)!r} is damaged: {name} of {entry['workload']} is {value}")
     shape = tuple(entry[name] for name in ("workers", "batch_size", "samples", "unit"))
-    return Figures(**values, shape=shape)
+    return Figures(**values, shape=(*shape, bool(entry.get("same_data", True))))

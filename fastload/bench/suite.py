@@ -151,6 +151,7 @@ def _verdict_failure(verdict: Verdict, settings: Settings) -> Failure | None:
 
 
 def _empty_result(workload: Workload, settings: Settings) -> WorkloadResult:
+    recipes = {workload.recipe_for(name) for name in (settings.baseline, settings.candidate)}
     return WorkloadResult(
         workload=workload.name,
         description=workload.description,
@@ -158,4 +159,5 @@ def _empty_result(workload: Workload, settings: Settings) -> WorkloadResult:
         batch_size=workload.batch_size,
         samples=workload.samples_given(quick=settings.quick),
         unit=workload.unit,
+        same_data=len(recipes) == 1,
     )

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from fastload.bench.report import WorkloadSummary, mean_ratio, summarize
+from fastload.bench.report import WorkloadSummary, mean_ratios, summarize
 from fastload.bench.results import WorkloadResult
 from fastload.bench.suite import Settings
 
 
 def make_table(settings: Settings, results: Sequence[WorkloadResult]) -> Table:
-    """Return one row per workload; columns with two figures show baseline and candidate."""
+    """Return one row per workload; columns with two figures show baseline and candidate.
+
+    In the column `data`, `same` means that both had the same dataset and collate function, `own`
+    that fastload had its own and the baseline the usual ones.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     longest = max((len(result.workload) for result in results), default=0)
     table.add_column("workload", min_width=longest, overflow="fold")
     both = f"\n{settings.baseline} / {settings.candidate}"
     for title in (
+        "data",
         "workers",
         f"samples/s\n{settings.baseline}",
         f"samples/s\n{settings.candidate}",
@@ -30,23 +35,29 @@ def make_table(settings: Settings, results: Sequence[WorkloadResult]) -> Table:
         summary = summarize(result, settings)
         if summary is None:
             kind = result.failure.kind if result.failure is not None else "no pair"
-            table.add_row(result.workload, str(result.workers), "", "", kind, style="red")
+            what = (result.workload, _data(result), str(result.workers))
+            table.add_row(*what, "", "", kind, style="red")
         else:
             table.add_row(*_cells(summary))
     return table
 
 
 def make_footer(settings: Settings, results: Sequence[WorkloadResult]) -> str:
-    """Return the line with the geometric means."""
+    """Return the line with the geometric means, that of the loader alone first."""
     found = (summarize(result, settings) for result in results)
     summaries = [summary for summary in found if summary is not None]
-    workers = settings.workers
-    means = [
-        (f"with {workers} workers", mean_ratio(summaries, workers=workers)),
-        ("over all", mean_ratio(summaries)),
-    ]
-    words = [f"{mean:.2f} {what}" for what, mean in means if mean is not None]
+    means = mean_ratios(summaries, workers=settings.workers)
+    names = {
+        "drop_in": f"with {settings.workers} workers and the same data",
+        "with_workers": f"with {settings.workers} workers",
+        "all": "over all",
+    }
+    words = [f"{mean:.2f} {names[name]}" for name, mean in means.items() if mean is not None]
     return f"geometric mean of the ratios: {', '.join(words) or 'none'}"
+
+
+def _data(result: WorkloadResult | WorkloadSummary) -> str:
+    return "same" if result.same_data else "own"
 
 
 def _cells(summary: WorkloadSummary) -> list[str]:
@@ -54,6 +65,7 @@ def _cells(summary: WorkloadSummary) -> list[str]:
     suffix = " ep/s" if summary.unit == "epochs" else ""
     return [
         summary.workload,
+        _data(summary),
         str(summary.workers),
         _rate(before.rate) + suffix,
         _rate(after.rate) + suffix,

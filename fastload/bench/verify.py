@@ -33,9 +33,8 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
 
     Compared are all batches, and what torch's global random generator gives afterwards.
     """
-    recipe = workload.cook(int(workload.batch_size * _BATCHES))
-    expected = _load(make_loader(workload, recipe, baseline, workers=workers))
-    actual = _load(make_loader(workload, recipe, candidate, workers=workers))
+    expected = _load(workload, baseline, workers)
+    actual = _load(workload, candidate, workers)
     for epoch in range(_EPOCHS):
         given, wanted = len(actual[epoch]), len(expected[epoch])
         if given != wanted:
@@ -47,13 +46,16 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
     return difference(expected[_EPOCHS], actual[_EPOCHS], "the random state afterwards")
 
 
-def _load(loader: Any) -> list[list[Any]]:
+def _load(workload: Workload, loader_name: str, workers: int) -> list[list[Any]]:
     """Return the batches of each epoch, and as the last item what the generator gives then.
 
     Batches are copied: torch keeps a descriptor open for every tensor that came from a worker.
     """
+    recipe = workload.cook(int(workload.batch_size * _BATCHES), loader_name)
+    as_usual = recipe.as_usual or (lambda batch: batch)
+    loader = make_loader(workload, recipe, loader_name, workers=workers)
     torch.manual_seed(20_240_229)
-    epochs = [[copy.deepcopy(batch) for batch in loader] for _ in range(_EPOCHS)]
+    epochs = [[copy.deepcopy(as_usual(batch)) for batch in loader] for _ in range(_EPOCHS)]
     epochs.append([torch.rand(4)])
     return epochs
 

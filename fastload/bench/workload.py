@@ -1,4 +1,9 @@
-"""What a workload is: a name, a recipe for a dataset, and how much of it to load."""
+"""What a workload is: a name, recipes for a dataset, and how much of it to load.
+
+Most workloads have one recipe: both loaders get the same dataset and collate function, and what is
+compared is the loader, as a change of the import gives it. Some have a second one, fastload's own
+way to the same batches, which is compared with the usual way.
+"""
 
 import importlib.util
 import pkgutil
@@ -14,10 +19,13 @@ class Recipe:
     Attributes:
         dataset: map-style or iterable, a deterministic function of the index.
         options: keyword arguments for the loader, such as `shuffle` and `collate_fn`.
+        as_usual: brings a batch to the form that the usual way has, where that differs by a name
+            or a container. For the comparison of batches alone; never called while measuring.
     """
 
     dataset: Any
     options: dict[str, Any] = field(default_factory=dict)
+    as_usual: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,8 @@ class Workload:
         description: one line for people.
         recipe: `module:function`; the function takes the number of samples and returns a `Recipe`.
             A name, so that listing the workloads imports no torch.
+        own: a second recipe, for the loader called `fastload` alone: the same samples with
+            fastload's own dataset or collate function. A class named by `--loader` gets the first.
         batch_size: samples per batch.
         samples: samples per epoch.
         quick_samples: samples per epoch with `--quick`.
@@ -48,6 +58,11 @@ class Workload:
     persistent: bool = False
     unit: Literal["samples", "epochs"] = "samples"
     needs: tuple[str, ...] = ()
+    own: str | None = None
+
+    def recipe_for(self, loader: str) -> str:
+        """Return the name of the recipe that a loader gets, by the loader's name."""
+        return self.own if self.own is not None and loader == "fastload" else self.recipe
 
     def workers_given(self, requested: int) -> int:
         """Return the number of workers to use where the user asked for `requested`."""
@@ -61,7 +76,7 @@ class Workload:
         """Return those of the needed modules that are not installed."""
         return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
-    def cook(self, samples: int) -> Recipe:
-        """Follow the recipe: make a dataset of `samples` samples. Imports torch."""
-        make: Callable[[int], Recipe] = pkgutil.resolve_name(self.recipe)
+    def cook(self, samples: int, loader: str = "torch") -> Recipe:
+        """Follow a loader's recipe: make a dataset of `samples` samples. Imports torch."""
+        make: Callable[[int], Recipe] = pkgutil.resolve_name(self.recipe_for(loader))
         return make(samples)

@@ -48,3 +48,14 @@ def test_other_dtype_or_shape_is_a_difference():
     assert "torch.int32" in difference(torch.ones(2), torch.ones(2, dtype=torch.int32))
     assert "(1, 2)" in difference(torch.ones(2), torch.ones(1, 2))
     assert "float32" in difference(np.ones(2), np.ones(2, dtype=np.float32))
+
+
+def test_nested_tensors_are_compared_sequence_by_sequence():
+    """Equal values split at other places are another batch; so is another layout."""
+    halves, uneven = (
+        torch.nested.nested_tensor(torch.arange(4).split(sizes), layout=torch.jagged)
+        for sizes in ([2, 2], [1, 3])
+    )
+    assert difference(halves, halves.clone()) is None
+    assert "shape (1,)" in difference(halves, uneven)
+    assert "expected a NestedTensor" in difference(halves, torch.arange(4))

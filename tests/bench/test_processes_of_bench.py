@@ -1,9 +1,11 @@
+import os
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from fastload.bench.processes import Child
+from fastload.bench.processes import FOLDER, Child
 
 TURN = "from fastload.bench.processes import await_turn; await_turn(); "
 
@@ -67,6 +69,19 @@ def test_command_that_never_gets_its_turn_is_killed():
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), 9)"])
+def test_files_of_a_command_are_removed(end):
+    """The folder that a command was given goes with it, also if it was killed."""
+    code = (
+        f"import os, pathlib; folder = pathlib.Path(os.environ[{FOLDER!r}]); "
+        f"(folder / 'file').write_text('x'); print(folder, flush=True); {end}"
+    )
+    with Child(command(code)) as child:
+        folder = Path(child.finish(30).stdout.strip())
+        assert (folder / "file").exists()
+    assert not folder.exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
 def test_command_dies_with_the_process_that_started_it(tmp_path):
     """A killed parent takes the command's whole group with it."""
@@ -78,7 +93,10 @@ def test_command_dies_with_the_process_that_started_it(tmp_path):
         "os.kill(os.getppid(), 9); time.sleep(600)"
     )
     outer = f"from fastload.bench.processes import Child; Child({command(inner)!r}).finish(60)"
-    parent = psutil.Popen([sys.executable, "-c", outer])
+    # Its folder stays if the parent was killed, as any temporary file would.
+    parent = psutil.Popen(
+        [sys.executable, "-c", outer], env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
     assert parent.wait(60) == -9
     left = [p for p in map(_process, map(int, file.read_text().split())) if p]
     _, alive = psutil.wait_procs(left, timeout=5)

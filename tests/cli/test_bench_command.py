@@ -67,10 +67,11 @@ def test_race_fills_table_and_file(tmp_path):
     assert document["complete"] is True
     assert {"cores", "python", "torch", "numpy", "fastload", "commit"} <= set(document["machine"])
     assert document["settings"]["workloads"] == list(workloads)
-    assert set(document["geometric_mean"]) == {"with_workers", "all"}
+    assert set(document["geometric_mean"]) == {"drop_in", "with_workers", "all"}
     for entry, workers in zip(document["workloads"], (0, 2), strict=True):
         assert entry["workers"] == workers
         assert entry["failure"] is None
+        assert entry["same_data"] is True
         assert [run["loader"] for run in entry["runs"]] == ["torch", "fastload"]
         assert all(run["measurement"]["rate"] > 0 for run in entry["runs"])
         assert all(run["measurement"]["children_left"] == 0 for run in entry["runs"])

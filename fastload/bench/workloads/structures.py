@@ -104,6 +104,10 @@ def detection(samples: int) -> Recipe:
 
 def tokens(samples: int) -> Recipe:
     """Byte sequences, padded."""
+    return Recipe(ByteSequences(library_text(), samples), {"collate_fn": collate_padded})
+
+
+def library_text() -> bytes:
+    """Return the source text of Python's own library."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    text = b"".join(file.read_bytes() for file in files)
-    return Recipe(ByteSequences(text, samples), {"collate_fn": collate_padded})
+    return b"".join(file.read_bytes() for file in files)
