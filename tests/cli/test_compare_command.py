@@ -222,3 +222,27 @@ def test_comparison_answers_without_torch(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_files_without_the_kind_of_workload_are_read_as_before(compare, capsys) -> None:
+    """Older files do not tell whether both loaders had the same data; they had."""
+
+    def forget(document: dict[str, Any]) -> None:
+        del document["geometric_mean"]["drop_in"]
+        for workload in document["workloads"]:
+            del workload["same_data"], workload["summary"]["same_data"]
+
+    assert compare(edit=forget) == Exit.OK
+    assert "mistrust" not in capsys.readouterr().err
+
+
+def test_other_data_for_one_loader_is_doubted(compare, capsys) -> None:
+    """A workload in which ours had a dataset of its own is not the one in which it had not."""
+
+    def ours(document: dict[str, Any]) -> None:
+        document["workloads"][0]["same_data"] = False
+
+    assert compare(edit=ours) == Exit.OK
+    err = capsys.readouterr().err
+    assert "alpha: (workers, batch size, samples, unit, same data) differ" in err
+    assert "beta" not in err
