@@ -109,9 +109,9 @@ def _row(workload: dict[str, Any]) -> str:
 def _mean(document: dict[str, Any]) -> str:
     mean = document["geometric_mean"]
     drop_in = mean.get("drop_in", mean["with_workers"])
-    with_own = f", {mean['with_workers']:.2f} with the second table" if "drop_in" in mean else ""
+    both = f", {_ratio(mean['with_workers'])} with the second table" if "drop_in" in mean else ""
     return (
-        f"Geometric mean: **{drop_in:.2f}** with workers{with_own}, {mean['all']:.2f} over all. "
+        f"Geometric mean: **{_ratio(drop_in)}** with workers{both}, {_ratio(mean['all'])} over all. "
         f"*At least*: the lower end of a 95 % interval over the pairs. Columns with two figures: "
         f"torch / fastload."
     )

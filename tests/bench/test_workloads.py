@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from fastload.bench.catalogue import WORKLOADS, find
 from fastload.bench.equality import difference
 from fastload.bench.loaders import make_loader
+from fastload.bench.measure import measure
 from fastload.bench.processes import FOLDER
 from fastload.bench.verify import verify
 from tests.bench import recipes
@@ -71,6 +73,17 @@ def test_loader_that_is_judged_gets_the_usual_data(workload):
 def test_batches_are_compared_in_the_form_of_the_usual_way():
     """What differs by a name alone is equal once the recipe has said how."""
     assert verify(recipes.make(own="renamed"), "torch", "fastload", workers=0) is None
+
+
+def test_form_of_the_usual_way_is_not_made_while_measuring():
+    """What a comparison needs is no part of what is timed."""
+
+    def refuse(batch):
+        raise AssertionError(batch)
+
+    workload = recipes.make()
+    recipe = dataclasses.replace(workload.cook(64), as_usual=refuse)
+    assert measure(workload, recipe, "fastload", workers=0, quick=True).batches >= 16
 
 
 def test_own_way_in_another_order_is_a_difference():
