@@ -111,9 +111,9 @@ def _mean(document: dict[str, Any]) -> str:
     drop_in = mean.get("drop_in", mean["with_workers"])
     both = f", {_ratio(mean['with_workers'])} with the second table" if "drop_in" in mean else ""
     return (
-        f"Geometric mean: **{_ratio(drop_in)}** with workers{both}, {_ratio(mean['all'])} over all. "
-        f"*At least*: the lower end of a 95 % interval over the pairs. Columns with two figures: "
-        f"torch / fastload."
+        f"Geometric mean: **{_ratio(drop_in)}** with workers{both}, "
+        f"{_ratio(mean['all'])} over all. *At least*: the lower end of a 95 % interval over the "
+        f"pairs. Columns with two figures: torch / fastload."
     )
 
 

@@ -134,8 +134,8 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="pad",
-        description="the same bytes: `pad_sequence` against `fastload.pad`",
-        recipe=f"{_FOLDER}.structures:tokens",
+        description="bytes of different lengths: `pad_sequence` against `fastload.pad`",
+        recipe=f"{_FOLDER}.sequences:pad_usual",
         own=f"{_FOLDER}.sequences:pad_own",
         batch_size=32,
         samples=16_384,
@@ -143,7 +143,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="pad-dict",
-        description="records of token ids as lists: `pad_sequence` against `fastload.PadDict`",
+        description="dicts of token ids as lists: `pad_sequence` against `fastload.PadDict`",
         recipe=f"{_FOLDER}.sequences:pad_dict_usual",
         own=f"{_FOLDER}.sequences:pad_dict_own",
         batch_size=32,
@@ -152,7 +152,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="pack",
-        description="the same records, behind one another: Python lists against `fastload.Pack`",
+        description="token ids behind one another: joined Python lists against `fastload.Pack`",
         recipe=f"{_FOLDER}.sequences:pack_usual",
         own=f"{_FOLDER}.sequences:pack_own",
         batch_size=32,
@@ -161,7 +161,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="ragged",
-        description="bytes as jagged tensors: `torch.nested` against `fastload.ragged`",
+        description="bytes of different lengths, nested: `torch.nested` against `fastload.ragged`",
         recipe=f"{_FOLDER}.sequences:ragged_usual",
         own=f"{_FOLDER}.sequences:ragged_own",
         batch_size=32,
