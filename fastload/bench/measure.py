@@ -5,6 +5,9 @@
 Runs in: a fresh process that does nothing else; its consumer drops the batches.
 Takes: the names of a workload and of a loader class.
 Gives: one line of JSON, a `Measurement`.
+
+numpy.random, which workers seed, is imported here as it is in most programs. Otherwise each of
+torch's workers would import it, and be charged for it in every epoch.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
+import numpy.random  # noqa: F401
 import psutil
 import torch
 

@@ -1,14 +1,9 @@
-"""Sequences of different lengths: what is usually written against fastload's collate functions.
-
-numpy.random, which workers seed, is imported here as it is in most programs. Otherwise each of
-torch's workers would import it, beside a large heap for a third of a second.
-"""
+"""Sequences of different lengths: what is usually written against fastload's collate functions."""
 
 import re
 from itertools import accumulate
 from typing import Any
 
-import numpy.random  # noqa: F401
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
