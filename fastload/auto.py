@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from fastload.cores import find_cores
 from fastload.memory.budget import default_limit_bytes
-from fastload.tuner import DEFAULT_PREFETCH, Limits, Tuner
+from fastload.tuner import DEFAULT_PREFETCH, MOST_PREFETCH, Choice, Limits, Tuner
 
 AUTO = "auto"
 
@@ -45,18 +45,33 @@ def is_auto(loader: Any) -> bool:
 def make_tuner(loader: Any) -> Tuner:
     """A tuner for a loader of which something is to be chosen."""
     workers, prefetch = loader.num_workers, loader.prefetch_factor
-    memory_bytes = loader.memory_limit
-    if memory_bytes is None:
-        memory_bytes = default_limit_bytes()
-    memory_bytes = min(memory_bytes, int(psutil.virtual_memory().available) // 2)
+    memory_bytes = min(_limit_bytes(loader), int(psutil.virtual_memory().available) // 2)
     least, most = (1 if loader.timeout else 0), None
     if not isinstance(workers, Auto):
         least = most = int(workers)
     elif isinstance(loader.dataset, IterableDataset):
         most = 1  # more would each yield the whole stream, unless the dataset divides it
     fixed = None if isinstance(prefetch, Auto) else int(prefetch)
-    starts_anew = None if loader.persistent_workers else _batches(loader)
-    return Tuner(Limits(find_cores().usable, least, most, fixed, memory_bytes, starts_anew))
+    return Tuner(Limits(find_cores().usable, least, most, fixed, memory_bytes, _batches(loader)))
+
+
+def most_prefetch(loader: Any, choice: Choice, batch_bytes: int) -> int:
+    """The prefetch factor up to which workers that are started now can go without new ones.
+
+    Their shared memory is divided by it, so it is no larger than leaves four times what the
+    largest batch takes.
+    """
+    if not isinstance(loader.prefetch_factor, Auto):
+        return choice.prefetch
+    factor, limit_bytes = MOST_PREFETCH, _limit_bytes(loader)
+    while factor > choice.prefetch and factor * choice.workers * 4 * batch_bytes > limit_bytes:
+        factor //= 2
+    return max(factor, choice.prefetch)
+
+
+def _limit_bytes(loader: Any) -> int:
+    given: int | None = loader.memory_limit
+    return default_limit_bytes() if given is None else given
 
 
 def _batches(loader: Any) -> int | None:

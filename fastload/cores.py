@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastload.cgroups import cpu_quota_cores
 
@@ -51,3 +52,17 @@ def find_cores() -> Cores:
     with contextlib.suppress(ValueError):
         ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return Cores(affinity_cores(), cpu_quota_cores(), ranks)
+
+
+def core_wait_s(who: int | str) -> float:
+    """How long a process was ready to run and had no core; 0 where the kernel does not say.
+
+    Args:
+        who: Number of a process, or "thread-self" for the calling thread.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    try:
+        return int(Path(f"/proc/{who}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -170,11 +170,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not HAS_PIPELINE:
             return super().__iter__()
         tuner = self._live.tuner_of(self)
-        if tuner is not None and not tuner.is_settled:
-            self._iterator = None
-            return self._begin(lambda: AutoIterator(self, tuner), resume.INLINE)
         if self.num_workers > 0 and needs_no_workers(self):
+            if tuner is not None:
+                tuner.reason = "not used: to gather these batches takes less than to send them"
             return self._gather()
+        if tuner is not None and not (tuner.is_settled and self.num_workers > 0):
+            return self._choose(tuner)
         if not (self.persistent_workers and self.num_workers > 0):
             return self._get_iterator()
         before: Any = self._iterator
@@ -182,7 +183,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         crew = getattr(before, "crew", None) if self._live.owns(before) else None
         del before
         self._iterator = None
-        if crew is None or not crew.pool.is_usable:
+        if crew is None or not crew.is_usable:
             self._iterator = self._get_iterator()
         else:
             self._iterator = self._begin(lambda: PipelineIterator(self, crew), resume.KEPT_WORKERS)
@@ -194,6 +195,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if not HAS_PIPELINE:
             return super()._get_iterator()
         return self._begin(lambda: PipelineIterator(self), resume.NEW_WORKERS)
+
+    def _choose(self, tuner: Any) -> Any:
+        """Begin an epoch of which the number of workers is being chosen, or was chosen as 0."""
+        before: Any = self._iterator if self._live.owns(self._iterator) else None
+        if not isinstance(before, AutoIterator):
+            before = None
+        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
+        iterator = self._begin(lambda: AutoIterator(self, tuner, before), began)
+        self._iterator = iterator if self.persistent_workers else None
+        return iterator
 
     def _gather(self) -> Any:
         before: Any = self._iterator if self._live.owns(self._iterator) else None

@@ -15,6 +15,22 @@ from fastload.stats import Counters, SkippedSample
 from fastload.workers.exceptions import unpack
 
 
+class Hand:
+    """A batch on its way out of ``__next__``, which an exception from outside must not lose.
+
+    An iterator that lets others load shares its hand with them: so a batch is kept until it has
+    left the outermost.
+
+    Attributes:
+        kept: The thread that asked, and its batch; None once it has left.
+    """
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        self.kept: tuple[int, Any] | None = None
+
+
 class Stepping:
     """Goes before one of torch's iterator classes, whose ``__next__`` it shortens."""
 
@@ -25,7 +41,7 @@ class Stepping:
     _IterableDataset_len_called: int | None
     _counters: Counters
     _max_errors: int
-    _in_hand: Any = None
+    _hand = Hand()  # stays empty where batches are loaded by the caller
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
@@ -35,7 +51,7 @@ class Stepping:
         else:
             batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
         # Python runs signal handlers at calls and jumps: nothing can come between these two.
-        self._in_hand = None
+        self._hand.kept = None
         return batch
 
     def _next_data(self) -> Any:

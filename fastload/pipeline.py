@@ -28,7 +28,7 @@ from fastload.internals import (
     pin_memory,
     sharding_worker_init_fn,
 )
-from fastload.iteration import Stepping
+from fastload.iteration import Hand, Stepping
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import SPARE_GRANTS, Slots
@@ -48,10 +48,18 @@ ALWAYS_ROOM_FOR = 3
 
 
 class Crew(NamedTuple):
-    """What persistent workers carry from one epoch to the next: themselves and their seeds."""
+    """What persistent workers carry from one epoch to the next: themselves and their seeds.
 
-    pool: Pool
+    Without a pool, new workers are started, with these seeds.
+    """
+
+    pool: Pool | None
     state: dict[str, Any]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another epoch can begin with it."""
+        return self.pool is None or self.pool.is_usable
 
 
 class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
@@ -65,13 +73,16 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         if crew is None:
             BaseIterator.__init__(self, loader)
-            pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
-            crew = Crew(pool, dict(vars(self)))
+            crew = Crew(None, dict(vars(self)))
         self.__dict__.update(crew.state)
+        pool = crew.pool
+        if pool is None:
+            pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
         BaseIterator._reset(self, loader)
-        self.crew = crew
+        self.crew = Crew(pool, crew.state)
+        self._hand = Hand()
         self._go_on(loader)
-        self._start(crew.pool, loader, loader.num_workers, loader.prefetch_factor, Counters())
+        self._start(pool, loader, loader.num_workers, loader.prefetch_factor, Counters())
 
     def _start(
         self, pool: Pool, loader: Any, workers: int, prefetch_factor: int, counters: Counters
@@ -84,7 +95,6 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         self._counters = counters
         self._max_errors = loader.max_errors
         self._failure: BaseException | None = None
-        self._in_hand: tuple[int, Any] | None = None
         self._is_finished = False
         most_tasks = prefetch_factor * workers
         make_order = InOrder if loader.in_order else AsCompleted
@@ -105,7 +115,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         with pool.lock:
             if self._failure is not None:
                 raise self._failure
-            kept = self._in_hand
+            kept = self._hand.kept
             if kept is not None and kept[0] == threading.get_ident():
                 batch = kept[1]  # an exception from outside hit us between the lock and the caller
             elif self._is_finished:
@@ -138,7 +148,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
                 self._skip(report.skipped)
             pool.is_busy = isinstance(report, Loaded)
         self._number = counters.delivered(report, worker_id, asked_ns, got_ns, requested_ns)
-        self._in_hand = threading.get_ident(), batch
+        self._hand.kept = threading.get_ident(), batch
         pool.is_busy = False
         return batch
 

@@ -1,59 +1,75 @@
-"""The epoch in which ``num_workers="auto"`` is decided: in parts, each with another number.
+"""The epochs in which ``num_workers="auto"`` is decided: in parts, each with another number.
 
 Runs in: consumer.
 
 The sampler is drawn once, in the consumer, and each part takes the next stretch of it; so samples
 and order are those of any number of workers. A part ends when its setting was measured and another
-one is to be tried; the next one begins with workers of its own. Once the tuner has settled, epochs
-are ordinary ones.
+number is to be tried; the next one begins with workers of its own. A larger ``prefetch_factor``
+needs no new ones: more tasks are given out. With ``persistent_workers`` the workers of the last
+part are those of the next epoch. Once the tuner has settled on workers, epochs are ordinary ones.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from torch.utils.data import IterableDataset
 
 from fastload import auto
 from fastload.inline import InlineIterator
 from fastload.internals import BaseIterator, MultiProcessingIterator
-from fastload.iteration import Stepping
-from fastload.pipeline import PipelineIterator, make_pool
-from fastload.rows import Array, columns, durations
+from fastload.iteration import Hand, Stepping
+from fastload.pipeline import Crew, PipelineIterator, make_pool
 from fastload.stats import Counters
 from fastload.tree import size_bytes
-from fastload.tuner import Choice, Seen, Tuner
-
-PART_S = 0.3
-"""How long a setting is measured, once its workers have filled the queue."""
-
-FIRST_PART_S = 0.1
-"""The same without workers: enough to see what a batch costs."""
-
-LEAST_BATCHES = 4
+from fastload.tuner import Choice, Tuner
+from fastload.window import Window
+from fastload.workers.pool import Pool
 
 
 class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
-    """An epoch during which the number of workers is chosen."""
+    """An epoch during which the number of workers is chosen, or for which none are needed.
 
-    def __init__(self, loader: Any, tuner: Tuner) -> None:
-        BaseIterator.__init__(self, loader)
+    Whatever is chosen, and whenever, it draws from the program's generators what an epoch with
+    workers draws; so the order of all epochs is that of any fixed number.
+    """
+
+    def __init__(self, loader: Any, tuner: Tuner, before: AutoIterator | None) -> None:
+        """Begin an epoch; ``before`` is the iterator whose workers are to be kept."""
+        if before is None:
+            BaseIterator.__init__(self, loader)
+            self.drawn = dict(vars(self))
+        else:
+            self.__dict__.update(before.drawn, drawn=before.drawn)
+        BaseIterator._reset(self, loader)
         self._go_on(loader)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._loader = loader
         self._tuner = tuner
+        tuner.epochs += 1
         self._counters = Counters()
         self._counters.describe_choice = tuner.__str__
         self._max_errors = loader.max_errors
+        self._hand = Hand()
         self._lock = threading.RLock()
         self._part: Any = None
+        self._window: Window | None = None
+        self._pool: Pool | None = None if before is None else before._pool
         self._is_stream = isinstance(self._dataset, IterableDataset)
-        self._rest: Iterator[Any] = self._sampler_iter
+        self._indices = _Stretches(self._sampler_iter)
+
+    @property
+    def crew(self) -> Crew:
+        """What goes over to the next epoch: the seeds, and the workers if they are as chosen."""
+        return Crew(self._pool_for(self._tuner.choice), self.drawn)
+
+    def _pool_for(self, choice: Choice) -> Pool | None:
+        pool: Any = self._pool
+        is_kept = pool is not None and pool.is_usable and len(pool.workers) == choice.workers
+        return pool if is_kept else None
 
     def _next_data(self) -> Any:
         with self._lock:
@@ -62,12 +78,10 @@ class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # 
                 try:
                     batch = part._next_data()
                 except StopIteration:
-                    part.close()
-                    self._part = None
-                    if self._is_stream:
-                        self._rest = iter(())  # the sampler of a stream never ends
+                    self._end_part()
                     continue
-                part._in_hand = None
+                if self._window is not None and self._window.is_over():
+                    self._judge(self._window)
                 if not self._tuner.batch_bytes:
                     self._tuner.batch_bytes = size_bytes(batch)
                 return batch
@@ -78,21 +92,60 @@ class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # 
         Raises:
             StopIteration: The epoch is over.
         """
-        first = list(itertools.islice(self._rest, 1))
-        if not first:
+        if not self._indices.has_more():
             self.position.is_finished = True
             if self._tuner.is_settled:
                 auto.apply(self._loader, self._tuner)
             raise StopIteration
         self.position.is_finished = False
         choice = self._tuner.choice
-        stretch = _Stretch(self._tuner, self._counters, itertools.chain(first, self._rest))
-        stretch.is_whole = self._is_stream
-        make: Any = _InlinePart if choice.workers == 0 else _PipelinePart
-        part = make(self, choice, iter(stretch))
-        part.position = self.position
-        self._part = part
-        return part
+        self._indices.open()
+        self._window = None if self._tuner.is_settled else Window(self._counters, choice)
+        if choice.workers == 0:
+            self._pool = None
+            self._part = _InlinePart(self)
+        else:
+            self._part = _PipelinePart(self, choice)
+            self._pool = self._part._pool if self._loader.persistent_workers else None
+        self._part.position = self.position
+        return self._part
+
+    def _end_part(self) -> None:
+        self._part = None
+        window, self._window = self._window, None
+        if self._is_stream:
+            self._indices.end()  # the sampler of a stream never ends
+        if window is not None and not self._indices.is_cut:
+            self._judge_at_end(window)
+        if self._pool is not None and self._pool_for(self._tuner.choice) is None:
+            self._pool = None  # workers end with the last reference to their pool
+
+    def _judge(self, window: Window) -> None:
+        """A setting was measured: keep it, measure it for longer, or go over to another one."""
+        if self._is_stream:
+            return
+        tuner = self._tuner
+        seen = window.see(tuner.batch_bytes)
+        if seen is None:
+            return
+        if not window.is_longest and not tuner.is_clear(seen):
+            window.go_on()
+            return
+        tuner.observe(seen)
+        choice, self._window = tuner.choice, None
+        if choice.workers != window.choice.workers:
+            self._indices.cut()
+            return
+        if choice.workers:
+            self._part.reach(choice.prefetch)
+        if not tuner.is_settled and choice != window.choice:
+            self._window = Window(self._counters, choice, choice.workers * choice.prefetch)
+
+    def _judge_at_end(self, window: Window) -> None:
+        """The epoch ended before the measurement did: what was seen may be enough."""
+        seen = window.see(self._tuner.batch_bytes)
+        if seen is not None and not self._tuner.is_settled:
+            self._tuner.observe(seen)
 
     @property
     def _workers(self) -> list[Any]:
@@ -100,8 +153,9 @@ class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # 
 
     def close(self) -> None:
         """End the workers now."""
-        if self._part is not None:
-            self._part.close()
+        for each in (self._part, self._pool):
+            if each is not None:
+                each.close()
 
     _shutdown_workers = close  # what trainers call of torch's iterator
 
@@ -109,73 +163,65 @@ class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # 
         """Nothing: torch's would touch state that is not there."""
 
 
-class _Stretch:
-    """The indices of one part: until its setting was measured and another one is to be tried.
+class _Stretches:
+    """The indices of an epoch, for one part after the other.
 
     Refers to no iterator: it lies in one, and workers end with the last reference to theirs.
     """
 
-    def __init__(self, tuner: Tuner, counters: Counters, indices: Iterator[Any]) -> None:
-        self.is_whole = False
-        self._tuner = tuner
-        self._counters = counters
+    def __init__(self, indices: Iterator[Any]) -> None:
+        self.is_cut = False
         self._indices = indices
-        self._choice = tuner.choice
-        self._begin = counters.delivered_batches
-        self._skip = max(1, self._choice.workers * self._choice.prefetch)
 
     def __iter__(self) -> Iterator[Any]:
-        until_s = 0.0
-        seconds = FIRST_PART_S if self._choice.workers == 0 else PART_S
-        for batch in self._indices:
-            yield batch
-            if self._tuner.is_settled or self.is_whole:
-                continue
-            done = self._counters.delivered_batches - self._begin - self._skip
-            if done >= 0 and not until_s:
-                until_s = time.monotonic() + seconds
-            if done >= LEAST_BATCHES and time.monotonic() > until_s and self._moves_on():
-                return
-        if not self._tuner.is_settled:
-            self._moves_on()
+        return self
 
-    def _moves_on(self) -> bool:
-        """Let the tuner decide; returns whether for another setting."""
-        rows = self._counters.rows()
-        count = min(self._counters.delivered_batches - self._begin, len(rows))
-        rows = rows[len(rows) - count :][self._skip :]
-        if len(rows) >= LEAST_BATCHES:
-            self._tuner.observe(_see(self._choice, rows, self._tuner.batch_bytes))
-        return self._tuner.choice != self._choice
+    def __next__(self) -> Any:
+        if self.is_cut:
+            raise StopIteration
+        return next(self._indices)
 
+    def has_more(self) -> bool:
+        """Whether there is anything for another part."""
+        first = tuple(itertools.islice(self._indices, 1))
+        self._indices = itertools.chain(first, self._indices)
+        return bool(first)
 
-def _see(choice: Choice, rows: Array, batch_bytes: int) -> Seen:
-    of, took = columns(rows), durations(rows)
-    elapsed_s = float(of["left"][-1] - of["left"][0]) / 1e9
-    waited_s = float(took["wait"][1:].sum()) / 1e9
-    return Seen(
-        choice=choice,
-        samples_per_s=float(of["samples"][1:].sum()) / elapsed_s if elapsed_s else 0.0,
-        stall_share=waited_s / elapsed_s if elapsed_s else 0.0,
-        load_s=float(np.mean(took["fetch"] + took["collate"])) / 1e9,
-        cpu_s=float(np.mean(of["cpu"])) / 1e9,
-        step_s=float(np.median(took["busy"][:-1])) / 1e9,
-        reorder_s=float(np.mean(took["reorder"])) / 1e9,
-        batch_bytes=max(batch_bytes, int(of["shared_bytes"].max())),
-    )
+    def open(self) -> None:
+        """The next stretch begins."""
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """This stretch ends here."""
+        self.is_cut = True
+
+    def end(self) -> None:
+        """Nothing more is given out."""
+        self._indices = iter(())
 
 
 class _InlinePart(InlineIterator):
-    def __init__(self, whole: AutoIterator, _choice: Choice, indices: Iterator[Any]) -> None:
+    def __init__(self, whole: AutoIterator) -> None:
         self.__dict__.update(vars(whole))
         self._start(whole._loader, whole._counters)
-        self._sampler_iter = indices
+        self._sampler_iter = whole._indices
 
 
 class _PipelinePart(PipelineIterator):
-    def __init__(self, whole: AutoIterator, choice: Choice, indices: Iterator[Any]) -> None:
+    def __init__(self, whole: AutoIterator, choice: Choice) -> None:
         loader = whole._loader
         self.__dict__.update(vars(whole))
-        self._sampler_iter = indices
-        pool = make_pool(self, loader, choice.workers, choice.prefetch)
+        self._sampler_iter = whole._indices
+        pool = whole._pool_for(choice)
+        if pool is None:
+            most = auto.most_prefetch(loader, choice, whole._tuner.batch_bytes)
+            pool = make_pool(self, loader, choice.workers, most)
+        self._ahead = choice.prefetch
         self._start(pool, loader, choice.workers, choice.prefetch, whole._counters)
+
+    def reach(self, prefetch: int) -> None:
+        """Go on with so many batches ahead for each worker."""
+        with self._pool.lock:
+            for _ in range(max(0, prefetch - self._ahead) * len(self._pool.workers)):
+                self._run.request()
+        self._ahead = prefetch

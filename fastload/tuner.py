@@ -26,8 +26,14 @@ MOST_PER_CORE = 8
 
 DEFAULT_PREFETCH, MOST_PREFETCH = 2, 8
 
-WORTH_S = 0.5
-"""Loading time below which workers would not pay for being started."""
+WORTH_S, EPOCHS = 2.0, 3
+"""Workers are tried if so many epochs load for so long: a try that fails costs a twentieth of it.
+
+Who has run more epochs than that is expected to run as many again.
+"""
+
+UNCLEAR = 0.9, 1.15
+"""Between these, a setting that is so many times as fast as the best is measured for longer."""
 
 WORKER_BYTES = 64 << 20
 """What a worker is expected to need of its own."""
@@ -58,6 +64,8 @@ class Seen:
         step_s: The training step.
         reorder_s: Ready, but waiting for a batch before it.
         batch_bytes: Size of the largest batch.
+        idle_share: Part of the time that workers had no task; 0 without workers.
+        core_wait_s: Part of ``load_s`` in which every core was taken, where that is known.
     """
 
     choice: Choice
@@ -68,6 +76,8 @@ class Seen:
     step_s: float
     reorder_s: float
     batch_bytes: int
+    idle_share: float = 0.0
+    core_wait_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Limits:
         most: Workers, at most; None leaves it to the load.
         prefetch: A fixed prefetch factor; None leaves it to the tuner.
         memory_bytes: What workers and batches together may take.
-        epoch_batches: Batches after which workers would be started anew; None: never.
+        epoch_batches: Batches of an epoch; None if not known.
     """
 
     cores: float
@@ -100,18 +110,29 @@ class Tuner:
         self.reason = "not measured yet"
         self.choice = Choice(limits.least, limits.prefetch or DEFAULT_PREFETCH)
         self.batch_bytes = 0
+        self.epochs = 0
         self._seen: list[Seen] = []
 
     def __str__(self) -> str:
         return f"{self.choice}: {self.reason}"
 
+    def is_clear(self, seen: Seen) -> bool:
+        """Whether a setting is so much faster or slower than those before that chance can't be it.
+
+        Where nothing is to be compared, it is.
+        """
+        least, most = UNCLEAR
+        rates = [each.samples_per_s for each in self._seen if each.choice != seen.choice]
+        return not rates or not least < seen.samples_per_s / max(*rates, 1e-9) < most
+
     def observe(self, seen: Seen) -> None:
         """A setting was measured: choose the next one, or settle."""
-        self._seen.append(seen)
-        if len(self._seen) == 1:
-            self._after_first(seen)
-        else:
+        self._seen = [each for each in self._seen if each.choice != seen.choice]
+        if self._seen:
             self._after_more(seen)
+        else:
+            self._after_first(seen)
+        self._seen.append(seen)
 
     def settle(self, choice: Choice, reason: str) -> None:
         """Keep this one."""
@@ -122,10 +143,9 @@ class Tuner:
             self.settle(seen.choice, f"the training step waits {seen.stall_share:.1%} of the time")
             return
         if not seen.choice.workers and self._is_too_little(seen):
-            self.settle(
-                seen.choice,
+            self.reason = (
                 f"an epoch takes {seen.load_s * (self.limits.epoch_batches or 0):.2f} s to load; "
-                f"workers would have to be started for each (see persistent_workers)",
+                f"starting workers would cost more than they save"
             )
             return
         workers = min(self._needed(seen), self._most(seen))
@@ -135,7 +155,7 @@ class Tuner:
             self._try(Choice(workers, self.choice.prefetch), seen)
 
     def _after_more(self, seen: Seen) -> None:
-        best = max(self._seen[:-1], key=lambda each: each.samples_per_s)
+        best = max(self._seen, key=lambda each: each.samples_per_s)
         if seen.samples_per_s < BETTER * best.samples_per_s:
             gained = seen.samples_per_s / best.samples_per_s
             self.settle(
@@ -156,10 +176,11 @@ class Tuner:
             self._grow_prefetch(seen, "no more workers fit into cores and memory")
 
     def _grow_prefetch(self, seen: Seen, reason: str) -> None:
-        """More batches ahead help where single batches are slow and hold up others."""
+        """More batches ahead help where slow batches hold up others, so that workers run dry."""
         factor = seen.choice.prefetch
         may_grow = self.limits.prefetch is None and factor < MOST_PREFETCH and seen.choice.workers
-        if may_grow and seen.reorder_s > WAITS * seen.load_s:
+        runs_dry = seen.idle_share > WAITS and seen.reorder_s > WAITS * seen.load_s
+        if may_grow and runs_dry:
             self._try(Choice(seen.choice.workers, 2 * factor), seen)
         else:
             self.settle(seen.choice, f"{seen.samples_per_s:,.0f} samples/s; {reason}")
@@ -173,7 +194,9 @@ class Tuner:
 
     def _is_too_little(self, seen: Seen) -> bool:
         batches = self.limits.epoch_batches
-        return batches is not None and batches * seen.load_s < WORTH_S
+        if batches is None:
+            return False
+        return batches * seen.load_s * max(EPOCHS, self.epochs) < WORTH_S
 
     def _needed(self, seen: Seen) -> int:
         """Workers that load as fast as the step consumes, and a tenth more."""
@@ -183,9 +206,15 @@ class Tuner:
 
     def _most(self, seen: Seen) -> int:
         """Workers for which there are cores and memory."""
-        computing = min(1.0, max(seen.cpu_s / seen.load_s if seen.load_s else 1.0, 1e-3))
+        computing = max(map(_computing, (*self._seen, seen)))
         by_cores = min(self.limits.cores / computing, MOST_PER_CORE * self.limits.cores)
         each_bytes = WORKER_BYTES + self.choice.prefetch * seen.batch_bytes
         by_memory = self.limits.memory_bytes // each_bytes
         most = max(1, self.limits.least, min(round(by_cores), by_memory))
         return most if self.limits.most is None else min(most, self.limits.most)
+
+
+def _computing(seen: Seen) -> float:
+    """Part of the loading time that needs a core; workers that wait for one seem to need less."""
+    loading_s = max(seen.load_s - seen.core_wait_s, seen.cpu_s)
+    return max(seen.cpu_s / loading_s, 1e-3) if loading_s > 0 else 1.0

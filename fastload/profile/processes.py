@@ -6,10 +6,11 @@ Runs in: consumer.
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from fastload.cores import core_wait_s
 
 
 class Seen(NamedTuple):
@@ -41,7 +42,7 @@ NOTHING_SEEN = Seen(0, 0, 0.0, 0.0)
 
 def look_at_workers() -> Seen:
     """Ask the system; takes some milliseconds."""
-    largest, read, core_wait_s, cpu_s = 0, 0, 0.0, 0.0
+    largest, read, waited_s, cpu_s = 0, 0, 0.0, 0.0
     me = psutil.Process()
     for child in me.children(recursive=True) or [me]:
         with contextlib.suppress(psutil.Error, AttributeError):
@@ -50,16 +51,5 @@ def look_at_workers() -> Seen:
             if child is not me:
                 largest = max(largest, int(child.memory_full_info().uss))
             read += int(child.io_counters().read_bytes)
-        core_wait_s += _core_wait_s(child.pid)
-    return Seen(largest, read, core_wait_s, cpu_s)
-
-
-def _core_wait_s(pid: int) -> float:
-    """How long a process was ready to run and had no core; 0 where the kernel does not say.
-
-    Source: https://docs.kernel.org/scheduler/sched-stats.html
-    """
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        waited_s += core_wait_s(child.pid)
+    return Seen(largest, read, waited_s, cpu_s)

@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import pickle
 import threading
 
@@ -26,6 +27,32 @@ class Slow:
     def __getitem__(self, index):
         threading.Event().wait(0.005)
         return index
+
+
+class Sudden(Slow):
+    """One sample in twenty takes sixty times as long."""
+
+    def __getitem__(self, index):
+        threading.Event().wait(0.06 if index % 20 == 7 else 0.001)
+        return index
+
+
+class Where(Slow):
+    """Tells which process loaded it."""
+
+    def __getitem__(self, index):
+        super().__getitem__(index)
+        return os.getpid()
+
+
+class Eager:
+    """Draws its order when it is asked for an iterator, not when that is asked for an index."""
+
+    def __len__(self):
+        return 400
+
+    def __iter__(self):
+        return iter(torch.randperm(400).tolist())
 
 
 class Failing(Slow):
@@ -57,6 +84,96 @@ def test_batches_and_order_are_those_of_no_workers(shuffle):
     torch.manual_seed(3)
     loader = fastload.DataLoader(Slow(), batch_size=4, shuffle=shuffle, num_workers="auto")
     assert values(loader) == expected
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("make_sampler", [torch.utils.data.RandomSampler, lambda _: Eager()])
+@pytest.mark.parametrize("step_s", [0, 0.005])
+def test_the_order_of_every_epoch_is_that_of_a_fixed_number(persistent, make_sampler, step_s):
+    """In which epoch it settles, and on workers or on none, changes nothing that is drawn."""
+    options = {"batch_size": 8, "persistent_workers": persistent}
+    torch.manual_seed(3)
+    dataset = range(400)
+    fixed = torch.utils.data.DataLoader(
+        dataset, sampler=make_sampler(dataset), num_workers=1, **options
+    )
+    expected = [values(fixed) for _ in range(3)]
+    torch.manual_seed(3)
+    dataset = range(400) if step_s else Slow()
+    with fastload.DataLoader(
+        dataset, sampler=make_sampler(dataset), num_workers="auto", **options
+    ) as loader:
+        for order in expected:
+            found = []
+            for batch in loader:
+                found.append(batch.tolist())
+                threading.Event().wait(step_s)
+            assert found == order
+        assert bool(loader.num_workers) == (step_s == 0)
+
+
+def test_workers_of_the_first_epoch_are_those_of_the_next():
+    """What was started once is not started again."""
+    loader = fastload.DataLoader(
+        Where(1200), batch_size=4, num_workers="auto", persistent_workers=True
+    )
+    with loader:
+        epochs = [{pid for batch in values(loader) for pid in batch} for _ in range(3)]
+    assert epochs[1] == epochs[2]
+    assert epochs[1] < epochs[0]
+    assert os.getpid() not in epochs[1]
+
+
+def test_more_batches_ahead_need_no_new_workers():
+    """Those that run are given more tasks; order stays."""
+    loader = fastload.DataLoader(
+        Sudden(1600), batch_size=4, num_workers=4, prefetch_factor="auto", persistent_workers=True
+    )
+    with loader:
+        batches = iter(loader)
+        found = [next(batches).tolist()]
+        workers = set(multiprocessing.active_children())
+        found += [batch.tolist() for batch in batches]
+        assert loader.prefetch_factor > 2
+        assert set(multiprocessing.active_children()) == workers
+        assert values(loader) == found
+        assert set(multiprocessing.active_children()) == workers
+    assert found == values(fastload.DataLoader(range(1600), batch_size=4))
+
+
+def test_an_epoch_that_is_left_early_hands_its_workers_on():
+    """The next one goes on with what was chosen so far."""
+    loader = fastload.DataLoader(
+        Slow(4000), batch_size=4, num_workers="auto", persistent_workers=True
+    )
+    with loader:
+        for _ in loader:
+            if children():
+                break
+        before = set(multiprocessing.active_children())
+        assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+        assert before <= set(multiprocessing.active_children())
+
+
+def test_few_samples_start_no_worker():
+    """In the epochs that are sure to come they would not pay."""
+    loader = fastload.DataLoader(
+        range(100), batch_size=4, num_workers="auto", persistent_workers=True
+    )
+    for _ in range(3):
+        values(loader)
+        assert children() == 0
+
+
+def test_rows_in_memory_are_gathered_without_workers():
+    """As with any fixed number: nothing is tried."""
+    dataset = torch.utils.data.TensorDataset(torch.arange(4000))
+    loader = fastload.DataLoader(dataset, batch_size=4, num_workers="auto")
+    found = []
+    for (batch,) in loader:
+        found += batch.tolist()
+        assert children() == 0
+    assert found == list(range(4000))
 
 
 def test_it_settles_on_workers_where_loading_waits_and_says_why():

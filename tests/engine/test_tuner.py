@@ -3,8 +3,8 @@
 from fastload.tuner import Choice, Limits, Seen, Tuner
 
 
-def seen(choice, rate, stall, *, load=0.01, cpu=0.01, step=0.0, reorder=0.0, size=1000):
-    return Seen(choice, rate, stall, load, cpu, step, reorder, size)
+def seen(choice, rate, stall, *, load=0.01, cpu=0.01, step=0.0, reorder=0.0, idle=0.0, wait=0.0):
+    return Seen(choice, rate, stall, load, cpu, step, reorder, 1000, idle, wait)
 
 
 def play(tuner, answer):
@@ -88,22 +88,59 @@ def test_prefetch_grows_where_slow_batches_hold_up_others():
         tuner = Tuner(Limits(cores=2, prefetch=prefetch))
 
         def answer(choice):
-            return seen(choice, 10 * (1 + choice.workers) * choice.prefetch, 0.9, reorder=0.1)
+            rate = 10 * (1 + choice.workers) * choice.prefetch
+            return seen(choice, rate, 0.9, reorder=0.1, idle=0.5)
 
         play(tuner, answer)
         assert tuner.choice == Choice(2, largest)
 
 
+def test_prefetch_stays_where_workers_always_have_a_task():
+    """Then nothing can be gained by giving them more, however uneven batches are."""
+    tuner = Tuner(Limits(cores=2))
+    tried = play(tuner, lambda c: seen(c, 10 * (1 + c.workers), 0.9, reorder=0.1, idle=0.01))
+    assert tried == [Choice(0, 2), Choice(2, 2)]
+
+
+def test_waiting_for_a_core_is_no_reason_for_more_workers():
+    """On a busy machine a load that computes seems to wait."""
+    tuner = Tuner(Limits(cores=2))
+
+    def answer(choice):
+        if choice.workers:
+            return seen(choice, 10 * choice.workers, 0.9, load=0.08, cpu=0.01)
+        return seen(choice, 5, 0.9, load=0.04, cpu=0.01, wait=0.03)
+
+    play(tuner, answer)
+    assert tuner.choice.workers == 2
+
+
+def test_what_is_clear_is_measured_no_longer():
+    """Only a rate near that of another setting may be chance."""
+    tuner = Tuner(Limits(cores=2))
+    tuner.observe(seen(Choice(0, 2), 100, 0.9))
+    assert [tuner.is_clear(seen(Choice(2, 2), rate, 0.9)) for rate in (50, 95, 105, 190)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
 def test_a_fixed_number_of_workers_stays():
     """Then only the prefetch factor is open."""
     tuner = Tuner(Limits(cores=8, least=3, most=3))
-    tried = play(tuner, lambda c: seen(c, 10 * c.prefetch, 0.9, reorder=0.1))
+    tried = play(tuner, lambda c: seen(c, 10 * c.prefetch, 0.9, reorder=0.1, idle=0.5))
     assert {choice.workers for choice in tried} == {3}
 
 
-def test_epochs_that_are_short_get_no_workers_that_start_anew():
-    """Starting processes would cost more than they save."""
+def test_short_epochs_get_no_workers_before_many_of_them_have_run():
+    """Trying them would cost more than it saves in the few epochs that are sure to come."""
     tuner = Tuner(Limits(cores=8, epoch_batches=4))
-    play(tuner, lambda c: seen(c, 100, 0.9))
-    assert tuner.choice.workers == 0
-    assert "persistent_workers" in str(tuner)
+    for tuner.epochs in range(1, 50):
+        tuner.observe(seen(Choice(0, 2), 100, 0.9, load=0.01))
+        assert tuner.choice.workers == 0
+    assert "more than they save" in str(tuner)
+    tuner.epochs = 51
+    tuner.observe(seen(Choice(0, 2), 100, 0.9, load=0.01))
+    assert tuner.choice.workers == 8
