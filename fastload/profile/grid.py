@@ -6,17 +6,22 @@ Runs in: consumer.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import psutil
 
+from fastload.profile.contest import Contender, Showing, compete
 from fastload.profile.load import Measured
 from fastload.profile.plan import Plan
-from fastload.profile.rebuild import is_stream
+from fastload.profile.rebuild import is_stream, kind_of
 from fastload.profile.replay import Load, replay
 from fastload.profile.report import Prediction, Setting, Verification
 
 NEAR_BEST = 0.97
 """A setting that reaches this part of the best throughput is as good."""
+
+AS_GOOD = 0.999
+"""Predictions that differ by less differ by rounding."""
 
 
 def predict(plan: Plan, measured: Measured, load: Load) -> tuple[Prediction, ...]:
@@ -67,44 +72,67 @@ def _memory_bytes(setting: Setting, measured: Measured) -> int:
     return setting.num_workers * worker_bytes + in_flight * measured.batch_bytes
 
 
-def verify(
-    plan: Plan, measured: Measured, grid: tuple[Prediction, ...]
-) -> tuple[Verification, ...]:
-    """Run the smallest good setting and the best one; the loader's own was run already."""
-    own = measured.own
-    ranked = sorted(
-        (each for each in grid if each.is_possible), key=lambda each: -each.samples_per_s
-    )
-    chosen = [_smallest_good(ranked), *(each.setting for each in ranked[:1])]
-    if len(ranked) > 1 and len(set(chosen)) == 1:
-        chosen.append(ranked[1].setting)
-    trials = {own.setting: own}
-    for setting in dict.fromkeys(chosen):
-        if setting not in trials:
-            trials[setting] = plan.trial(setting, 1.4, plan.step)
+@dataclass(frozen=True)
+class Verified:
+    """Settings that were run for real; and what our class gains over torch's, if it was torch's."""
+
+    settings: tuple[Verification, ...]
+    as_fastload: Showing | None
+
+
+def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Verified:
+    """Run the loader's own setting, the smallest good one and the best one, in turn."""
+    own, kind = measured.own.setting, kind_of(plan.loader)
     by_setting = {each.setting: each for each in grid}
-    return tuple(
-        Verification(
-            setting,
-            by_setting[setting].samples_per_s,
-            trial.samples_per_s,
-            by_setting[setting].stall_share,
-            trial.stall_share,
-            sum(map(len, trial.epochs)),
-        )
-        for setting, trial in trials.items()
-        if setting in by_setting
+    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *_chosen(grid)))]
+    ours = Contender("fastload", own)
+    if kind != "fastload":
+        contenders.append(ours)
+    startup_s = max(measured.own.startup_s, measured.clean.startup_s)
+    showings = compete(plan, contenders, startup_s)
+    as_fastload = showings.pop(ours) if kind != "fastload" else None
+    before = by_setting[own].samples_per_s
+    return Verified(
+        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in showings),
+        as_fastload,
     )
 
 
-def _smallest_good(ranked: list[Prediction]) -> Setting:
-    best = ranked[0].samples_per_s
-    return min(each.setting for each in ranked if each.samples_per_s >= NEAR_BEST * best)
+def _chosen(grid: tuple[Prediction, ...]) -> list[Setting]:
+    possible = [each for each in grid if each.is_possible] or list(grid)
+    best = _smallest_good(possible, AS_GOOD)
+    chosen = [_smallest_good(possible, NEAR_BEST), best]
+    if len(set(chosen)) == 1 and len(possible) > 1:
+        chosen.append(_smallest_good([p for p in possible if p.setting != best], AS_GOOD))
+    return chosen
 
 
-def recommend(grid: tuple[Prediction, ...], verified: tuple[Verification, ...]) -> Setting:
-    """The smallest of those that ran within 3 % of the fastest run: what ran counts."""
-    if not verified:
-        return _smallest_good(sorted(grid, key=lambda each: -each.samples_per_s))
-    best = max(each.measured_samples_per_s for each in verified)
-    return min(each.setting for each in verified if each.measured_samples_per_s >= NEAR_BEST * best)
+def _verification(predicted: Prediction, before: float, showing: Showing) -> Verification:
+    return Verification(
+        predicted.setting,
+        predicted.samples_per_s,
+        showing.samples_per_s,
+        predicted.stall_share,
+        showing.stall_share,
+        sum(len(rows) for trial in showing.trials for rows in trial.epochs),
+        predicted.samples_per_s / before,
+        showing.gain,
+        showing.least_gain,
+    )
+
+
+def _smallest_good(predictions: list[Prediction], part: float) -> Setting:
+    best = max(each.samples_per_s for each in predictions)
+    return min(each.setting for each in predictions if each.samples_per_s >= part * best)
+
+
+def recommend(verified: tuple[Verification, ...]) -> Setting:
+    """The smallest of those that are sure to be faster; or else that is sure to be no slower.
+
+    The first is the loader's own setting, which therefore stays where nothing is sure.
+    """
+    faster = [each for each in verified if each.is_gain]
+    if faster:
+        best = max(each.gain for each in faster)
+        return min(each.setting for each in faster if each.gain >= NEAR_BEST * best)
+    return min(each.setting for each in verified if each.least_gain >= NEAR_BEST)

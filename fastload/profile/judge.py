@@ -119,9 +119,15 @@ def make_verdict(measured: Measured, culprit: Culprit, *, has_step: bool) -> Ver
         )
     else:
         bound = "not" if stall < MODERATE else "moderately" if stall <= HIGH else "highly"
-        headroom = max(1.0, own.period_s / step_s) if step_s else None
+        headroom = _headroom(own, step_s)
         sentence = _sentence(bound, stall, headroom, rate, culprit)
     return Verdict(bound, culprit, sentence, stall, headroom, own.samples_per_s, step_s)
+
+
+def _headroom(own: Trial, step_s: float) -> float | None:
+    if not step_s or not own.samples_per_s:
+        return None
+    return max(1.0, own.samples_per_batch / own.samples_per_s / step_s)
 
 
 def _sentence(

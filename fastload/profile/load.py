@@ -48,7 +48,9 @@ class Measured:
         return self.inline if self.alone is None else self.alone
 
 
-def make_load(measured: Measured, cores: float, busy: float) -> Load:
+def make_load(
+    measured: Measured, cores: float, busy: float, epoch_batches: int | None = None
+) -> Load:
     """The load, on this many cores, of which other programs kept ``busy`` before we began."""
     inline_wait, inline_cpu = _parts(measured.inline)
     consumer = measured.consumer
@@ -58,6 +60,7 @@ def make_load(measured: Measured, cores: float, busy: float) -> Load:
         "step_s": consumer.step_s,
         "step_cpu_s": consumer.step_cpu_s,
         "samples": measured.own.samples_per_batch,
+        "epoch_batches": epoch_batches,
     }
     alone = measured.alone
     if alone is None:

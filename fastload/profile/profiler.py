@@ -5,7 +5,7 @@ Takes: a loader of either kind and what stands for the training step.
 Gives: a ``Profile``.
 
     without workers ─┐
-    with one         ├─▶ load ─▶ replay every setting ─▶ run the best for real ─▶ report
+    with one         ├─▶ load ─▶ replay every setting ─▶ run the best in turn ─▶ report
     its own setting ─┤
     as many as cores ┘
 """
@@ -31,7 +31,7 @@ from fastload.profile.load import make_load
 from fastload.profile.plan import Cache, Plan, measure
 from fastload.profile.rebuild import is_stream, kind_of
 from fastload.profile.replay import Load
-from fastload.profile.report import Place, Profile, Setting
+from fastload.profile.report import Place, Profile
 from fastload.profile.timeline import make_slowest, make_spans, make_workers
 from fastload.profile.trials import Trial
 
@@ -53,23 +53,23 @@ def profile(plan: Plan) -> Profile:
     cache = Cache()
     measured = measure(plan, cache)
     own = measured.own
-    load = make_load(measured, plan.cores.usable, load_before)
+    epoch_batches = _epoch_batches(plan.loader)
+    load = make_load(measured, plan.cores.usable, load_before, epoch_batches)
     culprit = find_culprit(measured, load, own.setting, has_step=plan.step is not None)
     grid = predict(plan, measured, load)
     verified = verify(plan, measured, grid)
-    recommended = recommend(grid, verified)
+    recommended = recommend(verified.settings)
     situation = Situation(
         loader=plan.loader,
         load=load,
         culprit=culprit,
         setting=own.setting,
         samples_per_s=own.samples_per_s,
-        step_s=measured.consumer.step_s,
         recommended=recommended,
-        verified=verified,
-        as_fastload=_as_fastload(plan, own.setting),
+        verified=verified.settings,
+        as_fastload=verified.as_fastload,
         startup_s=own.startup_s,
-        epoch_batches=_epoch_batches(plan.loader),
+        epoch_batches=epoch_batches,
         has_floats=cache.has_wide_numbers,
     )
     return Profile(
@@ -88,7 +88,7 @@ def profile(plan: Plan) -> Profile:
         resources=make_resources(measured, load, plan.cores, culprit),
         what_if=grid,
         recommended=recommended,
-        verified=verified,
+        verified=verified.settings,
         fixes=make_fixes(situation),
         spans=make_spans(own),
         workers=make_workers(own),
@@ -96,12 +96,6 @@ def profile(plan: Plan) -> Profile:
         batches=sum(map(len, own.epochs)),
         warnings=_warnings(plan, own, load, load_before),
     )
-
-
-def _as_fastload(plan: Plan, setting: Setting) -> float | None:
-    if kind_of(plan.loader) == "fastload":
-        return None
-    return plan.trial(setting, 1.0, plan.step, kind="fastload").samples_per_s
 
 
 def _epoch_batches(loader: Any) -> int | None:

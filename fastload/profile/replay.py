@@ -28,6 +28,9 @@ Seconds = npt.NDArray[np.float64]
 LEAST_REPLAYED = 240
 """Batches of a replay; fewer recorded ones are repeated."""
 
+LONGEST_EPOCH = 240
+"""In longer epochs, what their beginning takes is lost in the rest."""
+
 MOST_STRETCH = 64.0
 """No more than this does CPU time stretch."""
 
@@ -48,6 +51,7 @@ class Load:
         cores: Cores that there are.
         contention: By how much more CPU time grows with each further busy core.
         others: Processes of other programs that want a core at any moment, on average.
+        epoch_batches: Batches of an epoch; None if not known.
         is_slow: Which batches took far longer than most: ``(batches,)`` of bool.
     """
 
@@ -64,6 +68,7 @@ class Load:
     contention: float = 0.0
     others: float = 0.0
     is_slow: npt.NDArray[np.bool_] | None = None
+    epoch_batches: int | None = None
 
     def faster(self, *, wait: float = 1.0, cpu: float = 1.0, take: float = 1.0) -> Load:
         """The same load where parts take that many times as long."""
@@ -99,7 +104,7 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
     """Replay a load at a setting."""
     if setting.num_workers == 0:
         return _inline(load)
-    wait, cpu = _repeated(load.wait_s), _repeated(load.cpu_s)
+    wait, cpu = _whole(load, load.wait_s), _whole(load, load.cpu_s)
     busy_cores = min(float(setting.num_workers), load.cores)
     cpu = cpu * (1 + load.contention * max(0.0, busy_cores - 1))
     cpu_total = float(cpu.sum()) + len(cpu) * (load.take_s + load.step_cpu_s)
@@ -109,7 +114,14 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
     def at(stretch: float) -> tuple[float, float]:
         step = load.step_s + (stretch - 1) * load.step_cpu_s
         take = load.take_s * stretch
-        return run(wait + cpu * stretch, setting, step, take, load.transit_s)
+        service = wait + cpu * stretch
+        if not load.epoch_batches or load.epoch_batches > LONGEST_EPOCH:
+            return run(service, setting, step, take, load.transit_s)
+        epochs = [
+            run(service[begin : begin + load.epoch_batches], setting, step, take, load.transit_s, 0)
+            for begin in range(0, len(service), load.epoch_batches)
+        ]
+        return sum(elapsed for elapsed, _ in epochs), sum(stalled for _, stalled in epochs)
 
     low, high = 1.0, 1.0
     elapsed, stalled = at(1.0)
@@ -158,10 +170,29 @@ def _repeated(seconds: Seconds) -> Seconds:
     return np.tile(seconds, times) if times > 1 else seconds
 
 
+def _whole(load: Load, seconds: Seconds) -> Seconds:
+    """Enough batches, and whole epochs of them if epochs are short."""
+    seconds = _repeated(seconds)
+    epoch = load.epoch_batches
+    if not epoch or epoch > LONGEST_EPOCH:
+        return seconds
+    epochs = -(-len(seconds) // epoch)
+    return np.resize(seconds, epochs * epoch)
+
+
 def _in_order(
-    service: Seconds, setting: Setting, step: float, take: float, transit: float
+    service: Seconds,
+    setting: Setting,
+    step: float,
+    take: float,
+    transit: float,
+    begin: int | None = None,
 ) -> tuple[float, float]:
-    """Seconds from the first batch to the last, and those of them that the consumer stalls."""
+    """Seconds from the first batch to the last, and those of them that the consumer stalls.
+
+    Batches before number ``begin`` do not count: by default those until the queue is full. With 0,
+    it is a whole epoch, from asking for its first batch to the end of its last step.
+    """
     workers, ahead = setting.num_workers, setting.num_workers * setting.prefetch_factor
     free = [0.0] * workers
     taken: list[float] = []
@@ -173,15 +204,22 @@ def _in_order(
         asked = before + step if number else 0.0
         before = max(asked, ended + transit) + take
         taken.append(before)
-        if number > min(ahead, len(service) - 2):
+        if begin == 0 or number > min(ahead, len(service) - 2):
             stalled += before - asked
+    if begin == 0:
+        return taken[-1] + step, stalled
     begun = min(ahead, len(taken) - 2)
     whole = len(taken) / (len(taken) - 1 - begun)
     return (taken[-1] - taken[begun]) * whole, stalled * whole
 
 
 def _as_completed(
-    service: Seconds, setting: Setting, step: float, take: float, transit: float
+    service: Seconds,
+    setting: Setting,
+    step: float,
+    take: float,
+    transit: float,
+    begin: int | None = None,
 ) -> tuple[float, float]:
     """The same with ``in_order=False``: whichever is ready; a worker with room gets the next."""
     seconds = service.tolist()
@@ -207,11 +245,13 @@ def _as_completed(
         ended, worker = heapq.heappop(ready)
         asked = now + step if count else 0.0
         now = max(asked, ended) + take
-        if count == begun:
+        if count == begun and begin is None:
             first = now
-        elif count > begun:
+        elif count > begun or begin == 0:
             stalled += now - asked
         count += 1
         give(worker, now)
+    if begin == 0:
+        return now + step, stalled
     whole = count / (count - 1 - begun)
     return (now - first) * whole, stalled * whole

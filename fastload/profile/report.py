@@ -16,6 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 SCHEMA_VERSION = 1
 
+LEAST_GAIN = 1.03
+"""A smaller gain is no reason to touch anything."""
+
 Bound: TypeAlias = Literal["not", "moderately", "highly", "unknown"]
 """How input-bound: below 5 %, to 20 %, above; unknown without a consumer's step."""
 
@@ -111,7 +114,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Verification:
-    """A setting that was run for real, beside its prediction."""
+    """A setting that was run for real, in turn with the loader's own, beside its prediction.
+
+    Gains are against the loader's own setting: as predicted, the median over rounds, and that of
+    the round in which it was least.
+    """
 
     setting: Setting
     predicted_samples_per_s: float
@@ -119,11 +126,19 @@ class Verification:
     predicted_stall_share: float
     measured_stall_share: float
     batches: int
+    predicted_gain: float = 1.0
+    gain: float = 1.0
+    least_gain: float = 1.0
 
     @property
     def error(self) -> float:
         """Prediction over measurement, less one: 0.1 is ten percent too high."""
         return self.predicted_samples_per_s / self.measured_samples_per_s - 1
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether it is sure to be faster: every round shows it, and the prediction explains it."""
+        return min(self.predicted_gain, self.least_gain) >= LEAST_GAIN
 
 
 @dataclass(frozen=True)
@@ -193,7 +208,8 @@ class Profile:
         breakdown: where a batch's time goes, in the order in which a batch passes.
         resources: what is exhausted, and what is not.
         what_if: predictions, by workers and prefetch factor.
-        recommended: the smallest setting within 3 % of the best.
+        recommended: the smallest of the settings that are sure to be faster and as good as the
+            best of them; without any, the smallest that is sure to be no slower.
         verified: settings that were run for real.
         fixes: changes, the largest gain first.
         spans: a timeline of workers and consumer, of a few batches.

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastload.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.profile.rebuild import many_workers_allowed, rebuild
+from fastload.profile.replay import LONGEST_EPOCH
 from fastload.profile.report import Setting
 from fastload.profile.sources import MOST_SLOWEST, OfFastload, OfTorch
 from fastload.rows import Array, columns, durations
@@ -43,6 +44,8 @@ class Trial:
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
         is_whole: Whether an epoch was over before the time was.
+        short: Of each short epoch that was run to its end, but for the first, in which workers are
+            started: samples, nanoseconds, and those of them that the consumer waited.
     """
 
     setting: Setting
@@ -56,6 +59,7 @@ class Trial:
     slowest: tuple[tuple[int, str], ...]
     startup_s: float
     is_whole: bool
+    short: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def rows(self) -> Array:
@@ -81,6 +85,13 @@ class Trial:
 
     @property
     def samples_per_s(self) -> float:
+        """Samples per second: over whole epochs where they are short, otherwise as ``steady``."""
+        if self.short:
+            return sum(n for n, _, _ in self.short) / (sum(ns for _, ns, _ in self.short) / 1e9)
+        return self.steady_samples_per_s
+
+    @property
+    def steady_samples_per_s(self) -> float:
         """Samples per second inside epochs, once the queue is full."""
         samples, elapsed_ns = 0, 0
         for rows in self.epochs:
@@ -101,7 +112,7 @@ class Trial:
     @property
     def period_s(self) -> float:
         """From one batch to the next, inside epochs."""
-        rate = self.samples_per_s
+        rate = self.steady_samples_per_s
         return self.samples_per_batch / rate if rate else 0.0
 
     @property
@@ -111,7 +122,9 @@ class Trial:
 
     @property
     def stall_share(self) -> float:
-        """Part of the time inside epochs that the consumer spent in ``next``, queue full."""
+        """Part of the time, as of ``samples_per_s``, that the consumer waited for a batch."""
+        if self.short:
+            return sum(ns for _, _, ns in self.short) / sum(ns for _, ns, _ in self.short)
         wait, busy = self.took("wait").sum(), self.took("busy").sum()
         return float(wait / (wait + busy)) if wait + busy else 0.0
 
@@ -161,6 +174,7 @@ def run_trial(
         tuple(sorted(source.slowest, reverse=True)[:MOST_SLOWEST]),
         runner.startup_s,
         runner.is_whole,
+        tuple(runner.short),
     )
 
 
@@ -176,6 +190,7 @@ class _Runner:
         self._cpu_began_s = time.process_time()
         self._batches = 0
         self.epochs: list[Array] = []
+        self.short: list[tuple[int, int, int]] = []
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
         self.is_whole = False
@@ -204,15 +219,26 @@ class _Runner:
             if not self.goes_on():
                 is_over = False
                 break
+        ended_s = time.monotonic()
         self.is_whole |= is_over
         if self._batches == before:
             return False
-        self.epochs.append(self._source.end())
+        rows = self._source.end()
+        if is_over and self.epochs and len(rows) <= LONGEST_EPOCH:
+            self.short.append(_sum_up(rows, round(started_s * 1e9), round(ended_s * 1e9)))
+        self.epochs.append(rows)
         return True
 
     def end(self) -> None:
         self.elapsed_s = time.monotonic() - self._began_s
         self.cpu_s = time.process_time() - self._cpu_began_s
+
+
+def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:
+    """Samples of an epoch, its nanoseconds, and those that the consumer waited."""
+    of = columns(rows)
+    waited_ns = int((of["left"] - of["asked"]).sum() + max(0, of["asked"][0] - began_ns))
+    return int(of["samples"].sum()), ended_ns - began_ns, waited_ns
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ class TrainingConfig:
         task: which data and module.
         loader: whose DataLoader feeds the loop.
         workers: the loader's worker processes.
+        prefetch_factor: batches that each of them loads ahead; None: the loader's default.
         epochs: passes over the training data.
         batch_size: samples per step.
         learning_rate: of AdamW.
@@ -28,6 +29,7 @@ class TrainingConfig:
     batch_size: int = 64
     learning_rate: float = 3e-3
     seed: int = 0
+    prefetch_factor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

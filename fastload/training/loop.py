@@ -125,6 +125,7 @@ def _open(
         batch_size=config.batch_size,
         shuffle=shuffle,
         num_workers=config.workers,
+        prefetch_factor=config.prefetch_factor if config.workers else None,
         collate_fn=task.collate_fn,
         persistent_workers=shuffle and config.workers > 0,
     )

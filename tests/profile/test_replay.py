@@ -99,3 +99,13 @@ def test_few_recorded_batches_are_repeated():
 def test_contention_makes_computing_slower_for_more_workers():
     """A tenth for each further core."""
     assert rate(load(cpu=0.1, contention=0.1), 2) == pytest.approx(200 / 1.1, rel=0.03)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_short_epochs_begin_without_a_batch_ready(in_order):
+    """One worker, four batches an epoch: the first is waited for, the rest come while steps run."""
+    short = load(wait=0.1, step=0.1, epoch_batches=4)
+    found = replay(short, Setting(1, 2), in_order=in_order)
+    assert found.samples_per_s == pytest.approx(4 * 10 / 0.5)
+    assert found.stall_share == pytest.approx(0.1 / 0.5)
+    assert rate(load(wait=0.1, step=0.1, epoch_batches=10_000), 1) == pytest.approx(100, rel=0.03)
