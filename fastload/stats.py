@@ -11,6 +11,8 @@ import contextlib
 import dataclasses
 import heapq
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -232,18 +234,54 @@ def _escaped(value: str) -> str:
     return str(value).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-_recorded: list[Counters] | None = None
+MOST_RECENT = 16
+"""Epochs of a recording that are kept with every row, although nobody else has them any more."""
+
+
+class Recording:
+    """Every epoch that any loader begins in this process; of those that are over, the sums."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._begun: list[weakref.ref[Counters]] = []  # replaced, never changed: threads read it
+        self._recent: deque[Counters] = deque(maxlen=MOST_RECENT)
+        self._ended: list[Stats] = []
+
+    def begin(self, counters: Counters) -> None:
+        """An epoch begins."""
+        alive = [each for each in self._begun if each() is not None]
+        self._begun = [*alive, weakref.ref(counters)]
+        self._recent.append(counters)
+
+    def end(self, counters: Counters) -> None:
+        """Nobody has this epoch any more."""
+        if self.is_over:
+            return
+        self._ended.append(dataclasses.replace(counters.snapshot(), slowest=(), skipped=()))
+
+    def running(self) -> tuple[Counters, ...]:
+        """The epochs that may be running, and the newest that are over."""
+        found = [each() for each in self._begun]
+        return tuple(each for each in found if each is not None)
+
+    def snapshots(self) -> list[Stats]:
+        """Of all epochs, up to now."""
+        return [*self._ended, *(each.snapshot() for each in self.running())]
+
+
+_recording: Recording | None = None
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[list[Counters]]:
-    """Collect the counters of every epoch that any loader begins in this process."""
-    global _recorded  # noqa: PLW0603
-    before, _recorded = _recorded, []
+def recording() -> Iterator[Recording]:
+    """Collect what every epoch counts that any loader begins in this process."""
+    global _recording  # noqa: PLW0603
+    before, _recording = _recording, Recording()
     try:
-        yield _recorded
+        yield _recording
     finally:
-        _recorded = before
+        _recording.is_over = True
+        _recording = before
 
 
 class Counters:
@@ -258,8 +296,14 @@ class Counters:
         self._errors = 0
         self._skipped: list[SkippedSample] = []
         self._restarts = 0
-        if _recorded is not None:
-            _recorded.append(self)
+        self._recording = _recording
+        if _recording is not None:
+            _recording.begin(self)
+
+    def __del__(self) -> None:
+        """Leave the sums with whoever records."""
+        if getattr(self, "_recording", None) is not None:
+            self._recording.end(self)  # type: ignore[union-attr]  # it is not None
 
     def failed(self, elapsed_ns: int) -> None:
         """The training loop waited this long and got an exception."""

@@ -13,7 +13,7 @@ from fastload.cli.console import warn
 from fastload.cli.exits import Exit
 
 if TYPE_CHECKING:
-    from fastload.stats import Counters
+    from fastload.stats import Recording
 
 
 def add_parser(commands: Any) -> None:
@@ -56,25 +56,25 @@ def run(args: argparse.Namespace) -> Exit | int:
         return Exit.USAGE
     with (
         _surroundings(program, arguments, is_module=args.m),
-        recording() as counters,
+        recording() as epochs,
         patched() as names,
     ):
         warn(f"fastload: replaced {', '.join(names)}")
         try:
-            with _display(args, counters):
+            with _display(args, epochs):
                 return _run(program, is_module=args.m)
         finally:
-            warn(_summary([each.snapshot() for each in counters]))
+            warn(_summary(epochs.snapshots()))
 
 
 def _display(
-    args: argparse.Namespace, counters: list["Counters"]
+    args: argparse.Namespace, epochs: "Recording"
 ) -> contextlib.AbstractContextManager[None]:
     if not args.live:
         return contextlib.nullcontext()
     from fastload.live import watching
 
-    return watching(lambda: tuple(counters))
+    return watching(epochs.running)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,16 @@
 
 import json
 import threading
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import IterableDataset
 
 import fastload
 from fastload.rows import MOST_ROWS, Row, Rows, durations
-from fastload.stats import Counters, Stats
+from fastload.stats import MOST_RECENT, Counters, Stats, recording
 
 WORKERS = [0, 2]
 
@@ -227,3 +229,64 @@ def test_pinning_is_part_of_the_wait_and_has_a_station():
 def test_an_empty_recording_has_a_snapshot():
     """No batch yet is not an error."""
     assert isinstance(Counters().snapshot(), Stats)
+
+
+def test_rows_read_while_they_are_written_are_whole():
+    """Every row that a reader gets was written to its end, and sums are those of its rows."""
+    rows, stop, wrong = Rows(), threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            newest = rows.newest()
+            numbers = newest[:, Row._fields.index("peak_bytes")]
+            took = durations(newest)
+            sums = rows.sums_by_worker().get(0, {"batches": 0, "pin": 0, "samples": 0})
+            if (numbers[1:] != numbers[:-1] + 1).any() or (took["fetch"] != 5).any():
+                wrong.append(newest)
+            if sums["samples"] != 3 * sums["batches"]:
+                wrong.append(sums)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(5 * MOST_ROWS):
+        rows.add(row(samples=3, started=number, fetched=number + 5, peak_bytes=number))
+    stop.set()
+    reader.join()
+    assert not wrong
+    assert rows.sums_by_worker()[0]["batches"] == 5 * MOST_ROWS
+
+
+def test_sums_are_those_of_all_rows_at_once():
+    """Also where rows were forgotten: no step and no reordering is lost between two chunks."""
+    rows, every = Rows(), []
+    for number in range(3 * MOST_ROWS):
+        late = 7 if number % 3 == 0 else 0
+        times = {"asked": 20 * number, "got": 20 * number + 2, "left": 20 * number + 9}
+        every.append(row(written=20 * number + late, **times))
+        rows.add(every[-1])
+    took, sums = durations(np.array(every)), rows.sums_by_worker()[0]
+    for station in ("busy", "wait", "reorder", "hand_off"):
+        assert sums[station] == took[station].sum()
+
+
+def test_an_epoch_takes_memory_as_it_has_batches():
+    """A short one does not set aside what a long one needs."""
+    tracemalloc.start()
+    try:
+        rows = Rows()
+        rows.add(row())
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_recording_keeps_the_sums_of_epochs_that_are_over():
+    """All are counted; only the newest keep their rows."""
+    with recording() as epochs:
+        loader = fastload.DataLoader(range(8), batch_size=2)
+        for _ in range(3 * MOST_RECENT):
+            list(loader)
+        assert len(epochs.running()) <= MOST_RECENT + 1
+        found = epochs.snapshots()
+    assert sum(each.batches for each in found) == 4 * 3 * MOST_RECENT
+    assert sum(each.samples for each in found) == 8 * 3 * MOST_RECENT

@@ -117,8 +117,8 @@ def test_silence_grows_while_the_last_figures_stay() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_real_loaders_can_be_read_while_they_run(workers: int) -> None:
     """After each batch, and of both kinds."""
-    with recording() as counters:
-        gauge = Gauge(lambda: counters)
+    with recording() as epochs:
+        gauge = Gauge(epochs.running)
         for _ in fastload.DataLoader(list(range(40)), batch_size=4, num_workers=workers):
             reading = gauge.read()
             assert reading is not None
