@@ -18,7 +18,7 @@ from fastload.profile.plan import Plan
 from fastload.profile.report import Setting
 from fastload.profile.trials import Trial
 
-ROUNDS, PARTS = 3, 0.4
+ROUNDS, PARTS = 3, 0.5
 """How often each contender runs, and for how many tenths of the budget each time."""
 
 SLOW_START = 0.05
@@ -52,13 +52,13 @@ class Showing:
 
     @property
     def samples_per_s(self) -> float:
-        """The median over rounds."""
-        return statistics.median(each.samples_per_s for each in self.trials)
+        """The mean over rounds: slow samples that come once in a while count as they come."""
+        return statistics.fmean(each.samples_per_s for each in self.trials)
 
     @property
     def stall_share(self) -> float:
-        """The median over rounds."""
-        return statistics.median(each.stall_share for each in self.trials)
+        """The mean over rounds."""
+        return statistics.fmean(each.stall_share for each in self.trials)
 
 
 def compete(plan: Plan, contenders: list[Contender], startup_s: float) -> dict[Contender, Showing]:

@@ -62,7 +62,7 @@ def measure(plan: Plan, cache: Cache) -> Measured:
     alone = None
     if not is_stream(plan.loader) or setting.num_workers == 1:
         alone = plan.trial(Setting(1, 2), 1.4, None)
-    own = plan.trial(setting, 2.0, plan.step)
+    own = plan.trial(setting, 1.6, plan.step)
     crowd = math.ceil(plan.cores.usable)
     crowded: Trial | None = None
     if alone is not None and crowd > 1 and not is_stream(plan.loader):

@@ -83,7 +83,10 @@ def _marked(profile: Profile) -> list[tuple[Setting, str, str]]:
 def _legend(profile: Profile) -> list[tuple[str, str]]:
     if profile.setting == profile.recommended:
         return [(RECOMMENDED, "recommended, and what is set now")]
-    entries = [(RECOMMENDED, "recommended"), (OWN, "what is set now")]
+    entries = [
+        (RECOMMENDED, "recommended"),
+        ("currentColor", "what is set now"),
+    ]  # the dashes are both
     if any(not prediction.is_possible for prediction in profile.what_if):
         entries.append((IMPOSSIBLE, "needs more memory than there is"))
     return entries
