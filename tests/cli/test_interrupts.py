@@ -16,6 +16,8 @@ from fastload.cli.exits import Exit
 ROOT = Path(__file__).parents[2]
 
 SLOW = """
+import os
+import pathlib
 import time
 import torch.utils.data
 
@@ -24,6 +26,7 @@ class Slow(torch.utils.data.Dataset):
         return 10_000
 
     def __getitem__(self, index):
+        pathlib.Path(__file__).with_name(f"{os.getpid()}.loading").touch()
         time.sleep(0.01)
         return index
 
@@ -55,8 +58,13 @@ def interrupt(process: subprocess.Popen[str]) -> str:
     return err
 
 
-def await_workers(process: subprocess.Popen[str], least: int) -> None:
-    while len(psutil.Process(process.pid).children()) < least:
+def await_workers(process: subprocess.Popen[str], folder: Path | None) -> None:
+    """Until two were forked; or, of torch's loader too, until both load and mark that in a folder.
+
+    torch's workers print a traceback if they are interrupted before they are ready.
+    """
+    me = psutil.Process(process.pid)
+    while len([*folder.glob("*.loading")] if folder else me.children()) < 2:
         assert process.poll() is None
 
 
@@ -74,7 +82,7 @@ def test_interrupt_ends_command_and_workers(arguments: tuple[str, ...], tmp_path
     file = tmp_path / "slow.py"
     file.write_text(SLOW)
     process = start(*(argument.format(file=file) for argument in arguments))
-    await_workers(process, least=1 if arguments[0] == "profile" else 2)
+    await_workers(process, tmp_path if arguments[0] == "profile" else None)
     err = interrupt(process)
     assert process.returncode == Exit.INTERRUPTED, err
     assert "interrupted" in err
