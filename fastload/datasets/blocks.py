@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from fastload.datasets.columns import Column, Ints, Rows, make_column, null_within
+from fastload.datasets.buffers import Ints, Rows
+from fastload.datasets.columns import Column, make_column, null_within
 from fastload.errors import CorruptDataError
 
+_MOST_BYTES = 2**31 - 1
 _OF_DAMAGE = (pa.ArrowException, UnicodeDecodeError, OverflowError)
-
-NO_NUMBERS: Ints = np.empty(0, np.int64)
 
 
 class Block(Protocol):
@@ -43,20 +43,17 @@ class TableBlock:
     Args:
         table: Of one chunk a column, or none if it is empty.
         name: What it is, for errors.
-        numbers: Numbers of its rows in the dataset.
     """
 
-    def __init__(self, table: Any, name: str, numbers: Ints = NO_NUMBERS) -> None:
+    def __init__(self, table: Any, name: str) -> None:
         self.table = table
         self.rows: int = table.num_rows
         self.size_bytes: int = table.nbytes
-        self.numbers = numbers
         self.columns: dict[str, Column] = {}
+        refuse_nulls(table, name)
         for field, column in zip(table.schema, table.columns, strict=True):
             self.columns[field.name] = made = make_column(field.type, None, 1)
-            array = column.chunk(0) if column.num_chunks else pa.array([], field.type)
-            refuse_nulls_within(field.name, array, name)
-            made.attach(0, array)
+            made.attach(0, in_one_piece(column))
 
     def locate(self, rows: Ints) -> Rows:
         """As ``Block`` says."""
@@ -96,6 +93,39 @@ class BlockCache:
         return BlockCache, (self.limit_bytes,)
 
 
+def in_one_piece(column: Any, most_bytes: int = _MOST_BYTES) -> Any:
+    """The chunks of a column as one array; with 64-bit offsets if 32 bits can't count its bytes.
+
+    Args:
+        column: A ``pyarrow.ChunkedArray``.
+        most_bytes: From how many bytes on offsets are widened.
+
+    Raises:
+        ValueError: It is too large for its type, and its type has no wider form.
+    """
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if column.nbytes > most_bytes:
+        column = column.cast(_widened(column.type))
+    try:
+        return column.combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{column.nbytes:,} bytes of type {column.type} can't be one array: {error}. Lower "
+            f"buffer_rows=, or write the file with smaller row groups"
+        ) from error
+
+
+def refuse_nulls(table: Any, where: str) -> None:
+    """Refuse lists with nulls inside, in any column.
+
+    Raises:
+        ValueError: There are some; the message names column and row.
+    """
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        refuse_nulls_within(name, in_one_piece(column), where)
+
+
 def refuse_nulls_within(name: str, array: Any, where: str) -> None:
     """Refuse lists with nulls inside: no tensor can hold them.
 
@@ -127,6 +157,14 @@ def reading(
             row_group,
             rows,
         ) from error
+
+
+def _widened(kind: Any) -> Any:
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    return pa.large_list(kind.value_field) if pa.types.is_list(kind) else kind
 
 
 def place(path: str, row_group: int | None, rows: tuple[int, int] | None) -> str:

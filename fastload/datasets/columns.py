@@ -15,28 +15,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fastload.collate.inplace import TORCH_DTYPES
+from fastload.datasets.buffers import (
+    Bools,
+    Bytes,
+    Ints,
+    Rows,
+    Validity,
+    slice_bits,
+    take_bits,
+)
 from fastload.datasets.gather import CARRIERS, Parts, merge_tensors, viewed
 from fastload.memory.layout import Shape
 from fastload.memory.write import HEAP, Place
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-
-class Rows(NamedTuple):
-    """Rows of a block."""
-
-    within: Ints
-    """Number within its chunk."""
-
-    chunks: Ints | int
-    """Number of its chunk."""
 
 
 class Ragged(NamedTuple):
@@ -47,69 +42,6 @@ class Ragged(NamedTuple):
 
     lengths: Ints
     """``(rows,)``."""
-
-
-class Bytes:
-    """The memory of one kind of buffer of a column, over all chunks."""
-
-    def __init__(self, whole: Any, chunks: int) -> None:
-        self._whole = whole
-        self._address = None if whole is None else whole.address
-        self._memory = None if whole is None else np.frombuffer(whole, np.uint8)
-        self._first = np.zeros(chunks, np.int64)
-
-    def attach(self, chunk: int, buffer: Any, position: int, bits: int) -> None:
-        """Learn that element ``position`` of ``buffer`` is the first of a chunk.
-
-        Raises:
-            ValueError: The buffer does not lie in the whole, or not at a multiple of an element.
-        """
-        if buffer is None or not buffer.size:
-            return  # no elements
-        if self._memory is None or self._address is None:
-            self._address, self._memory = buffer.address, np.frombuffer(buffer, np.uint8)
-        start = (buffer.address - self._address) * 8
-        if start < 0 or start % bits or start // 8 + buffer.size > self._memory.nbytes:
-            raise ValueError("a buffer of this column does not lie in the mapped file")
-        self._first[chunk] = start // bits + position
-
-    def view(self, dtype: Any) -> npt.NDArray[Any]:
-        """All of the memory as numbers."""
-        if self._memory is None:
-            return np.empty(0, dtype)
-        size = np.dtype(dtype).itemsize
-        return self._memory[: len(self._memory) // size * size].view(dtype)
-
-    def at(self, rows: Rows) -> Ints:
-        """Of each row, the element that belongs to its chunk's first row."""
-        return self._first[rows.chunks]
-
-
-class Validity:
-    """Which rows are not null."""
-
-    def __init__(self, whole: Any, chunks: int) -> None:
-        self._bits = Bytes(whole, chunks)
-        self._has_bits = np.zeros(chunks, np.bool_)
-        self._is_needed = False
-
-    def attach(self, chunk: int, array: Any) -> None:
-        """Learn where a chunk lies."""
-        if array.null_count and array.buffers()[0] is not None:
-            self._bits.attach(chunk, array.buffers()[0], array.offset, 1)
-            self._has_bits[chunk] = self._is_needed = True
-
-    def take(self, rows: Rows) -> Bools | None:
-        """True where a row is not null; None: everywhere."""
-        if not self._is_needed:
-            return None
-        has_bits = self._has_bits[rows.chunks]
-        if not np.any(has_bits):
-            return None
-        valid = np.ones(len(rows.within), np.bool_)
-        which = np.broadcast_to(has_bits, valid.shape)
-        valid[which] = take_bits(self._bits, rows)[which]
-        return None if valid.all() else valid
 
 
 class Column:
@@ -130,6 +62,14 @@ class Column:
         """The rows; of null ones, anything."""
         raise NotImplementedError
 
+    def valid_slice(self, first: int, count: int) -> Bools | None:
+        """As ``valid``, of consecutive rows of the only chunk."""
+        return self.validity.slice(first, count)
+
+    def slice(self, first: int, count: int, place: Place) -> Any:
+        """As ``take``, of consecutive rows of the only chunk: copied as they lie."""
+        raise NotImplementedError
+
     @staticmethod
     def merge(parts: Parts, count: int, place: Place) -> Any:
         """Rows of several blocks as one."""
@@ -147,6 +87,7 @@ class _FixedColumn(Column):
         self._carrier = CARRIERS[dtype.itemsize]
         self._width = int(np.prod(shape))
         self._windows: Tensor | None = None
+        self._in_a_row: Tensor | None = None
 
     def attach(self, chunk: int, array: Any) -> None:
         super().attach(chunk, array)
@@ -165,6 +106,18 @@ class _FixedColumn(Column):
         at = self._bytes.at(rows) + rows.within * self._width
         target = out.view(self._carrier).view(count, self._width)
         torch.index_select(self._windows, 0, torch.from_numpy(at), out=target)
+        return out
+
+    def slice(self, first: int, count: int, place: Place) -> Tensor:
+        out = place.tensor((count, *self._shape), self._torch_dtype)
+        if not self._width or not count:
+            return out
+        if self._in_a_row is None:
+            items = self._bytes.view(self._dtype)[self._bytes.start() :]
+            rows = len(items) // self._width
+            items = items[: rows * self._width].reshape(rows, *self._shape)
+            self._in_a_row = viewed(items)
+        out.copy_(self._in_a_row.narrow(0, first, count))
         return out
 
     @staticmethod
@@ -186,6 +139,12 @@ class _BoolColumn(Column):
     def take(self, rows: Rows, place: Place) -> Tensor:
         out = place.tensor((len(rows.within),), torch.bool)
         out.numpy()[:] = take_bits(self._bits, rows)
+        return out
+
+    def slice(self, first: int, count: int, place: Place) -> Tensor:
+        out = place.tensor((count,), torch.bool)
+        if count:
+            out.numpy()[:] = slice_bits(self._bits, first, count)
         return out
 
     @staticmethod
@@ -222,6 +181,14 @@ class _RaggedColumn(Column):
         within = Rows(_ranges(starts, lengths), chunks)
         return Ragged(self._values.take(within, place), lengths)
 
+    def slice(self, first: int, count: int, place: Place) -> Ragged:
+        if not count or self.valid_slice(first, count) is not None:
+            return self.take(Rows(np.arange(first, first + count), 0), place)
+        start = self._offsets.start() + first
+        offsets = self._offsets.view(self._offset_type)[start : start + count + 1]
+        values = self._values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]), place)
+        return Ragged(values, np.diff(offsets).astype(np.int64))
+
     @staticmethod
     def merge(parts: Parts, count: int, place: Place) -> Ragged:
         lengths = np.zeros(count, np.int64)
@@ -238,6 +205,7 @@ class _ObjectColumn(Column):
     def __init__(self, whole: Any, chunks: int) -> None:
         super().__init__(whole, chunks)
         self._arrays: dict[int, Any] = {}
+        self._may_be_null: bool | None = None
 
     def attach(self, chunk: int, array: Any) -> None:
         self._arrays[chunk] = array
@@ -257,6 +225,19 @@ class _ObjectColumn(Column):
         rows_of_joined = pa.array(starts[which] + rows.within)
         joined: list[Any] = pa.chunked_array(arrays).take(rows_of_joined).to_pylist()
         return joined
+
+    def slice(self, first: int, count: int, place: Place) -> list[Any]:
+        del place
+        sliced: list[Any] = self._arrays[0].slice(first, count).to_pylist()
+        return sliced
+
+    def valid_slice(self, first: int, count: int) -> Bools | None:
+        if self._may_be_null is None:
+            self._may_be_null = _may_be_null(self._arrays[0])
+        if not self._may_be_null:
+            return None
+        found = [each is not None for each in self.slice(first, count, HEAP)]
+        return None if all(found) else np.array(found)
 
     @staticmethod
     def merge(parts: Parts, count: int, place: Place) -> list[Any]:
@@ -320,11 +301,9 @@ def null_within(array: Any) -> int | None:
     return None
 
 
-def take_bits(bits: Bytes, rows: Rows) -> Bools:
-    """Bits of rows as booleans."""
-    at = bits.at(rows) + rows.within
-    taken = (bits.view(np.uint8)[at >> 3] >> (at & 7).astype(np.uint8)) & 1
-    return taken.astype(np.bool_)  # type: ignore[no-any-return]
+def _may_be_null(array: Any) -> bool:
+    """Whether a row may be None; of a dictionary's rows, the dictionary says that too."""
+    return not is_text(array.type) or pa.types.is_dictionary(array.type) or array.null_count > 0
 
 
 def _fixed(kind: Any) -> tuple[np.dtype[Any], Shape] | None:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from fastload.datasets.blocks import TableBlock, place, reading, refuse_nulls_within
+from fastload.datasets.buffers import Ints, Rows
 from fastload.datasets.checksums import ARROW, Extents, expect_table, is_intact, read_table
-from fastload.datasets.columns import Column, Ints, Rows, make_column
+from fastload.datasets.columns import Column, make_column
 from fastload.datasets.sources import Files
 from fastload.errors import CorruptDataError
 

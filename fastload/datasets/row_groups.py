@@ -18,7 +18,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from fastload.datasets.blocks import place, reading
+from fastload.datasets.blocks import in_one_piece, place, reading
 from fastload.datasets.checksums import PARQUET, Extents, expect_table, is_intact, read_table
 from fastload.datasets.sources import Files, find_files, one_schema
 from fastload.errors import CorruptDataError
@@ -133,7 +133,8 @@ class RowGroups:
                 group.number,
                 group.span,
             )
-        return table.select(self.schema.names).combine_chunks()
+        names = self.schema.names
+        return pa.table([in_one_piece(table[name]) for name in names], names)
 
     def _add(self, path: str, metadata: Any) -> None:
         first_in_file = 0

@@ -26,11 +26,11 @@ import pyarrow.compute
 import pyarrow.parquet
 from torch.utils.data import IterableDataset
 
-from fastload.datasets.blocks import Block, TableBlock
-from fastload.datasets.columns import Ints
+from fastload.datasets.blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
 from fastload.datasets.sharing import Epoch, Share, this_rank, this_share
-from fastload.datasets.tabular import Form, Nulls, TableDataset, Values
+from fastload.datasets.tabular import Form, Nulls, Values
+from fastload.datasets.windows import Cutter, Piece, Window, read, shuffled
 from fastload.memory.write import HEAP, Place
 
 BUFFER_ROWS = 65_536
@@ -63,7 +63,8 @@ class ParquetStream(IterableDataset[Any]):
         drop_last: Leave out a batch that is not full at the end of a worker's rows.
         shuffle: Read row groups in random order, and rows in random order within a buffer.
         buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
-            is emptied in random order, then filled anew. Memory holds two buffers.
+            is emptied in random order, then filled anew. Memory holds two buffers, three while
+            one is shuffled.
         seed: Of the random order, with the epoch.
         filters: Only rows of which this is true: a ``pyarrow.compute.Expression``, or a list as
             ``pyarrow.parquet.read_table`` takes. Row groups are left out by their statistics.
@@ -238,66 +239,62 @@ class ParquetStream(IterableDataset[Any]):
 
     def _read(self, share: Share, start: Position, hand: _Hand) -> Iterator[Any]:
         windows = self._windows(share, start.epoch)
-        rest: TableBlock | None = None
-        for number, blocks in self._read_ahead(windows, start.window):
-            window = _Window(self.schema, self._form, [rest, *blocks] if rest else blocks)
-            kept = 0 if rest is None else rest.rows
-            skipped = start.row if number == start.window else 0
-            order = self._shuffled(len(window) - kept, windows[number], start.epoch)[skipped:]
-            order = np.concatenate((np.arange(kept), order + kept))
-            full = len(order) - len(order) % (self.batch_size or 1)
-            for end, item in self._items(window, order[:full], hand):
-                self._position = Position(start.epoch, number, skipped + end - kept)
-                yield item
-            rest = window.remainder(order[full:]) if full < len(order) else None
+        cutter = Cutter(self.batch_size or _SAMPLES_AT_ONCE, spans_windows=bool(self.batch_size))
+        for number, window in self._read_ahead(windows, start):
+            first = start.row if number == start.window else 0
+            for pieces, end in cutter.cut(window, first):
+                for row, item in self._items(pieces, end, hand):
+                    self._position = Position(start.epoch, number, row)
+                    yield item
         self._position = Position(start.epoch, len(windows), 0)
-        if rest is not None and not self.drop_last:
-            window = _Window(self.schema, self._form, [rest])
-            yield self._form.batch(window.read(np.arange(rest.rows), HEAP), HEAP)
+        if cutter.waiting and not self.drop_last:
+            yield self._batch(cutter.waiting, hand)
         self._position = None
 
     def _read_ahead(
-        self, windows: list[list[int]], start: int
-    ) -> Iterator[tuple[int, list[TableBlock]]]:
-        """The blocks of each window; the next ones are read while these are used."""
-        if start >= len(windows):
+        self, windows: list[list[int]], start: Position
+    ) -> Iterator[tuple[int, Window]]:
+        """Each window; the next one is read while it is used."""
+        if start.window >= len(windows):
             return
         with ThreadPoolExecutor(1, thread_name_prefix="fastload-parquet") as thread:
-            coming = thread.submit(self._blocks, windows[start])
-            for number in range(start, len(windows)):
-                blocks = coming.result()
+            coming = thread.submit(self._fill, windows[start.window], start.epoch)
+            for number in range(start.window, len(windows)):
+                window = coming.result()
                 if number + 1 < len(windows):
-                    coming = thread.submit(self._blocks, windows[number + 1])
-                yield number, blocks
+                    coming = thread.submit(self._fill, windows[number + 1], start.epoch)
+                yield number, window
 
-    def _blocks(self, window: list[int]) -> list[TableBlock]:
-        blocks = []
-        for group in (self._row_groups.groups[number] for number in window):
+    def _fill(self, numbers: list[int], epoch: int) -> Window:
+        """The rows of some row groups; without shuffling, of one."""
+        tables, spans = [], []
+        for group in (self._row_groups.groups[number] for number in numbers):
             if self._filters is None:
                 table = self._row_groups.read(group)
             else:
                 table = self._row_groups.read_filtered(group, self._filters)
-            blocks.append(TableBlock(table, str(group), group.first + np.arange(table.num_rows)))
-        return blocks
-
-    def _shuffled(self, count: int, window: list[int], epoch: int) -> Ints:
+            refuse_nulls(table, str(group))
+            tables.append(table)
+            spans.append(range(group.first, group.first + table.num_rows))
         if not self.shuffle:
-            return np.arange(count)
-        return np.random.default_rng([self.seed, epoch, window[0]]).permutation(count)
+            return Window(tables[0], spans)
+        draw = np.random.default_rng([self.seed, epoch, numbers[0]])
+        order = draw.permutation(sum(map(len, spans)))
+        return Window(shuffled(tables, order), spans, order)
 
-    def _items(self, window: _Window, order: Ints, hand: _Hand) -> Iterator[tuple[int, Any]]:
-        """What is yielded of rows, and how many of them were used up by then."""
-        step = self.batch_size or _SAMPLES_AT_ONCE
-        for start in range(0, len(order), step):
-            rows = order[start : start + step]
-            if self.batch_size is not None:
-                # A transform may keep what it sees, so it must not see the slot.
-                place = hand.place if self._form.batch_transform is None else HEAP
-                yield start + step, self._form.batch(window.read(rows, place), place)
-                continue
-            columns = window.read(rows, HEAP)
-            for offset, sample in enumerate(self._form.samples(columns, len(rows)), 1):
-                yield start + offset, sample
+    def _items(self, pieces: list[Piece], end: int, hand: _Hand) -> Iterator[tuple[int, Any]]:
+        """What is yielded of pieces that end at a row, and the row that comes then."""
+        if self.batch_size is not None:
+            yield end, self._batch(pieces, hand)
+            return
+        (piece,) = pieces
+        samples = self._form.samples(read(pieces, self._form, HEAP), piece.rows)
+        yield from enumerate(samples, piece.first + 1)
+
+    def _batch(self, pieces: list[Piece], hand: _Hand) -> Any:
+        # A transform may keep what it sees, so it must not see the slot.
+        place = hand.place if self._form.batch_transform is None else HEAP
+        return self._form.batch(read(pieces, self._form, place), place)
 
 
 class _Hand:
@@ -324,27 +321,6 @@ class _Reader(Iterator[Any]):
             return next(self._items)
         finally:
             self._hand.place = HEAP
-
-
-class _Window(TableDataset):
-    """The rows in the buffer."""
-
-    def __init__(self, schema: Any, form: Form, blocks: list[TableBlock]) -> None:
-        super().__init__(schema, form, [block.rows for block in blocks])
-        self._blocks = blocks
-
-    def _block(self, number: int) -> Block:
-        return self._blocks[number]
-
-    def numbers(self, rows: Ints) -> Ints:
-        """Numbers of rows in the whole dataset, for errors."""
-        all_numbers: Ints = np.concatenate([block.numbers for block in self._blocks])[rows]
-        return all_numbers
-
-    def remainder(self, rows: Ints) -> TableBlock:
-        """Rows as a table of their own, so that the rest need not be kept."""
-        table = pa.concat_tables([block.table for block in self._blocks]).take(pa.array(rows))
-        return TableBlock(table.combine_chunks(), "the buffer", self.numbers(rows))
 
 
 def _batches(count: int, batch_size: int | None, *, drop_last: bool) -> int:

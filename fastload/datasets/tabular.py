@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from fastload.collate.inplace import collate_in_place
 from fastload.datasets.blocks import Block, group
-from fastload.datasets.columns import Bools, Column, Ints, Ragged, Rows, is_ragged, is_text
+from fastload.datasets.buffers import Bools, Ints, Rows
+from fastload.datasets.columns import Column, Ragged, is_ragged, is_text
 from fastload.datasets.gather import Node, NotGatherableError, Parts, merge_tensors
 from fastload.memory.write import HEAP, Place
 
@@ -72,10 +73,17 @@ class Form:
         name: str,
         values: Any,
         valid: Bools | None,
-        rows: Ints,
-        numbers: Callable[[Ints], Ints],
+        count: int,
+        number: Callable[[int], int],
     ) -> Values:
         """A column with its nulls as they were asked for.
+
+        Args:
+            name: Of the column.
+            values: Its rows.
+            valid: True where a row is not null; None: everywhere.
+            count: How many rows.
+            number: The number of a row in the dataset, by its position here; for errors.
 
         Raises:
             ValueError: It has nulls that nothing was asked for.
@@ -83,13 +91,13 @@ class Form:
         if name in self.fill:
             return {name: values if valid is None else _filled(values, valid, self.fill[name])}
         if self.nulls == "mask":
-            mask = torch.ones(len(rows), dtype=torch.bool)
+            mask = torch.ones(count, dtype=torch.bool)
             if valid is not None:
                 values = _blank(values, valid)
                 mask = torch.from_numpy(valid)
             return {name: values, name + MASK_SUFFIX: mask}
         if valid is not None:
-            row = int(numbers(rows[~valid][:1])[0])
+            row = number(int(np.argmin(valid)))
             raise ValueError(
                 f"column {name!r} is null in row {row}; pass fill={{{name!r}: value}} to replace "
                 f"nulls, or nulls='mask' to get a column {name + MASK_SUFFIX!r} beside it"
@@ -155,12 +163,8 @@ class TableDataset(Dataset[Any]):
         for name in self.schema.names:
             parts = [(at, block.columns[name], where) for at, block, where in found]
             values, valid = _take(parts, len(rows), place)
-            columns |= self._form.settle(name, values, valid, rows, self.numbers)
+            columns |= self._form.settle(name, values, valid, len(rows), lambda at: int(rows[at]))
         return columns
-
-    def numbers(self, rows: Ints) -> Ints:
-        """Numbers of rows as a user knows them, for errors."""
-        return rows
 
     def _find(self, rows: Ints) -> list[tuple[Ints, Block, Rows]]:
         """Which of the rows lie in which block, and where."""
@@ -254,14 +258,20 @@ def _take(
     if len(parts) == 1:
         _, column, rows = parts[0]
         return column.take(rows, place), column.valid(rows)
+    taken = [(at, column.take(rows, HEAP), column.valid(rows)) for at, column, rows in parts]
+    return merged(parts[0][1], taken, count, place)
+
+
+def merged(
+    column: Column, parts: list[tuple[Ints, Any, Bools | None]], count: int, place: Place
+) -> tuple[Any, Bools | None]:
+    """Rows of several blocks, each with where it goes, and which of them are not null."""
     valid = np.ones(count, np.bool_)
-    taken = []
-    for at, column, rows in parts:
-        taken.append((at, column.take(rows, HEAP)))
-        validity = column.valid(rows)
+    for at, _, validity in parts:
         if validity is not None:
             valid[at] = validity
-    return parts[0][1].merge(taken, count, place), None if valid.all() else valid
+    values = column.merge([(at, values) for at, values, _ in parts], count, place)
+    return values, None if valid.all() else valid
 
 
 def _filled(values: Any, valid: Bools, fill: Any) -> Any:

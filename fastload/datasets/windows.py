@@ -1,0 +1,141 @@
+"""What a stream has in its buffer: rows in the order in which they are delivered.
+
+Runs in: worker (consumer with ``num_workers=0``); windows are made by the thread that reads.
+Takes: tables of whole row groups, and their order.
+Gives: the pieces of each batch, and their columns.
+
+Rows are shuffled once, all of a window at a time, in the thread that reads. What is cut from a
+window then lies in one piece, so it is copied into a slot without any indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from fastload.datasets.blocks import TableBlock, in_one_piece
+from fastload.datasets.buffers import Ints
+from fastload.datasets.tabular import Form, Values, merged
+from fastload.memory.write import HEAP, Place
+
+
+class Window:
+    """Some rows in memory, in order.
+
+    Args:
+        table: Of one chunk a column.
+        spans: Numbers in the dataset of the rows that were read.
+        order: Which of those each row is; None: they are as they were read.
+        skipped: How many rows of the order come before the first that is here.
+    """
+
+    def __init__(
+        self, table: Any, spans: list[range], order: Ints | None = None, skipped: int = 0
+    ) -> None:
+        self._table = table
+        self._spans, self._order, self._skipped = spans, order, skipped
+        self.rows: int = table.num_rows
+        self.columns = TableBlock(table, "the buffer").columns
+
+    def rest(self, first: int) -> Window:
+        """The rows from one on in memory of their own, so that the others need not be kept."""
+        if first == 0:
+            return self
+        table = self._table.take(pa.array(np.arange(first, self.rows)))
+        return Window(table, self._spans, self._order, self._skipped + first)
+
+    def number(self, row: int) -> int:
+        """The number of a row in the dataset, for errors."""
+        at = self._skipped + row
+        if self._order is not None:
+            at = int(self._order[at])
+        for span in self._spans:
+            if at < len(span):
+                return span[at]
+            at -= len(span)
+        raise IndexError(row)
+
+
+class Piece(NamedTuple):
+    """Consecutive rows of a window."""
+
+    window: Window
+    first: int
+    rows: int
+
+
+class Cutter:
+    """Cuts what is to be delivered at once from window after window.
+
+    Args:
+        count: Rows of a full batch.
+        spans_windows: Whether rows left at the end of a window wait for those of the next.
+    """
+
+    def __init__(self, count: int, *, spans_windows: bool) -> None:
+        self._count = count
+        self._spans_windows = spans_windows
+        self.waiting: list[Piece] = []
+
+    def cut(self, window: Window, first: int) -> Iterator[tuple[list[Piece], int]]:
+        """The pieces of each batch that is full, and the row of the window that comes then."""
+        missing = self._count - sum(piece.rows for piece in self.waiting)
+        while first < window.rows:
+            end = min(first + missing, window.rows)
+            if self._spans_windows and end < first + missing:
+                rest = window.rest(first)
+                self.waiting.append(Piece(rest, 0, rest.rows))
+                return
+            pieces, self.waiting = [*self.waiting, Piece(window, first, end - first)], []
+            yield pieces, end
+            first, missing = end, self._count
+
+
+def shuffled(tables: list[Any], order: Ints) -> Any:
+    """All rows of tables in another order, as one table; takes the tables out of the list.
+
+    A column is let go as soon as it was moved, so two of them are in memory twice, not all.
+    """
+    names = tables[0].column_names
+    columns = [
+        pa.chunked_array([chunk for table in tables for chunk in table[name].chunks], field.type)
+        for name, field in zip(names, tables[0].schema, strict=True)
+    ]
+    tables.clear()
+    indices = pa.array(order)
+    moved = [in_one_piece(columns.pop(0)).take(indices) for _ in names]
+    return pa.table(moved, names)
+
+
+def read(pieces: list[Piece], form: Form, place: Place) -> Values:
+    """The columns of a batch, as ``TableDataset.read`` gives them."""
+    count = sum(piece.rows for piece in pieces)
+    columns: Values = {}
+    for name, column in pieces[0].window.columns.items():
+        if len(pieces) == 1:
+            _, first, _ = pieces[0]
+            values = column.slice(first, count, place)
+            valid = column.valid_slice(first, count)
+        else:
+            parts = []
+            start = 0
+            for window, first, rows in pieces:
+                its_own = window.columns[name]
+                at = np.arange(start, start + rows)
+                taken = its_own.slice(first, rows, HEAP)
+                parts.append((at, taken, its_own.valid_slice(first, rows)))
+                start += rows
+            values, valid = merged(column, parts, count, place)
+        columns |= form.settle(name, values, valid, count, lambda at: _number(pieces, at))
+    return columns
+
+
+def _number(pieces: list[Piece], at: int) -> int:
+    for window, first, count in pieces:
+        if at < count:
+            return window.number(first + at)
+        at -= count
+    raise IndexError(at)
