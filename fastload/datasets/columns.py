@@ -117,7 +117,7 @@ class _FixedColumn(Column):
             rows = len(items) // self._width
             items = items[: rows * self._width].reshape(rows, *self._shape)
             self._in_a_row = viewed(items)
-        out.copy_(self._in_a_row.narrow(0, first, count))
+        out.copy_(self._in_a_row[first : first + count])
         return out
 
     @staticmethod
