@@ -17,12 +17,14 @@ from fastload.memory.layout import Layout
 class Begin(NamedTuple):
     """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
 
-    ``dataset_state`` is what a worker that died had reported last: go on from there.
+    ``dataset_state`` is what a worker that died had reported last: go on from there. ``epoch`` is
+    what ``dataset.set_epoch`` was given in the consumer, which no copy of the dataset has seen.
     """
 
     run: int
     shared_seed: int | None
     dataset_state: bytes | None = None
+    epoch: int | None = None
 
 
 class Task(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.distributed
 from torch.utils.data import get_worker_info
@@ -53,17 +53,31 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
+def epoch_of(dataset: Any) -> int | None:
+    """What ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
+    if not callable(getattr(dataset, "set_epoch", None)):
+        return None
+    epoch = getattr(dataset, "epoch", None)
+    return epoch if isinstance(epoch, int) else None
+
+
 class Epoch:
-    """A number that forked workers see change; a copy in another process has its own."""
+    """A number that forked workers see change, also those of other loaders than ours.
+
+    A copy in another process has its own, and so has a child that sets it.
+    """
 
     _FORM = struct.Struct("=q")
 
     def __init__(self, value: int = 0) -> None:
         self._memory = mmap.mmap(-1, self._FORM.size)
+        self._owner = os.getpid()
         self.set(value)
 
     def set(self, value: int) -> None:
-        """Change it, here and in children that were forked since it was made."""
+        """Change it, here and in children that were forked since and did not set it."""
+        if self._owner != os.getpid():
+            self._memory, self._owner = mmap.mmap(-1, self._FORM.size), os.getpid()
         self._FORM.pack_into(self._memory, 0, value)
 
     def get(self) -> int:

@@ -134,12 +134,17 @@ class ParquetStream(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Shuffle differently from now on; call it before each epoch.
 
-        Workers that were forked see it. Persistent workers of spawn and forkserver do not: make
-        the loader anew, or let them start anew, each epoch.
+        All workers of fastload's loader are told. Of other loaders' persistent workers, those that
+        were forked see it, those of spawn and forkserver do not.
         """
         if epoch < 0:
             raise ValueError(f"epoch is at least 0, but got {epoch}")
         self._epoch.set(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """What ``set_epoch`` was given."""
+        return self._epoch.get()
 
     def __len__(self) -> int:
         """Batches (or samples, without ``batch_size``) of this rank, read by one reader."""
@@ -160,7 +165,7 @@ class ParquetStream(IterableDataset[Any]):
         """
         if self._filters is not None:
             raise TypeError("a ParquetStream with filters has no length before it was read")
-        order = self._order(self._epoch.get())
+        order = self._order(self.epoch)
         total = 0
         for worker in range(max(workers, 1)):
             share = Share(self.rank, self.world_size, worker, max(workers, 1))
@@ -180,7 +185,7 @@ class ParquetStream(IterableDataset[Any]):
         """Where the newest iterator in this process stands, as plain values."""
         if self._loaded is not None:
             return dict(self._loaded)
-        position = self._position or Position(self._epoch.get(), 0, 0)
+        position = self._position or Position(self.epoch, 0, 0)
         share = this_share(self.rank, self.world_size)
         return {
             "version": _VERSION,
@@ -206,7 +211,7 @@ class ParquetStream(IterableDataset[Any]):
     def _start(self, share: Share) -> Position:
         state, self._loaded = self._loaded, None
         if state is None:
-            return Position(self._epoch.get(), 0, 0)
+            return Position(self.epoch, 0, 0)
         if state["share"] != list(share):
             raise ValueError(
                 f"this state is of {Share(*state['share'])}, but is to be gone on with in {share}: "

@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import IterDataPipe, graph_settings
 
 from fastload.collate.inplace import keep_results_private, make_collate
+from fastload.datasets.sharing import epoch_of
 from fastload.descriptors import Descriptor
 from fastload.errors import annotate
 from fastload.internals import worker_module as torch_worker
@@ -124,6 +125,7 @@ class Worker:
         self._loads = 0
         self._broken = broken
         self._dataset = job.dataset
+        self._epoch: int | None = None
         try:
             self._prepare()
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
@@ -188,6 +190,7 @@ class Worker:
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            self._set_epoch(order.epoch)
             if order.dataset_state is not None:
                 self._dataset.load_state_dict(pickle.loads(order.dataset_state))
             self._fetchers[order.run] = make_fetcher(
@@ -200,6 +203,14 @@ class Worker:
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
+
+    def _set_epoch(self, epoch: int | None) -> None:
+        """Set what was set in the consumer; a dataset that counts epochs itself is left alone."""
+        if self._epoch is None:
+            self._epoch = epoch_of(self._dataset)
+        if epoch is not None and epoch != self._epoch:
+            self._epoch = epoch
+            self._dataset.set_epoch(epoch)
 
     def _carry_out(self, task: Task) -> None:
         slot = self._grants.take()

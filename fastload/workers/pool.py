@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from multiprocessing import util
 from typing import Any, Protocol
 
+from fastload.datasets.sharing import epoch_of
 from fastload.memory.arena import Arena
 from fastload.memory.cgroups import oom_kills
 from fastload.memory.slots import Slots
@@ -90,6 +91,7 @@ class Pool:
         self._states: dict[tuple[int, int], bytes] = {}
         self._ended: set[tuple[int, int]] = set()
         self._is_stream = job.iterable
+        self._dataset = job.dataset
         self._restarts_left = most_restarts
         self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
@@ -132,7 +134,7 @@ class Pool:
         self._last_run += 1
         number = self._last_run
         self._runs[number] = run
-        self._begun[number] = Begin(number, shared_seed)
+        self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):

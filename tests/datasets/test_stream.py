@@ -127,12 +127,19 @@ def test_shuffling_mixes_row_groups(folder: Path) -> None:
     assert len({int(texts(each)[0][4:]) // GROUP for each in starts}) > 5
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-def test_forked_workers_see_the_epoch(folder: Path, persistent: bool) -> None:
+@pytest.mark.parametrize(
+    ("context", "persistent"),
+    [("fork", False), ("fork", True), ("forkserver", True), ("spawn", True)],
+)
+def test_workers_see_the_epoch(folder: Path, context: str, persistent: bool) -> None:
     """Also persistent ones, which were started in another."""
     made = stream(folder, shuffle=True, batch_size=10)
     with fastload.DataLoader(
-        made, batch_size=None, num_workers=2, persistent_workers=persistent
+        made,
+        batch_size=None,
+        num_workers=2,
+        persistent_workers=persistent,
+        multiprocessing_context=context,
     ) as loader:
         epochs = []
         for epoch in (0, 1, 0):
@@ -140,6 +147,35 @@ def test_forked_workers_see_the_epoch(folder: Path, persistent: bool) -> None:
             epochs.append(texts(loader))
     assert epochs[0] == epochs[2] != epochs[1]
     assert sorted(epochs[1]) == sorted(ALL)
+
+
+def test_torchs_forked_workers_see_the_epoch(folder: Path) -> None:
+    """Nobody tells them; the number lies in memory that they share."""
+    made = stream(folder, shuffle=True, batch_size=10)
+    loader = torch.utils.data.DataLoader(
+        made, batch_size=None, num_workers=1, persistent_workers=True
+    )
+    first = texts(loader)
+    made.set_epoch(1)
+    assert texts(loader) == texts(made) != first
+
+
+def test_workers_leave_the_epoch_of_others_alone(folder: Path) -> None:
+    """An epoch that is set while the one before is read is for the next iterator."""
+    made = stream(folder, shuffle=True, batch_size=10)
+    orders = []
+    for epoch in range(4):
+        made.set_epoch(epoch)
+        orders.append(texts(made))
+    with fastload.DataLoader(
+        made, batch_size=None, num_workers=1, persistent_workers=True
+    ) as loader:
+        for epoch in range(3):
+            made.set_epoch(epoch)
+            iterator = iter(loader)
+            made.set_epoch(epoch + 1)
+            assert texts(iterator) == orders[epoch]
+            assert made.epoch == epoch + 1
 
 
 @pytest.mark.parametrize("context", ["forkserver", "spawn"])
