@@ -1,26 +1,34 @@
 """How fast do batches come from one Parquet or Arrow file, and what memory does it take?
 
     python benchmarks/test_parquet.py                     # the table in docs/datasets.md
-    python benchmarks/test_parquet.py --rows 200000 --rounds 1
+    python benchmarks/test_parquet.py --rows 200000 --rounds 1 --only Parquet
 
-Half a million rows of a vector of 16 float32, a label and two numbers, 38 MB. With torch's
+Half a million rows of a vector of 16 float32, a label and two numbers, 42 MB. With torch's
 DataLoader the file is read the usual way: a dataset class that has called ``read_table`` when it
 was made and converts a row in ``__getitem__``; torch has no stream for Parquet, so the same class
-stands beside ours. ``pyarrow alone`` reads all row groups, one after another, in one thread, and
-makes nothing of them; that is what the stream is to be held against.
+stands beside ours. Hugging Face ``datasets``, where it is installed, reads the file with
+``with_format("torch")`` in the fastest ways of its manual: by index, a batch at a time, with
+torch's loader; as a stream by its own ``iter(batch_size=)``, or with a worker by torch's loader.
+``pyarrow alone`` reads all row groups, one after another, in one thread, and makes nothing of
+them; that is what the stream is to be held against.
 
 Each reader runs in fresh processes, in turn with the others, and reads one epoch that is not
-counted and then ``EPOCHS`` that are. Before, its batches are compared with the table. Peak memory
-is the proportional set size of the process and its workers, sampled.
+counted and then ``EPOCHS`` that are. In the first, every value is compared with the table. Ratios
+are medians of those within a round. Peak memory is the proportional set size of the process and
+its workers, sampled, over both sizes of batches.
 
 Caveats: the file is in the page cache; nothing is done with a batch; the readers differ in what
-they can do (the map-style ones read any row by index, the stream does not).
+they can do (the map-style ones read any row by index, the streams do not); Hugging Face makes
+float32 of float64, and its preparation of the file is not counted. The stream wants a core for
+each of three threads: decoding, making batches, and the training loop.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,9 +43,10 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 import torch.utils.data
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset, RandomSampler
 from typing_extensions import Self
 
 import fastload
@@ -50,8 +59,10 @@ from fastload.datasets import (
 )
 
 EPOCHS = 2
-BATCH = 1024
+BATCHES = (1024, 8192)
 WIDTH = 16
+COLUMNS = ("x", "label", "a", "b")
+HAS_HUGGING_FACE = importlib.util.find_spec("datasets") is not None
 
 
 class TableRows(Dataset[dict[str, Any]]):
@@ -70,83 +81,134 @@ class TableRows(Dataset[dict[str, Any]]):
 
 
 Batches = Iterator[dict[str, Any]]
+Reader = Callable[[], Batches]
 
 
-def pyarrow_alone(folder: Path, workers: int) -> Callable[[], Any]:
-    del workers
+def pyarrow_alone(folder: Path, workers: int, batch: int) -> Reader:
+    del workers, batch
 
-    def read() -> Iterator[dict[str, Any]]:
+    def read() -> Batches:
         file = pq.ParquetFile(folder / "x.parquet", memory_map=True)
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, use_threads=False)
-            yield {"label": table["label"]}
+            yield {name: table[name] for name in COLUMNS}
 
     return read
 
 
-def torch_table(folder: Path, workers: int) -> Callable[[], Any]:
+def torch_table(folder: Path, workers: int, batch: int) -> Reader:
     dataset = TableRows(pq.read_table(folder / "x.parquet"))
-    return _loader(torch.utils.data.DataLoader, dataset, workers, shuffle=True)
+    return _loader(torch.utils.data.DataLoader, dataset, workers, batch_size=batch, shuffle=True)
 
 
-def fastload_table(folder: Path, workers: int) -> Callable[[], Any]:
+def hugging_face(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = _hugging_face_file(folder, streaming=False)
+    # As its manual says: a sampler that yields whole batches is many times faster.
+    sampler = BatchSampler(RandomSampler(dataset), batch, drop_last=False)
+    kind = torch.utils.data.DataLoader
+    return _loader(kind, dataset, workers, batch_size=None, sampler=sampler)
+
+
+def hugging_face_stream(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = _hugging_face_file(folder, streaming=True)
+    if workers == 0:
+        return lambda: dataset.iter(batch_size=batch)  # its fastest way needs no loader
+    return _loader(torch.utils.data.DataLoader, dataset.batch(batch), workers, batch_size=None)
+
+
+def _hugging_face_file(folder: Path, *, streaming: bool) -> Any:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import datasets
+
+    datasets.disable_progress_bars()
+    files, cache = str(folder / "x.parquet"), str(folder / "cache")
+    made: Any = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=cache, streaming=streaming
+    )
+    return made.with_format("torch")
+
+
+def fastload_table(folder: Path, workers: int, batch: int) -> Reader:
     dataset = TableRows(pq.read_table(folder / "x.parquet"))
-    return _loader(fastload.DataLoader, dataset, workers, shuffle=True)
+    return _loader(fastload.DataLoader, dataset, workers, batch_size=batch, shuffle=True)
 
 
-def arrow(folder: Path, workers: int) -> Callable[[], Any]:
-    return _loader(fastload.DataLoader, ArrowDataset(folder / "x.arrow"), workers, shuffle=True)
+def arrow(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = ArrowDataset(folder / "x.arrow")
+    return _loader(fastload.DataLoader, dataset, workers, batch_size=batch, shuffle=True)
 
 
-def parquet(folder: Path, workers: int) -> Callable[[], Any]:
-    return _loader(fastload.DataLoader, ParquetDataset(folder / "x.parquet"), workers)
+def parquet(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = ParquetDataset(folder / "x.parquet")
+    return _loader(fastload.DataLoader, dataset, workers, batch_size=batch)
 
 
-def stream(folder: Path, workers: int) -> Callable[[], Any]:
-    dataset = ParquetStream(folder / "x.parquet", batch_size=BATCH)
+def stream(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = ParquetStream(folder / "x.parquet", batch_size=batch)
     return _loader(fastload.DataLoader, dataset, workers, batch_size=None)
 
 
-def stream_shuffled(folder: Path, workers: int) -> Callable[[], Any]:
-    dataset = ParquetStream(folder / "x.parquet", batch_size=BATCH, shuffle=True)
+def stream_shuffled(folder: Path, workers: int, batch: int) -> Reader:
+    dataset = ParquetStream(folder / "x.parquet", batch_size=batch, shuffle=True)
     return _loader(fastload.DataLoader, dataset, workers, batch_size=None)
 
 
-def _loader(kind: Any, dataset: Any, workers: int, **options: Any) -> Callable[[], Any]:
-    options = {"batch_size": BATCH, "persistent_workers": workers > 0, **options}
-    loader = kind(dataset, num_workers=workers, **options)
+def _loader(kind: Any, dataset: Any, workers: int, **options: Any) -> Reader:
+    loader = kind(dataset, num_workers=workers, persistent_workers=workers > 0, **options)
     return lambda: iter(loader)
 
 
-READERS = {
-    "pyarrow alone": (pyarrow_alone, (0,)),
-    "torch, rows of a table": (torch_table, (0, 2)),
+ALONE, USUAL = "pyarrow alone", "torch, rows of a table"
+
+READERS: dict[str, tuple[Callable[[Path, int, int], Reader], tuple[int, ...]]] = {
+    ALONE: (pyarrow_alone, (0,)),
+    USUAL: (torch_table, (0, 2)),
+    "Hugging Face, by index": (hugging_face, (0, 2)),
+    "Hugging Face, stream": (hugging_face_stream, (0, 1)),
     "fastload, rows of a table": (fastload_table, (0, 2)),
     "ArrowDataset, shuffled": (arrow, (0, 2)),
     "ParquetDataset, in order": (parquet, (0, 1)),
     "ParquetStream": (stream, (0, 1)),
     "ParquetStream, shuffled": (stream_shuffled, (0, 1)),
 }
+if not HAS_HUGGING_FACE:
+    READERS = {name: reader for name, reader in READERS.items() if "Hugging" not in name}
 
 
-def measure(reader: str, workers: int, folder: Path) -> dict[str, float]:
+def measure(reader: str, workers: int, batch: int, folder: Path) -> dict[str, float]:
     """Read whole epochs with one reader, in this process."""
     with _Peak() as peak:
-        make_iterator = READERS[reader][0](folder, workers)
-        _compare(make_iterator(), pq.read_table(folder / "x.parquet", columns=["label"]))
+        make_iterator = READERS[reader][0](folder, workers, batch)
+        _compare(make_iterator(), pq.read_table(folder / "x.parquet"))
         started, rows = perf_counter(), 0
         for _ in range(EPOCHS):
-            for batch in make_iterator():
-                rows += len(batch["label"])
+            for each in make_iterator():
+                rows += len(each["label"])
         elapsed_s = perf_counter() - started
     return {"rate": rows / elapsed_s, "peak_bytes": peak.bytes}
 
 
 def _compare(batches: Batches, table: Any) -> None:
-    """The same rows; in which order is each reader's."""
-    labels = np.concatenate([np.asarray(batch["label"]) for batch in batches])
-    expected = table["label"].to_numpy()
-    assert np.array_equal(np.sort(labels), np.sort(expected))
+    """The same rows, with all their values; in which order is each reader's."""
+    parts: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for batch in batches:
+        for name, found in parts.items():
+            found.append(_values(batch[name]))
+    found = {name: np.concatenate(values) for name, values in parts.items()}
+    # Hugging Face has rounded them.
+    expected = {name: _values(table[name]).astype(found[name].dtype) for name in COLUMNS}
+    orders = [np.lexsort((rows["b"], rows["a"])) for rows in (found, expected)]
+    for name in COLUMNS:
+        assert np.array_equal(found[name][orders[0]], expected[name][orders[1]]), name
+
+
+def _values(column: Any) -> Any:
+    if not isinstance(column, pa.ChunkedArray):
+        return np.asarray(column) if not isinstance(column, torch.Tensor) else column.numpy().copy()
+    array = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(array.type):
+        return array.to_numpy()
+    return array.flatten().to_numpy().reshape(len(array), -1)
 
 
 class _Peak:
@@ -191,54 +253,80 @@ def write_files(folder: Path, rows: int) -> None:
     write_arrow(data, folder / "x.arrow")
 
 
+Case = tuple[str, int, int]
+Rounds = dict[Case, list[dict[str, float]]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Batches from Parquet and Arrow files.")
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", nargs=3, metavar=("READER", "WORKERS", "FOLDER"))
+    parser.add_argument("--only", default="", help="readers with this in their name")
+    parser.add_argument("--one", nargs=4, metavar=("READER", "WORKERS", "BATCH", "FOLDER"))
     options = parser.parse_args()
     if options.one:
-        reader, workers, folder = options.one
-        sys.stdout.write(json.dumps(measure(reader, int(workers), Path(folder))))
+        reader, workers, batch, folder = options.one
+        found = measure(reader, int(workers), int(batch), Path(folder))
+        sys.stdout.write(json.dumps(found))
         return
-    cases = [(reader, n) for reader, (_, workers) in READERS.items() for n in workers]
-    found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
+    cases = [
+        (reader, count, batch)
+        for reader, (_, workers) in READERS.items()
+        if options.only in reader or reader in {ALONE, USUAL}
+        for count in workers
+        for batch in BATCHES
+    ]
+    found: Rounds = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), options.rows)
         for _ in range(options.rounds):
-            for reader, workers in cases:
-                command = [sys.executable, __file__, "--one", reader, str(workers), folder]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[reader, workers].append(json.loads(done.stdout))
+            for case in cases:
+                command = [sys.executable, __file__, "--one", *map(str, case), folder]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                found[case].append(json.loads(done.stdout))
     sys.stdout.write(_table(found, options.rows))
 
 
-def _table(found: dict[tuple[str, int], list[dict[str, float]]], rows: int) -> str:
-    def rate(case: tuple[str, int]) -> float:
-        return statistics.median(each["rate"] for each in found[case])
+def _table(found: Rounds, rows: int) -> str:
+    versions = [f"pyarrow {pa.__version__}", f"torch {torch.__version__}"]
+    if HAS_HUGGING_FACE:
+        import datasets
 
-    usual, alone = rate(("torch, rows of a table", 2)), rate(("pyarrow alone", 0))
+        versions.append(f"datasets {datasets.__version__}")
+    small, large = BATCHES
     lines = [
-        f"pyarrow {pa.__version__}, {rows:,} rows, batches of {BATCH}",
+        f"{', '.join(versions)}; {rows:,} rows, batches of {small:,} and of {large:,}.",
         "",
-        "| reader | workers | rows/s | of torch with 2 workers | of pyarrow alone | peak MiB |",
-        "|---|---|---|---|---|---|",
+        f"| reader | workers | rows/s, {small} | of torch | of pyarrow | rows/s, {large} | of torch "
+        "| of pyarrow | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for case, runs in found.items():
-        peak = statistics.median(run["peak_bytes"] for run in runs) / 2**20
-        lines.append(
-            f"| {case[0]} | {case[1]} | {rate(case):,.0f} | {rate(case) / usual:.1f} "
-            f"| {rate(case) / alone:.2f} | {peak:.0f} |"
-        )
+    for reader, workers in dict.fromkeys((reader, workers) for reader, workers, _ in found):
+        cells = [reader, str(workers)]
+        for batch in BATCHES:
+            case = reader, workers, batch
+            rate = statistics.median(each["rate"] for each in found[case])
+            usual, alone = _ratio(found, case, (USUAL, 2)), _ratio(found, case, (ALONE, 0))
+            cells += [f"{rate:,.0f}", f"{usual:.1f}", f"{alone:.2f}"]
+        runs = [run for batch in BATCHES for run in found[reader, workers, batch]]
+        peak = max(run["peak_bytes"] for run in runs)
+        lines.append(f"| {' | '.join([*cells, f'{peak / 2**20:.0f}'])} |")
     return "\n".join(lines) + "\n"
 
 
-def test_reading_is_measured(tmp_path: Path) -> None:
+def _ratio(found: Rounds, case: Case, other: tuple[str, int]) -> float:
+    """How many times as fast as another reader with batches of the same size."""
+    pairs = zip(found[case], found[(*other, case[2])], strict=True)
+    return statistics.median(ours["rate"] / theirs["rate"] for ours, theirs in pairs)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_reading_is_measured(reader: str, tmp_path: Path) -> None:
     """Every reader gives the rows of the file."""
-    write_files(tmp_path, 5_000)
-    for reader, (_, workers) in READERS.items():
-        for count in workers:
-            assert measure(reader, count, tmp_path)["rate"] > 0
+    write_files(tmp_path, 9_000)
+    for workers in READERS[reader][1]:
+        for batch in BATCHES:
+            assert measure(reader, workers, batch, tmp_path)["rate"] > 0
 
 
 if __name__ == "__main__":
