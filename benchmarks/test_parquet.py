@@ -294,11 +294,11 @@ def _table(found: Rounds, rows: int) -> str:
 
         versions.append(f"datasets {datasets.__version__}")
     small, large = BATCHES
+    half = "rows/s, {} | of torch | of pyarrow"
     lines = [
         f"{', '.join(versions)}; {rows:,} rows, batches of {small:,} and of {large:,}.",
         "",
-        f"| reader | workers | rows/s, {small} | of torch | of pyarrow | rows/s, {large} | of torch "
-        "| of pyarrow | peak MiB |",
+        f"| reader | workers | {half.format(small)} | {half.format(large)} | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for reader, workers in dict.fromkeys((reader, workers) for reader, workers, _ in found):
