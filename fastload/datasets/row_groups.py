@@ -133,8 +133,12 @@ class RowGroups:
                 group.number,
                 group.span,
             )
-        names = self.schema.names
-        return pa.table([in_one_piece(table[name]) for name in names], names)
+        table = table.select(self.schema.names)
+        for number, column in enumerate(table.columns):
+            if column.num_chunks > 1:
+                name = table.column_names[number]
+                table = table.set_column(number, name, in_one_piece(column))
+        return table
 
     def _add(self, path: str, metadata: Any) -> None:
         first_in_file = 0

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastload.datasets.blocks import TableBlock, in_one_piece
-from fastload.datasets.buffers import Ints
+from fastload.datasets.buffers import Bools, Ints
 from fastload.datasets.tabular import Form, Values, merged
 from fastload.memory.write import HEAP, Place
 
@@ -37,7 +37,8 @@ class Window:
     ) -> None:
         self._table = table
         self._spans, self._order, self._skipped = spans, order, skipped
-        self.rows: int = table.num_rows
+        # Not the table's, which has none if no columns are read.
+        self.rows = sum(map(len, spans)) - skipped
         self.columns = TableBlock(table, "the buffer").columns
 
     def rest(self, first: int) -> Window:
@@ -116,21 +117,24 @@ def read(pieces: list[Piece], form: Form, place: Place) -> Values:
     columns: Values = {}
     for name, column in pieces[0].window.columns.items():
         if len(pieces) == 1:
-            _, first, _ = pieces[0]
+            first = pieces[0].first
             values = column.slice(first, count, place)
             valid = column.valid_slice(first, count)
         else:
-            parts = []
-            start = 0
-            for window, first, rows in pieces:
-                its_own = window.columns[name]
-                at = np.arange(start, start + rows)
-                taken = its_own.slice(first, rows, HEAP)
-                parts.append((at, taken, its_own.valid_slice(first, rows)))
-                start += rows
-            values, valid = merged(column, parts, count, place)
+            values, valid = _joined(name, pieces, count, place)
         columns |= form.settle(name, values, valid, count, lambda at: _number(pieces, at))
     return columns
+
+
+def _joined(name: str, pieces: list[Piece], count: int, place: Place) -> tuple[Any, Bools | None]:
+    """A column of several windows: once a window, where a batch spans two."""
+    parts, start = [], 0
+    for window, first, rows in pieces:
+        column = window.columns[name]
+        values, valid = column.slice(first, rows, HEAP), column.valid_slice(first, rows)
+        parts.append((np.arange(start, start + rows), values, valid))
+        start += rows
+    return merged(column, parts, count, place)
 
 
 def _number(pieces: list[Piece], at: int) -> int:

@@ -89,6 +89,13 @@ def test_every_row_is_read_by_one_reader(folder: Path, world_size: int, workers:
         assert sorted(found) == sorted(ALL)
 
 
+def test_rows_without_columns_are_counted(folder: Path) -> None:
+    """As many empty samples, or batches, as there would be."""
+    for shuffle in (False, True):
+        assert len(list(stream(folder, columns=[], batch_size=100, shuffle=shuffle))) == 11
+        assert list(stream(folder, columns=[], shuffle=shuffle)) == [{}] * ROWS
+
+
 def test_length_counts_samples_too(folder: Path) -> None:
     """Of a loader that makes the batches, each worker its own."""
     loader = fastload.DataLoader(stream(folder), batch_size=100, num_workers=2)
