@@ -5,6 +5,7 @@ Runs in: the consumer and its workers.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -55,10 +56,10 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 def epoch_of(dataset: Any) -> int | None:
     """What ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
-    if not callable(getattr(dataset, "set_epoch", None)):
-        return None
-    epoch = getattr(dataset, "epoch", None)
-    return epoch if isinstance(epoch, int) else None
+    with contextlib.suppress(Exception):  # attributes of the user's, which torch doesn't look at
+        if callable(dataset.set_epoch) and isinstance(dataset.epoch, int):
+            return int(dataset.epoch)
+    return None
 
 
 class Epoch:
