@@ -16,6 +16,7 @@ done with a batch.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -104,9 +105,11 @@ def _large(sample: Tensor, workers: int) -> dict[str, float]:
 def _small(workload: str) -> dict[str, float]:
     """CPU time of the worker for a batch of 256, against the same by hand."""
     torch.set_num_threads(1)
-    dataset, indices = find(workload).cook(256 * 5_200).dataset, list(range(256))
+    dataset = find(workload).cook(256 * 5_200).dataset
+    batches = iter(BatchSampler(itertools.cycle(range(len(dataset))), 256, drop_last=True))
 
     def by_hand() -> list[Tensor]:
+        indices = next(batches)
         rows, labels = zip(*[dataset[index] for index in indices], strict=True)
         if isinstance(rows[0], Tensor):
             return [torch.stack(rows), torch.tensor(labels)]

@@ -68,10 +68,11 @@ def nothing_is_left(request):
 
     has_failed = request.node.stash.get(HAS_FAILED, True)
     deadline = time.monotonic() + (0 if has_failed else PATIENCE_S)
-    while left() and time.monotonic() < deadline:
+    leftovers = left()
+    while leftovers and time.monotonic() < deadline:  # another test's may come and go
         gc.collect()
         time.sleep(POLL_S)
-    leftovers = left()
+        leftovers = left()
     for child in _children():
         _end(child)
     if has_failed:
