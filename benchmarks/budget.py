@@ -109,9 +109,6 @@ class _Way:
         self._report = Loaded(0, 0, 0, self._place.used_bytes, stamps, None, None, None)
         self._task = Task(0, 0, pickle.dumps(self._drawn, protocol=5))
         self._task_frame, self._report_frame = encode(self._task), encode(self._report)
-        self._fresh_tasks()
-
-    def _fresh_tasks(self) -> None:
         self._order, self._tasks = InOrder(1, 2), Tasks(None)
         self._tasks.open(0)
 

@@ -86,6 +86,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
 
 
 def best_s(call: Callable[[], Any], calls: int) -> float:
+    """The mean of so many calls, in the best of five loops."""
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()

@@ -18,7 +18,6 @@ from torch.utils.data import default_collate
 from fastload.datasets.footprint import sample_bytes
 from fastload.datasets.gather import gatherer
 from fastload.inline import InlineIterator
-from fastload.internals import BaseIterator
 from fastload.stats import Counters
 
 LARGEST_BATCH_BYTES = 1 << 17
@@ -48,12 +47,7 @@ class GatheringIterator(InlineIterator):
 
     def __init__(self, loader: Any, before: GatheringIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers would be kept."""
-        if before is None:
-            BaseIterator.__init__(self, loader)
-            self.drawn = dict(vars(self))
-        else:
-            self.__dict__.update(before.drawn, drawn=before.drawn)
-        BaseIterator._reset(self, loader)
+        self._draw_as_with_workers(loader, before)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._start(loader, Counters())
         self._go_on(loader)

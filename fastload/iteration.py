@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastload.errors import TooManyErrors, show
-from fastload.internals import profiler_enabled
+from fastload.internals import BaseIterator, profiler_enabled
 from fastload.messages import Skip
 from fastload.resume import Position, Rest
 from fastload.stats import Counters, SkippedSample
@@ -41,6 +41,7 @@ class Stepping:
     _IterableDataset_len_called: int | None
     _counters: Counters
     _max_errors: int
+    drawn: dict[str, Any]
     _hand = Hand()  # stays empty where batches are loaded by the caller
 
     def __next__(self) -> Any:
@@ -56,6 +57,21 @@ class Stepping:
 
     def _next_data(self) -> Any:
         raise NotImplementedError
+
+    def _draw_as_with_workers(self, loader: Any, before: Any) -> None:
+        """Draw what torch's iterator draws as an epoch begins.
+
+        Args:
+            loader: Whose epoch it is.
+            before: The iterator of the epoch before, if its workers would be kept: what was drawn
+                when they started, the base seed, is not drawn again.
+        """
+        if before is None:
+            BaseIterator.__init__(self, loader)
+            self.drawn = dict(vars(self))
+        else:
+            self.__dict__.update(before.drawn, drawn=before.drawn)
+        BaseIterator._reset(self, loader)
 
     def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
         """Count samples that could not be loaded.

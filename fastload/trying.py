@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset
 
 from fastload import auto
 from fastload.inline import InlineIterator
-from fastload.internals import BaseIterator, MultiProcessingIterator
+from fastload.internals import MultiProcessingIterator
 from fastload.iteration import Hand, Stepping
 from fastload.pipeline import Crew, PipelineIterator, make_pool
 from fastload.stats import Counters
@@ -39,12 +39,7 @@ class AutoIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]  # 
 
     def __init__(self, loader: Any, tuner: Tuner, before: AutoIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers are to be kept."""
-        if before is None:
-            BaseIterator.__init__(self, loader)
-            self.drawn = dict(vars(self))
-        else:
-            self.__dict__.update(before.drawn, drawn=before.drawn)
-        BaseIterator._reset(self, loader)
+        self._draw_as_with_workers(loader, before)
         self._go_on(loader)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._loader = loader
