@@ -100,7 +100,14 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(workers, most_tasks)
         with pool.lock, pool.sending_together():
-            self._run = Run(pool, order, self._sampler_iter, self._shared_seed, counters)
+            self._run = Run(
+                pool,
+                order,
+                self._sampler_iter,
+                self._shared_seed,
+                counters,
+                ends_pool=not loader.persistent_workers,
+            )
             for _ in range(most_tasks):
                 self._run.request()
 

@@ -39,8 +39,12 @@ class Run:
         indices: Iterator[Any],
         seed: int | None,
         counters: Counters,
+        *,
+        ends_pool: bool,
     ) -> None:
+        """``ends_pool`` says that the workers have nothing to do after this run."""
         self.pool = pool
+        self._ends_pool = ends_pool
         self._counters = counters
         self._has_warned_of_stall = False
         self._order = order
@@ -58,6 +62,8 @@ class Run:
             indices = next(self._indices)
         except StopIteration:
             self._indices = None
+            if self._ends_pool:
+                self.pool.dismiss(range(len(self.pool.workers)))
             return
         except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
             self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
@@ -76,6 +82,8 @@ class Run:
         """Called by the pool."""
         if isinstance(report, Ended):
             if self._order.end_worker(worker_id):
+                if self._ends_pool:
+                    self.pool.dismiss([worker_id])
                 self.request()
         else:
             self._order.arrive(report.sequence, (worker_id, report))

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_sharer
 from typing import Any
 
 import torch
@@ -164,7 +165,14 @@ class Worker:
             elif isinstance(order, Begin):
                 self._begin(order)
             else:
+                self._wait_for_callers()
                 return
+
+    def _wait_for_callers(self) -> None:
+        """A connection or socket in a batch is fetched from here when the batch is unpickled."""
+        while resource_sharer._resource_sharer._cache and not self._orders.is_closed:  # type: ignore[attr-defined]
+            self._orders.wait()
+            self._orders.receive()
 
     def _take_orders(self) -> None:
         for frame in self._orders.receive():

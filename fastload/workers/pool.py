@@ -14,7 +14,7 @@ import selectors
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import util
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from fastload.messages import (
     Ended,
     Loaded,
     Outcome,
+    Stop,
     Task,
     decode,
     encode,
@@ -82,6 +83,7 @@ class Pool:
         self.tasks = Tasks(slots)
         self.is_busy = False
         self._is_closing = False
+        self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
         self._dropped_runs: list[int] = []
@@ -145,6 +147,12 @@ class Pool:
         """Send a task; ``packed`` is ``indices``, pickled."""
         self.tasks.fly(run, sequence, worker_id, indices)
         self._send(worker_id, encode(Task(run, sequence, packed)))
+
+    def dismiss(self, worker_ids: Iterable[int]) -> None:
+        """These workers get no more tasks: each leaves as soon as it has done those it has."""
+        for worker_id in worker_ids:
+            self._dismissed.add(worker_id)
+            self._send(worker_id, encode(Stop()))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and tell the runs; returns whether anything did."""
@@ -263,7 +271,7 @@ class Pool:
         return report
 
     def _mark_dead(self, worker_id: int) -> None:
-        """A worker ended by itself; what it had sent before is taken first."""
+        """A worker has ended; what it had sent before is taken first."""
         worker = self.workers[worker_id]
         self._unwatch(worker.ended)
         self._take_reports(worker_id)
@@ -273,6 +281,8 @@ class Pool:
             self._unwatch(worker.orders.descriptor)
         if self.slots is not None:
             self.slots.reclaim(worker_id)
+        if worker_id in self._dismissed and not self.tasks.has_flying(worker_id):
+            return
         self.tasks.forget(worker_id)
         death = examine(worker_id, worker, self._kills_before)
         if self._restarts_left == 0 or not self._restart(death):
@@ -302,6 +312,8 @@ class Pool:
             for sequence, task in self.tasks.flying_of(worker_id, number):
                 packed = pickle.dumps(task.indices, protocol=5)
                 self.assign(number, sequence, worker_id, task.indices, packed)
+        if worker_id in self._dismissed:
+            self._send(worker_id, encode(Stop()))
         return True
 
     def _cancel_dropped_runs(self) -> None:

@@ -79,6 +79,10 @@ class Tasks:
         tasks = self._flying[run].items()
         return sorted(item for item in tasks if item[1].worker_id == worker_id)
 
+    def has_flying(self, worker_id: int) -> bool:
+        """Whether a worker has anything to report, of any run."""
+        return self._loads[worker_id] > 0
+
     def forget(self, worker_id: int) -> None:
         """A worker is gone, and with it what it had to say about dropped runs."""
         for run in tuple(self._unsettled):
