@@ -1,12 +1,15 @@
 """How far ahead is fastload of other ways to load the same dataset?
 
-Each class below takes a user's own dataset as torch's DataLoader does and gives the same batches,
-in order. ``python benchmarks/peers.py`` races each of them, and fastload, against torch with
-``fastload bench``, which checks equal output first, and writes ``peers.json``.
+Each class or function below makes a loader of a user's own dataset as torch's DataLoader does, with
+the same batches in the same order. ``python benchmarks/peers.py`` races each of them, and fastload,
+against torch with ``fastload bench``, which checks equal output first, and writes ``peers.json``.
+What is not installed is left out: ``pip install torchdata spdl grain`` (see constraints.txt for
+torch's version first).
 
 Caveats: an adapter is written as its library's documentation shows it, with as many workers as
-torch gets and two batches ahead for each, not tuned further. Only what takes any Python dataset is
-here; loaders with a file format of their own answer another question.
+torch gets and two batches ahead for each, not tuned further. Loaders with a file format of their
+own answer another question and are not here. The last rows know the data: ``__getitems__`` makes a
+whole batch, and the plain gather, which is no loader, is the ceiling.
 """
 
 from __future__ import annotations
@@ -19,17 +22,20 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, StackDataset, Subset, default_collate
+
+import fastload
+from fastload.bench.workloads.images import PooledImages
+from fastload.bench.workloads.rows import ArrayRows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"
-WORKLOADS = "images-uint8", "tiny-numpy", "tiny-numpy-inline", "tokens", "jpeg"
 AHEAD = 2
 
 
@@ -160,29 +166,125 @@ def _to_tensors(batch: Any) -> Any:
     return torch.from_numpy(batch) if hasattr(batch, "dtype") else batch
 
 
-PEERS = {
-    "fastload": "fastload",
-    "threads of the standard library": "benchmarks.peers:ThreadPool",
-    "torchdata.nodes, threads": "benchmarks.peers:NodesThreads",
-    "multiprocessing.Pool, NumPy arrays": "benchmarks.peers:ProcessPool",
-    "torch, collate to NumPy arrays": "benchmarks.peers:NumpyCollate",
+class SpdlThreads(Peer):
+    """SPDL's pipeline with its threads."""
+
+    def produce(self) -> Iterator[Any]:
+        """One task a batch, in order."""
+        from spdl.pipeline import PipelineBuilder
+
+        threads = max(1, self.num_workers)
+        builder = PipelineBuilder().add_source(self.batches())
+        builder = builder.pipe(self.load, concurrency=threads, output_order="input")
+        pipeline = builder.add_sink(AHEAD * threads).build(num_threads=threads)
+        with pipeline.auto_stop():
+            yield from pipeline.get_iterator()
+
+
+class GrainProcesses(Peer):
+    """Grain with its processes, and no threads in them: the samples lie in memory."""
+
+    def produce(self) -> Iterator[Any]:
+        """Batches of arrays, which Grain puts in shared memory."""
+        import grain
+
+        whole = grain.MapDataset.source(self.dataset)
+        batches = whole.batch(self.batch_size, batch_fn=self.collate_to_arrays).to_iter_dataset(
+            grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        )
+        options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=AHEAD)
+        return map(_to_tensors, batches.mp_prefetch(options))
+
+    def collate_to_arrays(self, samples: Sequence[Any]) -> Any:
+        """One batch."""
+        return _to_arrays(self.collate_fn(list(samples)))
+
+
+class WithGetitems(Dataset[Any]):
+    """The same samples, a batch at a time."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.labels = LABELS[type(dataset)]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        """A finished batch: what the default collate would make of the samples."""
+        numbers = torch.tensor(indices)
+        pool = torch.as_tensor(self.dataset.pool)
+        return [pool[numbers % len(pool)], numbers % self.labels]
+
+
+LABELS = {ArrayRows: 10, PooledImages: 1_000}
+"""Of which label a sample is: its index modulo this."""
+
+
+def torch_with_getitems(dataset: Any, **options: Any) -> Any:
+    """Torch's loader over a dataset that makes whole batches."""
+    return DataLoader(WithGetitems(dataset), collate_fn=_as_it_is, **options)
+
+
+def fastload_with_getitems(dataset: Any, **options: Any) -> Any:
+    """Ours over the same."""
+    return fastload.DataLoader(WithGetitems(dataset), collate_fn=_as_it_is, **options)
+
+
+def fastload_in_memory(dataset: Any, **options: Any) -> Any:
+    """Ours over torch's own datasets of what lies in memory: it gathers by itself."""
+    size, count = len(dataset), len(dataset.pool)
+    rows = Subset(dataset.pool, [index % count for index in range(size)])
+    labels = torch.arange(size) % LABELS[type(dataset)]
+    return fastload.DataLoader(StackDataset(rows, labels), **options)
+
+
+class PlainGather(Peer):
+    """No loader at all: the training loop indexes the tensors."""
+
+    def produce(self) -> Iterator[Any]:
+        """The batches of one epoch."""
+        return map(WithGetitems(self.dataset).__getitems__, self.batches())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+ANY = "images-uint8", "tiny-numpy", "tokens", "jpeg"
+INLINE = "tiny-numpy-inline"
+IN_MEMORY = "images-uint8", "tiny-numpy", INLINE
+
+PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fastload": ("fastload", (*ANY, INLINE)),
+    "threads of the standard library": ("benchmarks.peers:ThreadPool", ANY),
+    "torchdata.nodes, threads": ("benchmarks.peers:NodesThreads", ANY),
+    "SPDL, threads": ("benchmarks.peers:SpdlThreads", ANY),
+    "Grain, processes": ("benchmarks.peers:GrainProcesses", ANY),
+    "torchdata, StatefulDataLoader": (
+        "torchdata.stateful_dataloader:StatefulDataLoader",
+        (*ANY, INLINE),
+    ),
+    "multiprocessing.Pool, NumPy arrays": ("benchmarks.peers:ProcessPool", ANY),
+    "torch, collate to NumPy arrays": ("benchmarks.peers:NumpyCollate", ANY),
+    "torch, dataset with `__getitems__`": ("benchmarks.peers:torch_with_getitems", IN_MEMORY),
+    "fastload, dataset with `__getitems__`": (
+        "benchmarks.peers:fastload_with_getitems",
+        IN_MEMORY,
+    ),
+    "fastload, torch's `StackDataset`": ("benchmarks.peers:fastload_in_memory", IN_MEMORY),
+    "plain gather, no loader": ("benchmarks.peers:PlainGather", IN_MEMORY),
 }
-WITHOUT_WORKERS = {"multiprocessing.Pool, NumPy arrays", "torchdata.nodes, threads"}
-"""What makes no sense, or is something else, without workers."""
+"""The class, and the workloads for which it makes sense."""
 
 
-def race(name: str, loader: str) -> dict[str, Any]:
+def race(loader: str, workloads: Sequence[str], options: Sequence[str]) -> dict[str, Any]:
     """The ratio to torch of one loader on each workload, None where it failed."""
-    chosen = [
-        workload
-        for workload in WORKLOADS
-        if not (workload.endswith("inline") and name in WITHOUT_WORKERS)
-    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
-        options = [option for workload in chosen for option in ("--workload", workload)]
-        command = [sys.executable, "-m", "fastload", "bench", "--loader", loader, *options]
-        subprocess.run([*command, "--json", str(file)], cwd=ROOT, check=False)
+        chosen = [option for workload in workloads for option in ("--workload", workload)]
+        command = [sys.executable, "-m", "fastload", "bench", "--loader", loader, *chosen]
+        subprocess.run([*command, *options, "--json", str(file)], cwd=ROOT, check=False)
         document = json.loads(file.read_text())
     return {
         each["workload"]: None if each["summary"] is None else each["summary"]["ratio"]["median"]
@@ -191,8 +293,10 @@ def race(name: str, loader: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Race all of them and write the results."""
-    results = {name: race(name, loader) for name, loader in PEERS.items()}
+    """Race all of them, with any options of ``fastload bench``, and write the results."""
+    results = {
+        name: race(loader, workloads, sys.argv[1:]) for name, (loader, workloads) in PEERS.items()
+    }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
