@@ -49,10 +49,10 @@ class Node(Protocol):
         """Equal for nodes whose batches can be put together."""
 
     def gather(self, rows: Rows, place: Place) -> Any:
-        """The batch of these rows; none is negative.
+        """The batch of these rows, each at least 0 and below ``length``.
 
         Raises:
-            NotGatherableError: A row is out of range, or the like.
+            NotGatherableError: They are to be read sample by sample.
         """
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
@@ -78,7 +78,7 @@ def gatherer(dataset: Any) -> Callable[[Any, Place], Any] | None:
     def gather(indices: Any, place: Place) -> Any:
         if type(indices) is not list or not collates_as_torch():
             raise NotGatherableError
-        return node.gather(_rows(indices), place)
+        return _gather_within(node, _rows(indices), place)
 
     return gather
 
@@ -92,12 +92,19 @@ def _node(dataset: Any) -> Node | None:
 
 def _rows(indices: list[Any]) -> Rows:
     """Indices as an array; a bool among them would count as a mask."""
-    if not indices or not INTEGERS.issuperset(map(type, indices)):
+    kinds = list(map(type, indices))
+    if not kinds or (kinds.count(int) != len(kinds) and not INTEGERS.issuperset(kinds)):
         raise NotGatherableError
     try:
         return np.array(indices, np.int64)
     except OverflowError:
         raise NotGatherableError from None
+
+
+def _gather_within(node: Node, rows: Rows, place: Place) -> Any:
+    """What a node gathers, if it has all these rows."""
+    _check(rows, node.length)
+    return node.gather(rows, place)
 
 
 def _check(rows: Rows, length: int) -> None:
@@ -121,7 +128,6 @@ class _Field:
         return _Field, self._dtype, self._shape
 
     def gather(self, rows: Rows, place: Place) -> Tensor:
-        _check(rows, self.length)
         numbers = torch.from_numpy(rows)
         if place is HEAP:
             return torch.index_select(self._tensor, 0, numbers).view(self._dtype)
@@ -147,7 +153,6 @@ class _Fields:
         return _Fields, keys, tuple(node.kind for node in self._nodes)
 
     def gather(self, rows: Rows, place: Place) -> Any:
-        _check(rows, self.length)
         return self._join([node.gather(rows, place) for node in self._nodes])
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
@@ -179,8 +184,10 @@ class _Selection:
     def gather(self, rows: Rows, place: Place) -> Any:
         _check(rows, len(self._indices))
         if self._is_array:
-            return self._node.gather(np.asarray(self._indices[rows]).astype(np.int64), place)
-        return self._node.gather(_rows([self._indices[row] for row in rows.tolist()]), place)
+            chosen = np.asarray(self._indices[rows]).astype(np.int64)
+        else:
+            chosen = _rows([self._indices[row] for row in rows.tolist()])
+        return _gather_within(self._node, chosen, place)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
         return self._node.merge(parts, count, place)
@@ -200,16 +207,15 @@ class _Chain:
         return self._nodes[0].kind
 
     def gather(self, rows: Rows, place: Place) -> Any:
-        _check(rows, self.length)
         numbers = np.searchsorted(self._ends, rows, side="right")
         rows = rows - self._starts[numbers]
         first = int(numbers[0])
         if (numbers == first).all():
-            return self._nodes[first].gather(rows, place)
+            return _gather_within(self._nodes[first], rows, place)
         parts = []
         for number in np.unique(numbers).tolist():
             at = np.flatnonzero(numbers == number)
-            parts.append((at, self._nodes[number].gather(rows[at], HEAP)))
+            parts.append((at, _gather_within(self._nodes[number], rows[at], HEAP)))
         return self._nodes[first].merge(parts, len(rows), place)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:

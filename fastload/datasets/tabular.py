@@ -206,8 +206,6 @@ class _TableNode:
         return _TableNode, owner, tuple((field.name, field.type) for field in self._dataset.schema)
 
     def gather(self, rows: Ints, place: Place) -> Any:
-        if int(rows.view(np.uint64).max()) >= self.length:
-            raise NotGatherableError
         if self._form.batch_transform is not None:
             place = HEAP  # it may keep what it sees, so it must not see the slot
         return self._form.batch(self._dataset.read(rows, place), place)
