@@ -109,8 +109,8 @@ class Pool:
         try:
             self._watch(self._wake.read, _WOKEN, -1)
             starter = Starter(job, arena, context, watcher, closers)
-            for worker_id in range(job.workers):
-                with starter.undisturbed():
+            with starter.undisturbed():
+                for worker_id in range(job.workers):
                     self.workers.append(starter.start(worker_id))
                     self._watch_worker(worker_id)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Signals while a worker is forked: none is lost, and none upsets the child.
+"""Signals while workers are forked: none is lost, and none upsets the child.
 
 Python runs what other modules want done at a fork (``os.register_at_fork``) and ignores every
 exception in it. An exception of a signal handler, a Ctrl-C for one, that is raised there would be
@@ -11,13 +11,15 @@ Runs in: consumer and worker.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 _put_off: dict[int, Any] = {}
-_arrived: list[int] = []
+_arrived: list[tuple[int, int]] = []
+"""Process and number: a worker must not take up what had arrived in the consumer before."""
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def settle_in_worker() -> None:
 
 
 def _note(number: int, *_: object) -> None:
-    _arrived.append(number)
+    _arrived.append((os.getpid(), number))
 
 
 def _take_up() -> None:
@@ -60,7 +62,7 @@ def _take_up() -> None:
     try:
         _install()
     finally:
-        arrived = dict.fromkeys(_arrived)
+        arrived = dict.fromkeys(number for process, number in _arrived if process == os.getpid())
         _arrived.clear()
         with contextlib.ExitStack() as handlers:  # each runs, whatever another one raises
             for number in arrived:

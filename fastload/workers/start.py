@@ -110,7 +110,7 @@ class Starter:
             closers.append(self._content.close)
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
-        """While a worker is forked and until somebody has it: no handler of a signal runs."""
+        """While workers are forked and until somebody has them: no handler of a signal runs."""
         is_fork = self._context.get_start_method() == "fork"
         return signals.put_off() if is_fork else contextlib.nullcontext()
 
