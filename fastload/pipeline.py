@@ -38,7 +38,7 @@ from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.loop import Job
 from fastload.workers.pool import Pool
-from fastload.workers.start import context_of
+from fastload.workers.start import context_of, undisturbed
 
 MOST_LEASES = 8
 """Batches the user may hold without a copy. Training loops hold one or two, trainers up to four."""
@@ -231,21 +231,23 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
     limit_bytes = loader.memory_limit
     if limit_bytes is None:
         limit_bytes = default_limit_bytes()
-    arena, slots = None, None
     number = 2 * most_tasks + SPARE_GRANTS * workers + MOST_LEASES
     stride_bytes = min(
         limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
     )
-    with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
-        arena = Arena.create(number, stride_bytes, workers)
-        slots = Slots(
-            arena,
-            most_tasks,
-            MOST_LEASES,
-            limit_bytes,
-            limits_all=loader.memory_limit is not None,
-        )
-    return Pool(job, arena, slots, context_of(loader.multiprocessing_context), most_restarts)
+    context = context_of(loader.multiprocessing_context)
+    with undisturbed(context):
+        arena, slots = None, None
+        with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
+            arena = Arena.create(number, stride_bytes, workers)
+            slots = Slots(
+                arena,
+                most_tasks,
+                MOST_LEASES,
+                limit_bytes,
+                limits_all=loader.memory_limit is not None,
+            )
+        return Pool(job, arena, slots, context, most_restarts)
 
 
 def _has_state(dataset: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from fastload.delivery.order import CONSUMER, END, WAIT, InOrder
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 from fastload.memory.leases import unwrap
+from fastload.memory.view import BrokenBatchError
 from fastload.messages import Empty, Ended, Failed, Outcome
 from fastload.stats import Counters
 from fastload.workers.deaths import Death
@@ -132,10 +133,8 @@ class Run:
             return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
         try:
             return unwrap(report, self.pool.slots, worker_id), None
-        except Exception as error:  # noqa: BLE001  (a class whose unpickling fails)
-            return None, error
-        except SystemExit as error:
-            return None, error
+        except BrokenBatchError as broken:
+            return None, broken.__cause__
 
     def _check_workers(self) -> None:
         if self.pool.is_busy:

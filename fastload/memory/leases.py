@@ -23,7 +23,7 @@ def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
     """The batch of a report.
 
     Raises:
-        Exception: Whatever unpickling an object of the batch raises.
+        BrokenBatchError: Unpickling an object of the batch raised something.
     """
     assert report.layout is not None
     slot = report.slot

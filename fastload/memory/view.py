@@ -24,13 +24,24 @@ from fastload.memory.write import LEAF_MODULE, LEAF_NAME
 _frombuffer: Final = torch.frombuffer
 
 
+class BrokenBatchError(Exception):
+    """An object of a batch can't be unpickled; the cause says why."""
+
+
 def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
     """Put the leaves in their places.
 
     Raises:
-        Exception: Whatever unpickling an object of the batch raises.
+        BrokenBatchError: Unpickling an object of the batch raised something.
+        BaseException: A signal handler raised it: a batch of leaves in containers runs no code.
     """
-    return _BatchUnpickler(io.BytesIO(skeleton), leaves).load()
+    unpickler = _BatchUnpickler(io.BytesIO(skeleton), leaves)
+    try:
+        return unpickler.load()
+    except (Exception, SystemExit) as error:
+        if unpickler.has_objects:
+            raise BrokenBatchError from error
+        raise
 
 
 def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
@@ -76,8 +87,10 @@ class _BatchUnpickler(pickle.Unpickler):
     def __init__(self, file: io.BytesIO, leaves: list[Any]) -> None:
         super().__init__(file)
         self._leaves = leaves
+        self.has_objects = False
 
     def find_class(self, module: str, name: str) -> Any:
         if module == LEAF_MODULE and name == LEAF_NAME:
             return self._leaves.__getitem__
+        self.has_objects = True
         return super().find_class(module, name)

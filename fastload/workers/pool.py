@@ -37,7 +37,7 @@ from fastload.messages import (
 from fastload.workers.closing import Wake, end_workers, wait_for_the_end
 from fastload.workers.deaths import Death, examine
 from fastload.workers.loop import Job
-from fastload.workers.start import Closers, Starter, Worker, close_all
+from fastload.workers.start import Closers, Starter, Worker, close_all, undisturbed
 from fastload.workers.tasks import Tasks
 
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
@@ -74,6 +74,7 @@ class Pool:
         context: Any,
         most_restarts: int = 0,
     ) -> None:
+        """To be called ``undisturbed``: until the pool is there, nobody ends its workers."""
         self.lock = threading.RLock()
         self.owner = os.getpid()
         self.slots = slots
@@ -94,6 +95,7 @@ class Pool:
         self._ended: set[tuple[int, int]] = set()
         self._is_stream = job.iterable
         self._dataset = job.dataset
+        self._context = context
         self._restarts_left = most_restarts
         self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
@@ -109,10 +111,9 @@ class Pool:
         try:
             self._watch(self._wake.read, _WOKEN, -1)
             starter = Starter(job, arena, context, watcher, closers)
-            with starter.undisturbed():
-                for worker_id in range(job.workers):
-                    self.workers.append(starter.start(worker_id))
-                    self._watch_worker(worker_id)
+            for worker_id in range(job.workers):
+                self.workers.append(starter.start(worker_id))
+                self._watch_worker(worker_id)
         except BaseException:
             self.close()
             raise
@@ -149,7 +150,7 @@ class Pool:
         self._send(worker_id, encode(Task(run, sequence, packed)))
 
     def dismiss(self, worker_ids: Iterable[int]) -> None:
-        """These workers get no more tasks: each leaves as soon as it has done those it has."""
+        """These workers get no more tasks: each may leave as soon as it has done those it has."""
         for worker_id in worker_ids:
             self._dismissed.add(worker_id)
             self._send(worker_id, encode(Stop()))
@@ -295,7 +296,7 @@ class Pool:
         runs = [run for run in sorted(self._runs) if (run, worker_id) not in self._ended]
         if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
             return False
-        with self._starter.undisturbed():
+        with undisturbed(self._context):
             try:
                 worker = self._starter.start(worker_id)
             except OSError:  # no more processes or descriptors to be had: the death stays one

@@ -109,11 +109,6 @@ class Starter:
         if isinstance(self._content, Parcel):
             closers.append(self._content.close)
 
-    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
-        """While workers are forked and until somebody has them: no handler of a signal runs."""
-        is_fork = self._context.get_start_method() == "fork"
-        return signals.put_off() if is_fork else contextlib.nullcontext()
-
     def start(self, worker_id: int) -> Worker:
         """Start one worker.
 
@@ -147,6 +142,12 @@ def context_of(loader_context: Any) -> Any:
         before = getattr(forkserver._forkserver, "_preload_modules", [])
         context.set_forkserver_preload(list(dict.fromkeys([*before, *PRELOADED])))
     return context
+
+
+def undisturbed(context: Any) -> contextlib.AbstractContextManager[None]:
+    """While workers are forked and until somebody has them: no handler of a signal runs."""
+    is_fork = context.get_start_method() == "fork"
+    return signals.put_off() if is_fork else contextlib.nullcontext()
 
 
 def _start(
