@@ -15,10 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import resource_sharer
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import IterDataPipe, graph_settings
 
 from fastload.collate.inplace import keep_results_private, make_collate
@@ -124,6 +124,7 @@ class Worker:
         self._collate = make_collate(job.collate_fn)
         self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
         self._loads = 0
+        self._sent_only_tensors = True
         self._broken = broken
         self._dataset = job.dataset
         self._epoch: int | None = None
@@ -165,12 +166,16 @@ class Worker:
             elif isinstance(order, Begin):
                 self._begin(order)
             else:
-                self._wait_for_callers()
+                self._wait_until_unneeded()
                 return
 
-    def _wait_for_callers(self) -> None:
-        """A connection or socket in a batch is fetched from here when the batch is unpickled."""
-        while resource_sharer._resource_sharer._cache and not self._orders.is_closed:  # type: ignore[attr-defined]
+    def _wait_until_unneeded(self) -> None:
+        """Stay until the epoch's end if batches may refer to what ends with this process.
+
+        A connection is fetched from here when its batch is unpickled; a string may be the name of
+        a file that is deleted here at exit.
+        """
+        while not self._sent_only_tensors and not self._orders.is_closed:
             self._orders.wait()
             self._orders.receive()
 
@@ -245,6 +250,7 @@ class Worker:
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
+        self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
         del batch
         samples, watch = len(indices) if self._job.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
@@ -305,3 +311,11 @@ class Worker:
 
     def _report(self, report: Report) -> None:
         send(self._post.reports.number, encode(report))
+
+
+def _holds_only_tensors(batch: Any) -> bool:
+    """Whether all a batch says is numbers: dict keys are the same in every process."""
+    kind = type(batch)
+    if kind is dict:
+        return all(map(_holds_only_tensors, batch.values()))
+    return kind is Tensor or (kind in (list, tuple) and all(map(_holds_only_tensors, batch)))

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import time
+from multiprocessing import util
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,22 @@ class Unequal(IterableDataset):
     def __iter__(self):
         worker = get_worker_info().id
         yield from range(100 * worker, 100 * worker + (16 if worker else 4))
+
+
+class Files(Dataset):
+    """Each sample is the name of a file that its worker deletes at exit."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        path = self.folder / str(index)
+        path.touch()
+        util.Finalize(None, path.unlink, exitpriority=0)
+        return str(path)
 
 
 class Connections(Dataset):
@@ -121,3 +139,15 @@ def test_connections_in_the_last_batch_can_still_be_fetched():
     time.sleep(0.5)  # time enough to leave
     received = [connection.recv() for batch in [first, *iterator] for connection in batch]
     assert received == [0, 1, 2, 3]
+
+
+def test_workers_stay_while_batches_may_name_what_is_theirs(tmp_path):
+    """Until the last batch was taken and another one is asked for."""
+    iterator = iter(fastload.DataLoader(Files(tmp_path), batch_size=1, num_workers=2))
+    batches = [next(iterator)]
+    time.sleep(0.5)  # time enough to leave
+    batches += [next(iterator) for _ in range(3)]
+    assert all(Path(name).exists() for (name,) in batches)
+    assert next(iterator, None) is None
+    wait_for_the_end_of(iterator._workers)
+    assert not any(tmp_path.iterdir())
