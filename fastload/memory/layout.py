@@ -37,6 +37,15 @@ def aligned(offset: int) -> int:
     return (offset + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
 
 
+def row_strides(shape: Shape) -> Shape:
+    """Those that torch gives a new tensor."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
 def dense_strides(shape: Shape, strides: Shape) -> bool:
     """Whether the strides are those of a permuted contiguous tensor: no gaps, no overlap."""
     expected = 1

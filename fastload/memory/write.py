@@ -38,6 +38,7 @@ from fastload.memory.layout import (
     Shape,
     aligned,
     dense_strides,
+    row_strides,
 )
 from fastload.memory.sharing import remember
 
@@ -153,6 +154,11 @@ def inline_tensor(
     return tensor.requires_grad_(requires_grad)
 
 
+def storage_of(tensor: Tensor) -> torch.UntypedStorage:
+    """A storage comes as a tensor of its bytes."""
+    return tensor.untyped_storage()
+
+
 @functools.cache
 def picklers() -> ChainMap[type, Any]:
     """What multiprocessing can pickle beyond pickle, without torch's one file per tensor."""
@@ -179,6 +185,8 @@ class _BatchPickler(pickle.Pickler):
             return _reduce_tensor(obj, self._place) if number is None else (leaf, (number,))
         if kind is np.ndarray:
             return _reduce_array(obj, self._place)
+        if kind is torch.UntypedStorage:  # which torch pickles so that it can't be unpickled
+            return storage_of, (torch.empty(0, dtype=torch.uint8, device=obj.device).set_(obj),)
         return NotImplemented
 
 
@@ -195,6 +203,9 @@ def _copied(tensor: Tensor, place: SlotPlace) -> int | None:
         or tensor.is_neg()
     ):
         return None
+    shape = tuple(tensor.shape)
+    if 1 in shape and tensor.stride() != row_strides(shape):
+        return None
     source = tensor.data_ptr()
     if source == 0:  # nothing in it, or torch's tensor of zeros that has no memory
         return None
@@ -204,7 +215,7 @@ def _copied(tensor: Tensor, place: SlotPlace) -> int | None:
         return None
     ctypes.memmove(place.address + offset, source, size_bytes)
     leaves = place.leaves
-    leaves.append((DTYPE_NUMBERS[tensor.dtype], offset, tuple(tensor.shape), None, False))
+    leaves.append((DTYPE_NUMBERS[tensor.dtype], offset, shape, None, False))
     return len(leaves) - 1
 
 
@@ -225,7 +236,7 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
     source = tensor.detach().resolve_conj().resolve_neg()
     shape = tuple(source.shape)
     strides: Shape | None = None
-    if not source.is_contiguous():
+    if source.stride() != row_strides(shape):  # also where a dimension of size 1 has an odd one
         if dense_strides(shape, source.stride()):
             strides = source.stride()
         else:
