@@ -11,6 +11,7 @@ from fastload.errors import TooManyErrors, show
 from fastload.internals import BaseIterator, profiler_enabled
 from fastload.messages import Skip
 from fastload.resume import Position, Rest
+from fastload.samplers.batches import compact
 from fastload.stats import Counters, SkippedSample
 from fastload.workers.exceptions import unpack
 
@@ -92,8 +93,10 @@ class Stepping:
             ) from errors[-1]
 
     def _go_on(self, loader: Any) -> None:
-        """Leave out the part of the epoch's order that was delivered before, if there is one."""
+        """Choose how the epoch's order is drawn; leave out what was delivered of it before."""
         rest: Rest | None = loader._live.rest
         if rest is not None:
             self._sampler_iter = rest.draw(loader)
             self._num_yielded = rest.delivered
+        elif (batches := compact(self._index_sampler)) is not None:
+            self._sampler_iter = batches

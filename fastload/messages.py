@@ -28,7 +28,7 @@ class Begin(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Load one batch. ``indices`` is what the sampler yielded, pickled.
+    """Load one batch. ``indices`` is what the sampler yielded, packed.
 
     The worker writes it to any slot that is granted to it; the report names the slot.
     """

@@ -7,7 +7,6 @@ Gives: batches, or what went wrong with them, in their order.
 
 from __future__ import annotations
 
-import pickle
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from fastload.delivery.order import CONSUMER, END, WAIT, InOrder
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
+from fastload.indices import pack
 from fastload.memory.leases import unwrap
 from fastload.memory.view import BrokenBatchError
 from fastload.messages import Empty, Ended, Failed, Outcome
@@ -70,7 +70,7 @@ class Run:
             self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
             return
         try:
-            packed = pickle.dumps(indices, protocol=5)
+            packed = pack(indices)
         except Exception as error:  # noqa: BLE001  (as above)
             self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
             return

@@ -81,7 +81,7 @@ class _Kernels:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._on_heap = place is HEAP
-        self._known = _known_kinds()
+        self._known = _read_registry().kernels
 
     @functools.cached_property
     def registry(self) -> Registry:
@@ -195,13 +195,33 @@ def _name_of_kernel(sample: Any) -> str | None:
     return _WALKED.get(kind)
 
 
-def _known_kinds() -> dict[type, str | None]:
-    """What ``_name_of_kernel`` said, as long as the registry stays as it was."""
-    global _known  # noqa: PLW0603  (replaced as a whole, so that threads agree)
-    registry, known = _known
-    if registry != torch_collate.default_collate_fn_map:
-        registry, known = _known = dict(torch_collate.default_collate_fn_map), {}
-    return known
+class _Reading:
+    """What torch's registry says, as long as it stays as it was.
+
+    Attributes:
+        registry: A copy of it.
+        kernels: What ``_name_of_kernel`` said of types that were met.
+    """
+
+    def __init__(self) -> None:
+        self.registry = dict(torch_collate.default_collate_fn_map)
+        self.kernels: dict[type, str | None] = {}
+
+    @functools.cached_property
+    def collates_as_torch(self) -> bool:
+        """Whether no kernel of the user's is for what can be gathered."""
+        return Tensor in self.registry and all(
+            kernel in _REPLACED or not any(issubclass(kind, key) for kind in _GATHERED)
+            for key, kernel in self.registry.items()
+        )
+
+
+def _read_registry() -> _Reading:
+    global _reading  # noqa: PLW0603  (replaced as a whole, so that threads agree)
+    reading = _reading
+    if reading.registry != torch_collate.default_collate_fn_map:
+        reading = _reading = _Reading()
+    return reading
 
 
 @functools.cache
@@ -246,11 +266,7 @@ def collates_as_torch() -> bool:
 
     A user may have registered something else for them in torch's registry.
     """
-    registry = torch_collate.default_collate_fn_map
-    return Tensor in registry and all(
-        kernel in _REPLACED or not any(issubclass(kind, key) for kind in _GATHERED)
-        for key, kernel in registry.items()
-    )
+    return _read_registry().collates_as_torch
 
 
 def keep_results_private() -> None:
@@ -271,7 +287,7 @@ _REPLACED: dict[Kernel, str] = {
 
 _WALKED: dict[type, str] = {tuple: "tuples", dict: "dicts"}
 
-_known: tuple[Registry, dict[type, str | None]] = {}, {}
-
 _GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
 """Of what samples can be that are gathered without being made."""
+
+_reading = _Reading()

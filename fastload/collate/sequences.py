@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fastload.collate.inplace import TORCH_DTYPES
 from fastload.collate.misfit import DEEPEST, Misfit
+from fastload.memory.layout import CARRIERS
 from fastload.memory.write import is_plain
 
 Row = npt.NDArray[Any]
@@ -32,8 +33,6 @@ Column = Sequence[Any]
 _dtype = attrgetter("dtype")
 
 NUMPY_HAS = frozenset(TORCH_DTYPES.values())
-CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By bytes an element: what carries a dtype that NumPy lacks."""
 
 TYPE_CODES = {
     torch.int8: "b",

@@ -30,8 +30,8 @@ from fastload.datasets.buffers import (
     slice_bits,
     take_bits,
 )
-from fastload.datasets.gather import CARRIERS, Parts, merge_tensors, viewed
-from fastload.memory.layout import Shape
+from fastload.datasets.gather import Parts, merge_tensors, viewed
+from fastload.memory.layout import CARRIERS, Shape
 from fastload.memory.write import HEAP, Place
 
 

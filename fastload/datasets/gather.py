@@ -22,7 +22,8 @@ from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
 from fastload.collate.inplace import TORCH_DTYPES, collates_as_torch
 from fastload.datasets.arrays import ArrayDataset
-from fastload.memory.layout import Shape
+from fastload.indices import Compact
+from fastload.memory.layout import CARRIERS, Shape
 from fastload.memory.write import HEAP, Place, is_plain
 
 Rows = npt.NDArray[np.int64]
@@ -31,8 +32,15 @@ Parts = Sequence[tuple[Rows, Any]]
 
 INTEGERS = frozenset({int, np.int64})
 
-CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By size of an element: a dtype as which torch can select rows; not of all dtypes it can."""
+_SELECTABLE = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
+
+
+def carrier_of(dtype: torch.dtype) -> torch.dtype:
+    """A dtype of the same size as which torch can select rows; not of all dtypes it can."""
+    return dtype if dtype in _SELECTABLE else CARRIERS.get(dtype.itemsize, dtype)
 
 
 class NotGatherableError(Exception):
@@ -76,7 +84,11 @@ def gatherer(dataset: Any) -> Callable[[Any, Place], Any] | None:
         return None
 
     def gather(indices: Any, place: Place) -> Any:
-        if type(indices) is not list or not collates_as_torch():
+        if not collates_as_torch():
+            raise NotGatherableError
+        if type(indices) is Compact:
+            return _gather_within(node, _numbers(indices), place)
+        if type(indices) is not list:
             raise NotGatherableError
         return _gather_within(node, _rows(indices), place)
 
@@ -88,6 +100,13 @@ def _node(dataset: Any) -> Node | None:
         return _FIELDS[type(dataset)](dataset)
     make = getattr(type(dataset), "gather_node", None)
     return None if make is None else make(dataset)
+
+
+def _numbers(indices: Compact) -> Rows:
+    numbers = indices.numbers
+    if isinstance(numbers, range):
+        return np.arange(numbers.start, numbers.stop)
+    return numbers.astype(np.int64)  # offsets are computed of them
 
 
 def _rows(indices: list[Any]) -> Rows:
@@ -118,7 +137,7 @@ class _Field:
 
     def __init__(self, tensor: Tensor) -> None:
         self._dtype = tensor.dtype
-        self._carrier = CARRIERS.get(tensor.dtype.itemsize, tensor.dtype)
+        self._carrier = carrier_of(tensor.dtype)
         self._tensor = tensor.view(self._carrier)
         self.length = len(tensor)
         self._shape: Shape = tuple(tensor.shape[1:])
@@ -130,7 +149,8 @@ class _Field:
     def gather(self, rows: Rows, place: Place) -> Tensor:
         numbers = torch.from_numpy(rows)
         if place is HEAP:
-            return torch.index_select(self._tensor, 0, numbers).view(self._dtype)
+            found = torch.index_select(self._tensor, 0, numbers)
+            return found if self._carrier is self._dtype else found.view(self._dtype)
         out = place.tensor((len(rows), *self._shape), self._dtype)
         torch.index_select(self._tensor, 0, numbers, out=out.view(self._carrier))
         return out
@@ -226,7 +246,7 @@ def merge_tensors(parts: Parts, count: int, place: Place) -> Tensor:
     """Tensors of equal dtype and row shape as one, each row where its part says."""
     first = parts[0][1]
     out = place.tensor((count, *first.shape[1:]), first.dtype)
-    carrier = CARRIERS.get(first.dtype.itemsize, first.dtype)
+    carrier = carrier_of(first.dtype)
     carried = out.view(carrier)
     for at, batch in parts:
         carried.index_copy_(0, torch.from_numpy(at), batch.view(carrier))

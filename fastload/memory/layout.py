@@ -31,6 +31,9 @@ DTYPES: tuple[torch.dtype, ...] = tuple(
 
 DTYPE_NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
 
+CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes an element: what carries a dtype with which some operation can't be done."""
+
 
 def aligned(offset: int) -> int:
     """The next offset at which a leaf may start."""

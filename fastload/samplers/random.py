@@ -37,9 +37,10 @@ class RandomSampler(torch.utils.data.RandomSampler):
 
     def __iter__(self) -> Iterator[int]:
         # Nothing is drawn before the first index is asked for: loaders make an iterator too many.
-        return chain.from_iterable(self._chunks())
+        return chain.from_iterable(chain.from_iterable(map(in_chunks, self.arrays())))
 
-    def _chunks(self) -> Iterator[list[int]]:
+    def arrays(self) -> Iterator[npt.NDArray[Any]]:
+        """The same indices, as they are drawn: a permutation as one array."""
         length = len(self.data_source)
         is_shared = self.generator is not None
         generator = self.generator if is_shared else own_generator()
@@ -48,10 +49,10 @@ class RandomSampler(torch.utils.data.RandomSampler):
             return
         whole, rest = divmod(self.num_samples, length)
         for _ in range(whole):
-            yield from in_chunks(permutation(length, generator))
+            yield permutation(length, generator)
         if rest or is_shared:
             # torch draws this one even if nothing of it is used.
-            yield from in_chunks(permutation(length, generator)[:rest])
+            yield permutation(length, generator)[:rest]
 
 
 def own_generator() -> torch.Generator:
@@ -87,9 +88,10 @@ def in_chunks(indices: npt.NDArray[Any]) -> Iterator[list[int]]:
 
 def _drawn(
     length: int, count: int, generator: torch.Generator | None, is_shared: bool
-) -> Iterator[list[int]]:
+) -> Iterator[npt.NDArray[Any]]:
     """With replacement; a generator that others see advances as early and as far as torch's."""
     step = _DRAWN_AT_ONCE if is_shared else CHUNK
     for start in range(0, count, step):
         size = (min(step, count - start),)
-        yield torch.randint(length, size, dtype=torch.int64, generator=generator).tolist()
+        drawn = torch.randint(length, size, dtype=torch.int64, generator=generator)
+        yield drawn.cpu().numpy()

@@ -8,6 +8,7 @@ Gives: the samples, still to be collated, or a batch gathered in one operation.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
 from fastload.datasets.gather import NotGatherableError, gatherer
 from fastload.errors import CollateError, annotate, show
+from fastload.indices import plain
 from fastload.memory.write import Place
 from fastload.workers.tolerance import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
 from fastload.workers.watch import Watch
@@ -75,18 +77,16 @@ class _BatchFetcher:
 
     def fetch(self, indices: Any, place: Place) -> Any:
         dataset = self._dataset
-        samples: Any = []
+        indices = plain(indices)
         if hasattr(dataset, "__getitems__") and dataset.__getitems__:
             samples = dataset.__getitems__(indices)
             if isinstance(dataset, ForgivingDataset):
                 indices = dataset.loaded
         else:
-            add = samples.append
             index: Any = None
             timed = self.watch.start(dataset)
             try:
-                for index in indices:
-                    add(timed[index])
+                samples = [timed[index := each] for each in indices]
             except StopIteration as error:
                 raise _not_silent(index) from error
             except BaseException as error:
@@ -167,13 +167,8 @@ class _StreamFetcher:
                 raise EndOfStream from None
             self.watch.fetched()
             return self._collate(sample, place)
-        samples: list[Any] = []
-        for _ in indices:
-            try:
-                samples.append(next(self._samples))
-            except StopIteration:
-                self._ended = True
-                break
+        samples = [*itertools.islice(self._samples, len(indices))]
+        self._ended = len(samples) < len(indices)
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
         self.watch.fetched()

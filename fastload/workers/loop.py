@@ -25,6 +25,7 @@ from fastload.collate.inplace import keep_results_private, make_collate
 from fastload.datasets.sharing import epoch_of
 from fastload.descriptors import Descriptor
 from fastload.errors import annotate
+from fastload.indices import unpack
 from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
 from fastload.memory.grants import Grants
@@ -246,7 +247,7 @@ class Worker:
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         place = SlotPlace(self._post.arena, slot)
-        indices = pickle.loads(task.indices)
+        indices = unpack(task.indices)
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import selectors
 import threading
 import time
@@ -19,6 +18,7 @@ from multiprocessing import util
 from typing import Any, Protocol
 
 from fastload.datasets.sharing import epoch_of
+from fastload.indices import pack
 from fastload.memory.arena import Arena
 from fastload.memory.cgroups import oom_kills
 from fastload.memory.slots import Slots
@@ -145,7 +145,7 @@ class Pool:
         return number
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
-        """Send a task; ``packed`` is ``indices``, pickled."""
+        """Send a task; ``packed`` is ``indices``, for the worker."""
         self.tasks.fly(run, sequence, worker_id, indices)
         self._send(worker_id, encode(Task(run, sequence, packed)))
 
@@ -311,8 +311,7 @@ class Pool:
             state = self._states.get((number, worker_id))
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in self.tasks.flying_of(worker_id, number):
-                packed = pickle.dumps(task.indices, protocol=5)
-                self.assign(number, sequence, worker_id, task.indices, packed)
+                self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
         if worker_id in self._dismissed:
             self._send(worker_id, encode(Stop()))
         return True

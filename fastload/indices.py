@@ -1,0 +1,74 @@
+"""The indices of a batch on their way from the sampler to the dataset.
+
+Runs in: consumer and worker.
+Takes: what a sampler yields for a batch: anything, or a ``Compact`` of ours (``samplers.batches``).
+Gives: bytes for a message, and from them the same.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Compact:
+    """Stands for a list of integers; whatever is not ours is given that list.
+
+    Attributes:
+        numbers: An array of int32 or int64, or a ``range`` of step 1.
+    """
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: npt.NDArray[Any] | range) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        return repr(self.tolist())
+
+    def tolist(self) -> list[int]:
+        """The list, new at each call."""
+        numbers = self.numbers
+        return list(numbers) if isinstance(numbers, range) else numbers.tolist()
+
+
+def plain(indices: Any) -> Any:
+    """What a dataset gets to see."""
+    return indices.tolist() if type(indices) is Compact else indices
+
+
+def pack(indices: Any) -> bytes:
+    """Bytes of which the last says what they are: a pickle ends with a full stop.
+
+    Raises:
+        Exception: Whatever pickling an object of the user's raises.
+    """
+    if type(indices) is not Compact:
+        return pickle.dumps(indices, protocol=5)
+    numbers = indices.numbers
+    if isinstance(numbers, range):
+        return _RANGE.pack(numbers.start, numbers.stop, b"r")
+    return numbers.tobytes() + _TAGS[numbers.dtype]
+
+
+def unpack(packed: bytes) -> Any:
+    """What was packed."""
+    tag = packed[-1:]
+    if tag in _DTYPES:
+        return Compact(np.frombuffer(packed, _DTYPES[tag], len(packed) // _DTYPES[tag].itemsize))
+    if tag == b"r":
+        start, stop, _ = _RANGE.unpack(packed)
+        return Compact(range(start, stop))
+    return pickle.loads(packed)
+
+
+_DTYPES: Final[dict[bytes, np.dtype[Any]]] = {b"i": np.dtype(np.int32), b"q": np.dtype(np.int64)}
+_TAGS: Final = {dtype: tag for tag, dtype in _DTYPES.items()}
+_RANGE: Final = struct.Struct("=qqc")
