@@ -22,6 +22,7 @@ from fastload import auto, rebuild, resume
 from fastload.gathering import GatheringIterator, needs_no_workers
 from fastload.inline import InlineIterator
 from fastload.integrations import lightning
+from fastload.memory.shelf import Tenancy
 from fastload.samplers.random import RandomSampler
 from fastload.stats import Counters, Stats
 from fastload.workers.tolerance import OnError
@@ -316,7 +317,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return watching(lambda: [self._live.counters])
 
     def close(self) -> None:
-        """End all workers of this loader within about two seconds.
+        """End all workers of this loader within about two seconds, and free its shared memory.
 
         Iterators that are still open raise; a new ``iter(loader)`` starts new workers.
         """
@@ -347,6 +348,7 @@ class _Live:
         self.position: resume.Position | None = None
         self.state: dict[str, Any] | None = None
         self.rest: resume.Rest | None = None
+        self.tenancy = Tenancy()
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -382,6 +384,7 @@ class _Live:
     def close(self) -> None:
         for iterator in tuple(self._iterators):
             iterator.close()
+        self.tenancy.leave()
 
     def __reduce__(self) -> tuple[type[_Live], tuple[()]]:
         return _Live, ()

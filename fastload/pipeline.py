@@ -29,6 +29,7 @@ from fastload.internals import (
     sharding_worker_init_fn,
 )
 from fastload.iteration import Hand, Stepping
+from fastload.memory import shelf
 from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import SPARE_GRANTS, Slots
@@ -38,7 +39,7 @@ from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.loop import Job
 from fastload.workers.pool import Pool
-from fastload.workers.start import context_of, undisturbed
+from fastload.workers.start import context_of, forks, undisturbed
 
 MOST_LEASES = 8
 """Batches the user may hold without a copy. Training loops hold one or two, trainers up to four."""
@@ -227,27 +228,45 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         on_error=loader.on_error,
         sends_state=most_restarts > 0 and is_stream,
     )
-    most_tasks = prefetch_factor * workers
-    limit_bytes = loader.memory_limit
-    if limit_bytes is None:
-        limit_bytes = default_limit_bytes()
+    context = context_of(loader.multiprocessing_context)
+    with undisturbed(context):
+        slots = None
+        with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
+            slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
+        return Pool(job, slots, context, most_restarts)
+
+
+def _slots_for(loader: Any, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:
+    """Slots for a pool of workers; those of workers that have ended, if they suit.
+
+    Raises:
+        OSError: There is no memory for them.
+    """
     number = 2 * most_tasks + SPARE_GRANTS * workers + MOST_LEASES
+    limit_bytes = loader.memory_limit
+    is_keepable = by_fork and limit_bytes is None
+    if limit_bytes is None:
+        limit_bytes = default_limit_bytes(shelf.held_bytes())
     stride_bytes = min(
         limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
     )
-    context = context_of(loader.multiprocessing_context)
-    with undisturbed(context):
-        arena, slots = None, None
-        with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
-            arena = Arena.create(number, stride_bytes, workers)
-            slots = Slots(
-                arena,
-                most_tasks,
-                MOST_LEASES,
-                limit_bytes,
-                limits_all=loader.memory_limit is not None,
-            )
-        return Pool(job, arena, slots, context, most_restarts)
+    if not is_keepable:
+        shelf.clear()
+    slots = shelf.take(workers, number, stride_bytes)
+    if slots is not None:
+        slots.begin(workers, most_tasks, limit_bytes)
+    else:
+        arena = Arena.create(number, stride_bytes, workers)
+        slots = Slots(
+            arena,
+            most_tasks,
+            MOST_LEASES,
+            limit_bytes,
+            limits_all=loader.memory_limit is not None,
+            is_keepable=is_keepable and arena.is_memory,
+        )
+    loader._live.tenancy.enter(slots)
+    return slots
 
 
 def _has_state(dataset: Any) -> bool:

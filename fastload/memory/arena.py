@@ -56,7 +56,8 @@ class Arena:
         self.address = int(self.bytes.ctypes.data)
         self._faulted_in = [0] * slots
         # In a file system that fills up, touching a page of a hole would be a SIGBUS.
-        self._allocated = None if _is_memory(descriptor) else [0] * slots
+        self.is_memory = _is_memory(descriptor)
+        self._allocated = None if self.is_memory else [0] * slots
 
     @classmethod
     def create(cls, slots: int, stride_bytes: int, workers: int) -> Arena:
@@ -127,6 +128,10 @@ class Arena:
         advice = MADV_POPULATE_WRITE if to_write else MADV_POPULATE_READ
         with contextlib.suppress(OSError, ValueError):
             self._mapping.madvise(advice, self._offset(number) + start, end - start)
+
+    def forget_faults(self) -> None:
+        """In a process forked since the pages were mapped: they are not mapped here."""
+        self._faulted_in = [0] * self.slots
 
     def give_back_pages(self, number: int) -> None:
         """Return a slot's memory to the system; its content is lost, the slot stays usable."""

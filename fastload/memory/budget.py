@@ -18,13 +18,16 @@ SHARE = 4
 LARGEST_BYTES = 1 << 40
 
 
-def default_limit_bytes() -> int:
-    """A quarter of what is free, by the machine's account and by every enclosing cgroup's."""
+def default_limit_bytes(held_bytes: int = 0) -> int:
+    """A quarter of what is free, by the machine's account and by every enclosing cgroup's.
+
+    ``held_bytes`` of what is not free are the pool's own.
+    """
     free_bytes = int(psutil.virtual_memory().available)
     for cgroup in memory_cgroups():
         if (room_bytes := cgroup.room_bytes()) is not None:
             free_bytes = min(free_bytes, room_bytes)
-    return min(free_bytes // SHARE, LARGEST_BYTES)
+    return min((free_bytes + held_bytes) // SHARE, LARGEST_BYTES)
 
 
 def address_space_limit_bytes() -> int:

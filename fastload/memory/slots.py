@@ -1,4 +1,4 @@
-"""Who may use which slot: the consumer's free list, leases and quarantine.
+"""Who may use which slot: the consumer's free list and leases.
 
 Runs in: consumer.
 Takes: requests for a slot to fill, and slots whose content was read or is not wanted.
@@ -12,27 +12,25 @@ A slot is always in exactly one state:
 
 A worker writes only to slots that are granted to it; the consumer reads one that came back. A slot
 that is not needed any more is granted again at once, to the worker that wrote it, whether or not
-that worker has a task: so it finds pages it knows.
+that worker has a task: so it finds pages it knows. Slots *rest* when no worker is left: none is
+granted, and those that come free keep their pages only as far as they may.
 
 Guarantees:
     - a slot is never granted while anything views it: a tensor, an array, an autograd graph;
-    - what a forked child may still see is not reused: slots leased at a fork are quarantined
-      until the children are gone (our own workers) or for good (any other fork);
+    - what a forked child may still see is not reused (``memory.forks``);
     - the slots in use never hold more than the limit; those that only a burst needed give their
-      pages back, and all do at the end;
+      pages back;
     - only the process that made it changes anything: a forked child's copy is inert.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 
 from fastload.memory.arena import Arena, Bytes
-from fastload.memory.sharing import find_owners_with, follow_sharing, release_unused
+from fastload.memory.sharing import follow_sharing, release_unused
 
 SPARE_GRANTS = 2
 """Slots a worker may have beside one for each of its tasks, before their memory is given back."""
@@ -58,28 +56,60 @@ class Slots:
         limit_bytes: int,
         *,
         limits_all: bool = False,
+        is_keepable: bool = False,
     ) -> None:
-        """``limits_all`` says that the limit is for all loaders of the process together."""
+        """``limits_all`` says that the limit is for all loaders of the process together.
+
+        ``is_keepable``: whether other workers may use them when these have ended.
+        """
         self.arena = arena
-        self._owner = os.getpid()
-        self._most_tasks = most_tasks
+        self.owner = os.getpid()
+        self.is_keepable = is_keepable
+        self.tenants: weakref.WeakSet[object] = weakref.WeakSet()
         self._most_leases = most_leases
-        self._most_granted = most_tasks // arena.workers + SPARE_GRANTS
-        self._limit_bytes = limit_bytes
         self._limits_all = limits_all
         self._largest_bytes = 0
-        self._is_retired = False
+        self.begin(arena.workers, most_tasks, limit_bytes)
         # Views may be dropped in any thread, also by the garbage collector inside a method here.
         self.lock = threading.RLock()
         self._fresh = list(range(arena.slots - 1, -1, -1))
         self._free: list[int] = []
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
         self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
+        self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
         self._released_while_watched: dict[int, int] = {}
         follow_sharing()
-        _all_slots.add(self)
+        all_slots.add(self)
+
+    def begin(self, workers: int, most_tasks: int, limit_bytes: int) -> None:
+        """Workers begin, on slots that are new or that rested."""
+        self._most_tasks = most_tasks
+        self._most_granted = most_tasks // workers + SPARE_GRANTS
+        self._limit_bytes = limit_bytes
+        self._most_resting: int | None = None
+
+    def rest(self, most_bytes: int = 0) -> None:
+        """No worker is left: take back all slots; their pages, but for so many bytes, are freed.
+
+        Batches that somebody has stay as they are.
+        """
+        if self.owner != os.getpid():
+            return
+        with self.lock:
+            self._most_resting = most_bytes // self._largest_bytes if self._largest_bytes else 0
+            self._in_hand.clear()
+            for worker in range(self.arena.workers):
+                self.reclaim(worker)
+            kept = {*self._fresh, *self._leased, *self._released_while_watched, *self._free}
+            self._free += set(range(self.arena.slots)) - kept
+            while len(self._free) > self._most_resting:
+                self._discard(self._free.pop(0))
+
+    def _discard(self, slot: int) -> None:
+        self.arena.give_back_pages(slot)
+        self._fresh.append(slot)
 
     def provide(self, worker: int, tasks: int) -> bool:
         """See to it that a worker has a slot for each of its tasks; False if there are too few."""
@@ -107,7 +137,7 @@ class Slots:
         """Whether one slot more may be written to."""
         used_bytes = (self.arena.slots - len(self._fresh) + 1) * self._largest_bytes
         if self._limits_all:
-            others = [slots.held_bytes() for slots in tuple(_all_slots) if slots is not self]
+            others = [slots.held_bytes() for slots in tuple(all_slots) if slots is not self]
             if any(others) and not used_bytes:
                 used_bytes = self.arena.stride_bytes
             used_bytes += sum(others)
@@ -115,8 +145,12 @@ class Slots:
 
     def held_bytes(self) -> int:
         """The most memory that slots in use can hold, to judge by the largest batch so far."""
-        in_use = self._held if self._is_retired else self.arena.slots - len(self._fresh)
-        return in_use * self._largest_bytes
+        return (self.arena.slots - len(self._fresh)) * self._largest_bytes
+
+    @property
+    def worn(self) -> int:
+        """How many slots are out of use because a forked child may look at them."""
+        return len(self._watchers)
 
     @property
     def _held(self) -> int:
@@ -127,6 +161,7 @@ class Slots:
         """The worker does not write to this slot any more."""
         with self.lock:
             self._granted[worker].remove(slot)
+            self._in_hand.add(slot)
 
     def reclaim(self, worker: int) -> None:
         """Free what is granted to a worker that is dead, or that has no task."""
@@ -139,24 +174,28 @@ class Slots:
     def give_back(self, slot: int, worker: int) -> None:
         """Grant a slot that is in hand and that nobody views to its worker again.
 
-        If that worker has enough of them, its memory goes back to the system.
+        If that worker has enough of them, its memory goes back to the system. Without effect on a
+        slot that was taken back since, because no worker is left.
         """
-        if self._owner != os.getpid():
+        if self.owner != os.getpid():
             return
         with self.lock:
-            if self._is_retired:
-                self.arena.give_back_pages(slot)
-            elif self._has_use_for_one_more(worker):
-                self._grant(slot, worker)
-            else:
-                self.arena.give_back_pages(slot)
-                self._fresh.append(slot)
+            if slot in self._in_hand:
+                self._in_hand.remove(slot)
+                self._use_again(slot, worker)
 
-    def _has_use_for_one_more(self, worker: int) -> bool:
-        return (
+    def _use_again(self, slot: int, worker: int) -> None:
+        if self._most_resting is not None:
+            if len(self._free) < self._most_resting:
+                self._free.append(slot)
+                return
+        elif (
             len(self._granted[worker]) < self._most_granted
             and self.held_bytes() <= self._limit_bytes
-        )
+        ):
+            self._grant(slot, worker)
+            return
+        self._discard(slot)
 
     def note_use(self, used_bytes: int) -> None:
         """A batch of this size was written into a slot."""
@@ -172,6 +211,7 @@ class Slots:
     def lease(self, slot: int, worker: int) -> Bytes:
         """Hand out the view through which all of a batch's leaves must see the slot."""
         with self.lock:
+            self._in_hand.remove(slot)
             view = self.arena.slot(slot)
             hold = _Hold(view, self._released)
             hold.slot = slot
@@ -181,12 +221,12 @@ class Slots:
 
     def _released(self, hold: _Hold) -> None:
         with self.lock:
-            if self._leased.pop(hold.slot, None) is None:
+            if self._leased.pop(hold.slot, None) is None or self.owner != os.getpid():
                 return
             if hold.slot in self._watchers:
                 self._released_while_watched[hold.slot] = hold.worker
             else:
-                self.give_back(hold.slot, hold.worker)
+                self._use_again(hold.slot, hold.worker)
 
     def view_at(self, address: int) -> Bytes | None:
         """The view of the leased slot in which an address lies."""
@@ -208,74 +248,9 @@ class Slots:
                 if not watchers:
                     del self._watchers[slot]
                     worker = self._released_while_watched.pop(slot, None)
-                    if worker is not None:
-                        self.give_back(slot, worker)
-
-    def retire(self) -> None:
-        """No worker is left: return the pages of all slots, of leased ones once they are free."""
-        with self.lock:
-            self._is_retired = True
-            kept = {*self._fresh, *self._leased, *self._released_while_watched}
-            for slot in set(range(self.arena.slots)) - kept:
-                self.arena.give_back_pages(slot)
+                    if worker is not None and self.owner == os.getpid():
+                        self._use_again(slot, worker)
 
 
-_all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
-_forking = threading.local()
-_FOREIGN_FORK = object()
-
-
-@contextlib.contextmanager
-def forking_workers(watcher: object) -> Iterator[None]:
-    """Mark forks of this thread as our own: they end with ``watcher``, so does the quarantine."""
-    _forking.watcher = watcher
-    try:
-        yield
-    finally:
-        del _forking.watcher
-
-
-def workers_gone(watcher: object) -> None:
-    """Tell every free list that the processes behind ``watcher`` have ended."""
-    for slots in tuple(_all_slots):
-        slots.end_quarantine(watcher)
-
-
-def _view_at(address: int) -> Bytes | None:
-    for slots in tuple(_all_slots):
-        view = slots.view_at(address)
-        if view is not None:
-            return view
-    return None
-
-
-find_owners_with(_view_at)
-
-
-def _before_fork() -> None:
-    """No lease begins or ends during a fork, in any thread; what the child will see is kept."""
-    watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
-    _forking.locked = tuple(_all_slots)
-    for slots in _forking.locked:
-        slots.lock.acquire()
-        slots.quarantine(watcher)
-
-
-def _after_fork_in_parent() -> None:
-    for slots in _forking.locked:
-        slots.lock.release()
-    del _forking.locked  # it would keep the arenas
-
-
-def _after_fork_in_child() -> None:
-    for slots in _forking.locked:
-        slots.lock = threading.RLock()
-    del _forking.locked
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
+"""Those of all pools of this process."""

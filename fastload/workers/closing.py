@@ -15,7 +15,9 @@ from typing import NoReturn
 
 from fastload import descriptors
 from fastload.descriptors import CLOSED
-from fastload.memory.slots import Slots, workers_gone
+from fastload.memory import shelf
+from fastload.memory.forks import workers_gone
+from fastload.memory.slots import Slots
 from fastload.messages import Stop, encode
 from fastload.workers.start import Closers, Worker, close_all
 
@@ -63,18 +65,26 @@ def end_workers(
                 getattr(worker.process, name)()
             alive = _still_alive(alive)
     finally:
-        retire: list[Callable[[], None]] = [] if slots is None else [slots.retire]
         _insist(
             [
                 *(worker.cut_off for worker in workers),
-                lambda: _still_alive(workers),
+                lambda: _put_away(slots, workers),
                 *(worker.release for worker in workers),
                 wake.close,
                 lambda: workers_gone(watcher),
-                *retire,
                 lambda: close_all(closers),
             ]
         )
+
+
+def _put_away(slots: Slots | None, workers: list[Worker]) -> None:
+    is_last = not _still_alive(workers)
+    if slots is None:
+        return
+    if is_last:
+        shelf.put(slots)
+    else:
+        slots.rest()
 
 
 MOST_INTERRUPTIONS = 100

@@ -118,6 +118,8 @@ class Worker:
         self._job = job
         self._orders = Receiver(post.orders.number)
         self._queue: deque[Any] = deque()
+        if post.arena is not None:
+            post.arena.forget_faults()
         self._grants = Grants(post.arena, post.worker_id)
         self._fetchers: dict[int, Fetcher | BaseException] = {}
         self._ended: set[int] = set()

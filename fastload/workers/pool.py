@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from fastload.datasets.sharing import epoch_of
 from fastload.indices import pack
-from fastload.memory.arena import Arena
 from fastload.memory.cgroups import oom_kills
 from fastload.memory.slots import Slots
 from fastload.messages import (
@@ -69,7 +68,6 @@ class Pool:
     def __init__(
         self,
         job: Job,
-        arena: Arena | None,
         slots: Slots | None,
         context: Any,
         most_restarts: int = 0,
@@ -110,6 +108,7 @@ class Pool:
         )
         try:
             self._watch(self._wake.read, _WOKEN, -1)
+            arena = None if slots is None else slots.arena
             starter = Starter(job, arena, context, watcher, closers)
             for worker_id in range(job.workers):
                 self.workers.append(starter.start(worker_id))
@@ -188,6 +187,8 @@ class Pool:
         self._is_closing = True
         self._wake.up()  # a thread that waits in `pump` holds the lock
         with self.lock:
+            if self.is_busy and self.slots is not None:
+                self.slots.is_keepable = False  # a call that we interrupt may still go on
             self._end()
 
     def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:

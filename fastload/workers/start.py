@@ -18,8 +18,8 @@ from fastload import descriptors
 from fastload.descriptors import Descriptor
 from fastload.errors import annotate
 from fastload.memory.arena import Arena, anonymous_file
+from fastload.memory.forks import forking_workers
 from fastload.memory.layout import Layout
-from fastload.memory.slots import forking_workers
 from fastload.workers import signals
 from fastload.workers.channel import PatientSender, Receiver
 from fastload.workers.loop import Job, Post, work
@@ -101,7 +101,7 @@ class Starter:
         self._watcher = watcher
         if arena is not None:
             closers.append(arena.close_descriptor)
-        if context.get_start_method() != "fork":
+        if not forks(context):
             # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
             # pickled anew for each worker; so does what can't be pickled at all, and raises there.
             with contextlib.suppress(Exception):
@@ -119,8 +119,8 @@ class Starter:
         try:
             return _start(worker_id, self._content, self._arena, self._context, self._watcher)
         except Exception as error:
-            method = self._context.get_start_method()
-            if method != "fork":
+            if not forks(self._context):
+                method = self._context.get_start_method()
                 annotate(
                     error,
                     f"while a worker was started by {method!r}: the dataset, collate_fn and "
@@ -146,8 +146,12 @@ def context_of(loader_context: Any) -> Any:
 
 def undisturbed(context: Any) -> contextlib.AbstractContextManager[None]:
     """While workers are forked and until somebody has them: no handler of a signal runs."""
-    is_fork = context.get_start_method() == "fork"
-    return signals.put_off() if is_fork else contextlib.nullcontext()
+    return signals.put_off() if forks(context) else contextlib.nullcontext()
+
+
+def forks(context: Any) -> bool:
+    """Whether workers are forked, and so inherit what they need."""
+    return bool(context.get_start_method() == "fork")
 
 
 def _start(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fastload.memory.arena import Arena
+from fastload.memory.forks import forking_workers, workers_gone
 from fastload.memory.grants import NO_SLOT, Grants
-from fastload.memory.slots import Slots, forking_workers, workers_gone
+from fastload.memory.slots import Slots
 
 WORKERS = 2
 SLOTS = 6
@@ -94,6 +95,18 @@ class SlotProtocol(RuleBasedStateMachine):
         self.in_flight = [task for task in self.in_flight if task[1] != worker]
         self.slots.reclaim(worker)
         self.workers[worker] = Grants(self.slots.arena, worker)
+
+    @rule(most_bytes=st.sampled_from([0, 2 * STRIDE, SLOTS * STRIDE]))
+    def rest_and_begin_again(self, most_bytes: int) -> None:
+        self.slots.note_use(STRIDE)
+        stale, self.in_flight = self.in_flight, []
+        for slot, worker in stale[1:]:  # its report arrives, but nobody takes the batch
+            self.slots.come_back(slot, worker)
+        self.slots.rest(most_bytes)
+        for slot, worker in stale:
+            self.slots.give_back(slot, worker)
+        self.slots.begin(WORKERS, 2, 1 << 40)
+        self.workers = [Grants(self.slots.arena, worker) for worker in range(WORKERS)]
 
     @precondition(lambda self: self.in_flight)
     @rule(pick=st.randoms(use_true_random=False))
@@ -192,6 +205,56 @@ def test_slots_that_only_a_burst_needed_give_their_memory_back() -> None:
     assert all(slots.arena.slot(slot)[0] == (7 if slot in kept else 0) for slot in taken)
 
 
+def test_resting_slots_keep_only_so_many_pages() -> None:
+    """Also one whose batch is dropped later, when there is no worker that could use it."""
+    slots = make_slots()
+    slots.provide(0, SLOTS)
+    for slot in range(SLOTS):
+        slots.arena.slot(slot)[:] = 7
+    slots.come_back(5, 0)
+    view = slots.lease(5, 0)
+    slots.note_use(STRIDE)
+
+    slots.rest(2 * STRIDE)
+
+    assert [int(slots.arena.slot(slot)[0]) for slot in range(SLOTS)].count(7) == 3
+    assert view[0] == 7
+    assert slots.held_bytes() == 3 * STRIDE
+    del view
+    assert slots.held_bytes() == 2 * STRIDE
+    slots.rest()
+    assert slots.held_bytes() == 0
+    assert not any(slots.arena.slot(slot)[0] for slot in range(SLOTS))
+
+
+def test_slots_that_rested_are_given_out_with_their_pages_first() -> None:
+    """Touching a new page is what costs."""
+    slots = make_slots()
+    slots.provide(0, 2)
+    touched = {slot for slot in range(SLOTS) if slots.arena.flags(0)[slot]}
+    slots.note_use(STRIDE)
+
+    slots.rest(SLOTS * STRIDE)
+    assert not any(any(slots.arena.flags(worker)) for worker in range(WORKERS))
+    slots.begin(WORKERS, 2, 1 << 40)
+
+    slots.provide(1, 2)
+    assert {slot for slot in range(SLOTS) if slots.arena.flags(1)[slot]} == touched
+
+
+def test_a_forked_child_frees_no_memory_of_its_parents_slots() -> None:
+    """Its copy of the free list is inert."""
+    slots = make_slots()
+    slots.provide(0, SLOTS)
+    slots.arena.slot(0)[:] = 7
+    child = os.fork()
+    if child == 0:
+        slots.rest()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert slots.arena.slot(0)[0] == 7
+
+
 def test_limit_for_all_loaders_counts_what_the_others_hold() -> None:
     """A second loader takes only what the first leaves of the limit."""
     arenas = [Arena.create(SLOTS, STRIDE, WORKERS) for _ in range(2)]
@@ -239,7 +302,9 @@ def test_leases_that_the_garbage_collector_ends_during_a_fork_harm_nobody() -> N
     """The collector may run inside the fork's own bookkeeping; the lock is free afterwards."""
     slots = make_slots()
     for _ in range(3):
-        cycle: list[object] = [slots.lease(take(slots, 0), 0)]
+        slot = take(slots, 0)
+        slots.come_back(slot, 0)
+        cycle: list[object] = [slots.lease(slot, 0)]
         cycle.append(cycle)
     del cycle
     with forking_workers(CollectsWhenHashed()):
