@@ -5,6 +5,7 @@ Each enclosing group counts: the tightest one decides. `memory/cgroups.py` reads
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +19,20 @@ class Group(NamedTuple):
     is_v2: bool
 
 
-def groups(controller: str, root: Path = ROOT) -> list[Group]:
+def groups(controller: str, root: Path = ROOT) -> tuple[Group, ...]:
     """Every group around this process, innermost first.
 
     Args:
         controller: Such as ``"memory"``, ``"cpu"``, ``"pids"``.
         root: Where ``proc`` and ``sys`` are found.
     """
+    return _groups_in(read(root / "proc/self/cgroup"), controller, root)
+
+
+@functools.lru_cache(maxsize=8)
+def _groups_in(text: str, controller: str, root: Path) -> tuple[Group, ...]:
     found: list[Group] = []
-    for line in read(root / "proc/self/cgroup").splitlines():
+    for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         is_v2 = controllers == ""
         if not is_v2 and controller not in controllers.split(","):
@@ -37,7 +43,7 @@ def groups(controller: str, root: Path = ROOT) -> list[Group]:
         found += [
             Group(folder, is_v2) for folder in (inner, *inner.parents) if folder.is_relative_to(top)
         ]
-    return found
+    return tuple(found)
 
 
 def process_rooms(root: Path = ROOT) -> list[int]:

@@ -6,6 +6,7 @@ Takes: the kernel's files (cgroup versions 1 and 2); nothing where there are non
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,11 +70,8 @@ def smallest_limit_bytes() -> int | None:
 
 
 def _counter(file: Path, name: str) -> int:
-    for line in read(file).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return _number(value) or 0
-    return 0
+    found = re.search(rf"^{name} (\d+)$", read(file), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def _number(text: str) -> int | None:

@@ -10,6 +10,7 @@ Whatever goes wrong in user code becomes the report of the task it went wrong in
 from __future__ import annotations
 
 import contextlib
+import gc
 import pickle
 import time
 from collections import deque
@@ -95,6 +96,7 @@ class Post:
 
 def work(post: Post, content: Job | Parcel) -> None:
     """The target of the worker process."""
+    gc.freeze()  # a collection would copy every page with an object of the training process
     lifeline.arm(post.lifeline.number)
     if post.stacks is not None:
         stacks.arm(post.stacks.number)
