@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import sys
 import time
 from collections.abc import Iterator
@@ -31,12 +30,14 @@ from benchmarks.limits import Ready, best_s, cost_of  # noqa: E402
 from benchmarks.publish import put  # noqa: E402
 from fastload.collate.inplace import collate_in_place  # noqa: E402
 from fastload.delivery.order import InOrder  # noqa: E402
+from fastload.indices import pack, plain, unpack  # noqa: E402
 from fastload.memory.arena import Arena  # noqa: E402
 from fastload.memory.grants import Grants  # noqa: E402
 from fastload.memory.slots import Slots  # noqa: E402
-from fastload.memory.view import rebuild_batch, view_leaves  # noqa: E402
+from fastload.memory.view import Form  # noqa: E402
 from fastload.memory.write import SlotPlace, write_batch  # noqa: E402
-from fastload.messages import Loaded, Task, decode, encode  # noqa: E402
+from fastload.messages import Loaded, Task, decode, encode, encode_task  # noqa: E402
+from fastload.samplers.batches import compact  # noqa: E402
 from fastload.stats import Counters  # noqa: E402
 from fastload.workers.tasks import Tasks  # noqa: E402
 
@@ -63,7 +64,7 @@ def steps() -> Iterator[tuple[str, str, float]]:
     way = _Way()
     for process, step, call in (
         ("consumer", "draw the indices of a batch, shuffled", way.draw),
-        ("consumer", "pickle the indices, choose the worker, note the task", way.send_task),
+        ("consumer", "pack the indices, choose the worker, note the task", way.send_task),
         ("consumer", "task message: write", way.write_task),
         ("worker", "task message and indices: read", way.read_task),
         ("worker", "take a slot", way.take_slot),
@@ -95,19 +96,21 @@ class _Way:
         self._arena = Arena.create(32, 1 << 20, 1)
         self._slots = Slots(self._arena, 4, 8, 1 << 30)
         self._grants = Grants(self._arena, 0)
-        self._indices = iter(
+        batches = compact(
             torch.utils.data.BatchSampler(fastload.RandomSampler(range(1 << 22)), BATCH, False)
         )
+        assert batches is not None
+        self._indices = batches
         self._drawn = next(self._indices)
         self._counters = Counters()
         self._slots.provide(0, 2)
         self._place = SlotPlace(self._arena, self._grants.take())
         self._batch = collate_in_place(SAMPLES, self._place)
-        self._layout, self._skeleton = write_batch(self._batch, self._place)
+        self._form = Form(*write_batch(self._batch, self._place))
         now = time.monotonic_ns()
         stamps: Any = (BATCH, *[now] * 4, 1_000, 1_000, "", 0, 0)
         self._report = Loaded(0, 0, 0, self._place.used_bytes, stamps, None, None, None)
-        self._task = Task(0, 0, pickle.dumps(self._drawn, protocol=5))
+        self._task = Task(0, 0, pack(self._drawn))
         self._task_frame, self._report_frame = encode(self._task), encode(self._report)
         self._order, self._tasks = InOrder(1, 2), Tasks(None)
         self._tasks.open(0)
@@ -116,7 +119,7 @@ class _Way:
         next(self._indices)
 
     def send_task(self) -> None:
-        pickle.dumps(self._drawn, protocol=5)
+        pack(self._drawn)
         worker = self._order.choose()
         assert worker is not None
         sequence = self._order.send(worker)
@@ -124,10 +127,10 @@ class _Way:
         del self._tasks.flying(0)[sequence]
 
     def write_task(self) -> None:
-        encode(self._task)
+        encode_task(*self._task)
 
     def read_task(self) -> None:
-        pickle.loads(decode(self._task_frame).indices)
+        plain(unpack(decode(self._task_frame).indices))
 
     def take_slot(self) -> None:
         slot = self._grants.take()
@@ -152,9 +155,9 @@ class _Way:
         slots = self._slots
         slot = next(iter(slots._granted[0]))
         slots.come_back(slot, 0)
-        slots.note_use(self._place.used_bytes)
-        if slots.may_lease():
-            rebuild_batch(view_leaves(slots.lease(slot, 0), self._layout), self._skeleton)
+        memory = slots.lease(slot, 0, self._place.used_bytes)
+        if memory is not None:
+            self._form.skeleton.assemble(self._form.view(memory))
 
     def count(self) -> None:
         now = time.monotonic_ns()

@@ -48,7 +48,7 @@ def _stamp_in_worker() -> Stamps:
     written_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
     fetch_cpu_ns = watch.fetch_cpu_ns - started_cpu_ns
     moments = started_ns, watch.fetched_ns, collated_ns, written_ns
-    return Stamps(BATCH, *moments, fetch_cpu_ns, cpu_ns, watch.slowest, watch.slowest_ns, 0)
+    return (BATCH, *moments, fetch_cpu_ns, cpu_ns, watch.slowest, watch.slowest_ns, 0)
 
 
 def _row_in_consumer() -> Callable[[], int]:

@@ -48,24 +48,15 @@ class Stop(NamedTuple):
     """Leave."""
 
 
-class Stamps(NamedTuple):
-    """When one task passed which station of its worker, by the clock that all processes share.
+Stamps = tuple[int, int, int, int, int, int, int, str, int, int]
+"""When one task passed which station of its worker, by the clock that all processes share.
 
-    Samples are those asked for; CPU times are the thread's, since ``started_ns``. ``slowest`` is
-    the index of the slowest sample, as text, where samples are slow enough to be timed singly.
-    ``peak_bytes`` is the most memory the worker ever had resident; 0 where it was not asked.
-    """
-
-    samples: int
-    started_ns: int
-    fetched_ns: int
-    collated_ns: int
-    written_ns: int
-    fetch_cpu_ns: int
-    cpu_ns: int
-    slowest: str
-    slowest_ns: int
-    peak_bytes: int
+In this order: ``samples``, ``started_ns``, ``fetched_ns``, ``collated_ns``, ``written_ns``,
+``fetch_cpu_ns``, ``cpu_ns``, ``slowest``, ``slowest_ns``, ``peak_bytes``. Samples are those asked
+for; CPU times are the thread's, since ``started_ns``. ``slowest`` is the index of the slowest
+sample, as text, where samples are slow enough to be timed singly. ``peak_bytes`` is the most memory
+the worker ever had resident; 0 where it was not asked. A plain tuple: there is one a batch.
+"""
 
 
 class Skip(NamedTuple):
@@ -135,18 +126,21 @@ Report = Outcome | Cancelled
 
 def encode(message: Order | Report) -> bytes:
     """The bytes of one frame: a plain tuple, which takes a third of the time of a named one."""
-    fields: tuple[Any, ...] = tuple(message)
-    if type(message) is Loaded:
-        fields = (*fields[:_STAMPS], tuple(message.stamps), *fields[_STAMPS + 1 :])
-    return pickle.dumps((_NUMBERS[type(message)], fields), protocol=5)
+    return pickle.dumps((_NUMBERS[type(message)], tuple(message)), protocol=5)
+
+
+def encode_task(run: int, sequence: int, indices: bytes) -> bytes:
+    """As ``encode(Task(...))``, of which there is one a batch, without the named tuple."""
+    return pickle.dumps((_TASK, (run, sequence, indices)), protocol=5)
 
 
 def decode(frame: bytes | bytearray) -> Any:
-    """The message in a frame; the stamps of ``Loaded`` are a plain tuple."""
+    """The message in a frame."""
     number, fields = pickle.loads(frame)
-    return _KINDS[number]._make(fields)
+    return _new(_KINDS[number], fields)
 
 
+_new: Any = tuple.__new__  # half of what a named tuple's own ``_make`` takes
 _KINDS: tuple[Any, ...] = (Begin, Task, Cancel, Stop, Loaded, Failed, Empty, Ended, Cancelled)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
-_STAMPS = Loaded._fields.index("stamps")
+_TASK = _NUMBERS[Task]

@@ -140,11 +140,11 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         pool, counters = self._pool, self._counters
         report: Any = None
         while not isinstance(report, Loaded):
-            sequence, (worker_id, report) = self._next_report()
+            sequence, (worker_id, report, form) = self._next_report()
             got_ns = time.monotonic_ns()
             self._run.request()
             requested_ns = time.monotonic_ns()
-            batch, raised = self._run.deliver(sequence, worker_id, report)
+            batch, raised = self._run.deliver(sequence, worker_id, report, form)
             if raised is not None:
                 error = reraisable(raised)
                 counters.failed(time.monotonic_ns() - asked_ns)

@@ -16,8 +16,8 @@ from fastload.delivery.order import CONSUMER, END, WAIT, InOrder
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 from fastload.indices import pack
 from fastload.memory.leases import unwrap
-from fastload.memory.view import BrokenBatchError
-from fastload.messages import Empty, Ended, Failed, Outcome
+from fastload.memory.view import BrokenBatchError, Form
+from fastload.messages import Empty, Ended, Loaded, Outcome
 from fastload.stats import Counters
 from fastload.workers.deaths import Death
 from fastload.workers.exceptions import unpack
@@ -67,30 +67,30 @@ class Run:
                 self.pool.dismiss(range(len(self.pool.workers)))
             return
         except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
-            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
+            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error, None))
             return
         try:
             packed = pack(indices)
         except Exception as error:  # noqa: BLE001  (as above)
-            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error))
+            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error, None))
             return
         worker_id = self._order.choose()
         if worker_id is not None:
             sequence = self._order.send(worker_id)
             self.pool.assign(self._number, sequence, worker_id, indices, packed)
 
-    def accept(self, worker_id: int, report: Outcome) -> None:
+    def accept(self, worker_id: int, report: Outcome, form: Form | None) -> None:
         """Called by the pool."""
-        if isinstance(report, Ended):
+        if type(report) is Ended:
             if self._order.end_worker(worker_id):
                 if self._ends_pool:
                     self.pool.dismiss([worker_id])
                 self.request()
         else:
-            self._order.arrive(report.sequence, (worker_id, report))
+            self._order.arrive(report.sequence, (worker_id, report, form))
 
     def next(self, timeout_s: float) -> tuple[int, Any]:
-        """The next result: the worker it came from and its report, or an error of the sampler.
+        """The next result: the worker it came from, its report (or the sampler's error), its form.
 
         Leaves the pool busy: the caller has a result in hand that must not be lost.
 
@@ -119,7 +119,9 @@ class Run:
                     raise self._timeout(sequence, timeout_s)
                 self._warn_of_stall(sequence)
 
-    def deliver(self, sequence: int, worker_id: int, report: Any) -> tuple[Any, Any]:
+    def deliver(
+        self, sequence: int, worker_id: int, report: Any, form: Form | None
+    ) -> tuple[Any, Any]:
         """The batch of a report, or None and the exception that took its place.
 
         Of an empty report there is neither.
@@ -127,14 +129,14 @@ class Run:
         if worker_id == CONSUMER:
             return None, report
         self.pool.tasks.deliver(self._number, sequence)
-        if isinstance(report, Empty):
+        if type(report) is Loaded:
+            try:
+                return unwrap(report, form, self.pool.slots, worker_id), None
+            except BrokenBatchError as broken:
+                return None, broken.__cause__
+        if type(report) is Empty:
             return None, None
-        if isinstance(report, Failed):
-            return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
-        try:
-            return unwrap(report, self.pool.slots, worker_id), None
-        except BrokenBatchError as broken:
-            return None, broken.__cause__
+        return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
 
     def _check_workers(self) -> None:
         if self.pool.is_busy:

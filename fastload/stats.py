@@ -319,12 +319,12 @@ class Counters:
         if slowest:
             self._note_slow(slowest_ns, slowest)
         self._latest_ns = left_ns = time.monotonic_ns()
-        return self._rows.add(
-            (
-                *(worker_id, samples, report.used_bytes, peak, started, fetched, collated, written),
-                *(fetch_cpu, cpu, asked_ns, got_ns, left_ns, requested_ns - got_ns, 0),
-            )
-        )
+        # fmt: off
+        return self._rows.add((
+            worker_id, samples, report.used_bytes, peak, started, fetched, collated, written,
+            fetch_cpu, cpu, asked_ns, got_ns, left_ns, requested_ns - got_ns, 0,
+        ))
+        # fmt: on
 
     def pinned(self, number: int, elapsed_ns: int) -> None:
         """The batch of that number was copied into page-locked memory."""

@@ -32,7 +32,6 @@ class InOrder:
         self._most_tasks = most_tasks
         self._owners: dict[int, int] = {}
         self._results: dict[int, Any] = {}
-        self._loads = [0] * workers
         self._sent = 0
         self._head = 0
 
@@ -40,21 +39,16 @@ class InOrder:
         """The worker for the next task, or None if all have ended."""
         for _ in range(self._workers):
             worker_id = self._turn
-            self._turn = (self._turn + 1) % self._workers
-            if self._active[worker_id] and self._has_room(worker_id):
+            self._turn = (worker_id + 1) % self._workers
+            if self._active[worker_id]:
                 return worker_id
         return None
-
-    def _has_room(self, worker_id: int) -> bool:  # noqa: ARG002  (the other order needs it)
-        return True
 
     def send(self, worker_id: int) -> int:
         """Number the next task, which goes to this worker."""
         sequence = self._sent
-        self._sent += 1
+        self._sent = sequence + 1
         self._owners[sequence] = worker_id
-        if worker_id != CONSUMER:
-            self._loads[worker_id] += 1
         return sequence
 
     def arrive(self, sequence: int, result: Any) -> None:
@@ -91,17 +85,22 @@ class InOrder:
         return -1, END
 
     def _take(self, sequence: int) -> Any:
-        owner = self._owners.pop(sequence)
-        if owner != CONSUMER:
-            self._loads[owner] -= 1
+        del self._owners[sequence]
         return self._results.pop(sequence)
 
 
 class AsCompleted(InOrder):
     """Tasks go to workers with room; results are delivered as they arrive."""
 
-    def _has_room(self, worker_id: int) -> bool:
-        return self._loads[worker_id] < self._most_tasks // max(1, sum(self._active))
+    def choose(self) -> int | None:
+        """As in order, but only a worker with room."""
+        most = self._most_tasks // max(1, sum(self._active))
+        owners = list(self._owners.values())
+        for _ in range(self._workers):
+            worker_id = super().choose()
+            if worker_id is None or owners.count(worker_id) < most:
+                return worker_id
+        return None
 
     def next(self) -> tuple[int, Any]:
         """As in order, but the first that has arrived."""

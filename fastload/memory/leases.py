@@ -13,35 +13,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload.memory.arena import SMALLEST_FAULT_IN_BYTES
 from fastload.memory.grants import NO_SLOT
 from fastload.memory.slots import Slots
-from fastload.memory.view import copy_leaves, rebuild_batch, view_leaves
+from fastload.memory.view import Form, copy_leaves
 from fastload.messages import Loaded
 
 
-def unwrap(report: Loaded, slots: Slots | None, worker_id: int) -> Any:
+def unwrap(report: Loaded, form: Form | None, slots: Slots | None, worker_id: int) -> Any:
     """The batch of a report.
 
     Raises:
         BrokenBatchError: Unpickling an object of the batch raised something.
     """
-    assert report.layout is not None
     slot = report.slot
-    if slots is None or slot == NO_SLOT:
-        return rebuild_batch([], report.skeleton or b"")
-    slots.note_use(report.used_bytes)
-    slots.arena.fault_in(slot, report.used_bytes, to_write=False)
-    skeleton = report.skeleton
-    if skeleton is None:
-        assert report.skeleton_at is not None
+    if report.skeleton_at is not None:
+        assert slots is not None
+        assert report.layout is not None
         start, length = report.skeleton_at
-        skeleton = slots.arena.slot(slot)[start : start + length].tobytes()
-    if not report.layout:
+        form = Form(report.layout, slots.arena.slot(slot)[start : start + length].tobytes())
+    assert form is not None
+    if slots is None or slot == NO_SLOT:
+        return form.skeleton.assemble([])
+    if not form.layout:
         slots.give_back(slot, worker_id)
-        return rebuild_batch([], skeleton)
-    if slots.may_lease():
-        return rebuild_batch(view_leaves(slots.lease(slot, worker_id), report.layout), skeleton)
+        return form.skeleton.assemble([])
+    if report.used_bytes >= SMALLEST_FAULT_IN_BYTES:
+        slots.arena.fault_in(slot, report.used_bytes, to_write=False)
+    memory = slots.lease(slot, worker_id, report.used_bytes)
+    if memory is not None:
+        return form.skeleton.assemble(form.view(memory))
     # Leaf by leaf, so that a small leaf that is kept does not keep a large one beside it.
-    leaves = copy_leaves(slots.arena.slot(slot), report.layout)
+    leaves = copy_leaves(slots.arena.slot(slot), form.layout)
     slots.give_back(slot, worker_id)
-    return rebuild_batch(leaves, skeleton)
+    return form.skeleton.assemble(leaves)

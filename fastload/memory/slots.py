@@ -113,8 +113,11 @@ class Slots:
 
     def provide(self, worker: int, tasks: int) -> bool:
         """See to it that a worker has a slot for each of its tasks; False if there are too few."""
+        granted = self._granted[worker]
+        if len(granted) >= tasks:
+            return True
         with self.lock:
-            while len(self._granted[worker]) < tasks:
+            while len(granted) < tasks:
                 slot = self._take()
                 if slot is None:
                     return False
@@ -151,11 +154,6 @@ class Slots:
     def worn(self) -> int:
         """How many slots are out of use because a forked child may look at them."""
         return len(self._watchers)
-
-    @property
-    def _held(self) -> int:
-        """Slots of batches that somebody has, or that a forked child may still look at."""
-        return len(self._leased) + len(self._released_while_watched)
 
     def come_back(self, slot: int, worker: int) -> None:
         """The worker does not write to this slot any more."""
@@ -197,19 +195,21 @@ class Slots:
             return
         self._discard(slot)
 
-    def note_use(self, used_bytes: int) -> None:
-        """A batch of this size was written into a slot."""
-        self._largest_bytes = max(self._largest_bytes, used_bytes)
-
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""
-        held = self._held
+        held = len(self._leased) + len(self._released_while_watched)
         return held < self._most_leases and (
-            (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes or held < 2
+            held < 2 or (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes
         )
 
-    def lease(self, slot: int, worker: int) -> Bytes:
-        """Hand out the view through which all of a batch's leaves must see the slot."""
+    def lease(self, slot: int, worker: int, used_bytes: int) -> Bytes | None:
+        """Hand out the view through which all of a batch's leaves must see the slot.
+
+        None: too many batches are held; this one stays in hand, to be copied and given back.
+        """
+        self._largest_bytes = max(self._largest_bytes, used_bytes)
+        if not self.may_lease():
+            return None
         with self.lock:
             self._in_hand.remove(slot)
             view = self.arena.slot(slot)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import torch
 
 from fastload.memory.arena import Bytes
-from fastload.memory.layout import DTYPES, Layout
+from fastload.memory.layout import DTYPES, Layout, Leaf
 from fastload.memory.sharing import remember
 from fastload.memory.write import LEAF_MODULE, LEAF_NAME
 
@@ -26,6 +27,89 @@ _frombuffer: Final = torch.frombuffer
 
 class BrokenBatchError(Exception):
     """An object of a batch can't be unpickled; the cause says why."""
+
+
+class Skeleton:
+    """How leaves are put together; from the second batch on, without unpickling where it can be."""
+
+    __slots__ = ("_assemble", "_uses", "content")
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._uses = 0
+        self._assemble: Callable[[list[Any]], Any] | None = None
+
+    def assemble(self, leaves: list[Any]) -> Any:
+        """The batch of these leaves.
+
+        Raises:
+            BrokenBatchError: Unpickling an object of the batch raised something.
+        """
+        if self._assemble is not None:
+            return self._assemble(leaves)
+        if self._uses == 1:
+            self._assemble = self._shortcut(len(leaves))
+        self._uses += 1
+        return rebuild_batch(leaves, self.content)
+
+    def _shortcut(self, count: int) -> Callable[[list[Any]], Any] | None:
+        """How a batch is made that is one container of leaves, or a leaf; None: it is another."""
+        marks = [object() for _ in range(count)]
+        try:
+            batch = _LeavesOnly(io.BytesIO(self.content), marks).load()
+        except Exception:  # noqa: BLE001  (whatever else is in it)
+            return None
+        if count == 1 and batch is marks[0]:
+            return lambda leaves: leaves[0]
+        if type(batch) in (list, tuple) and list(batch) == marks:
+            return type(batch)
+        if type(batch) is dict and list(batch.values()) == marks:
+            keys = tuple(batch)
+            return lambda leaves: dict(zip(keys, leaves, strict=True))
+        return None
+
+
+class Form:
+    """Where the leaves of a batch lie, and how they are put together.
+
+    Consecutive batches of a worker usually have the same one: from the second on, what can be
+    computed of it beforehand is.
+    """
+
+    __slots__ = ("_common", "_uses", "layout", "skeleton")
+
+    def __init__(self, layout: Layout, content: bytes, before: Form | None = None) -> None:
+        """``before`` is the worker's form before this one, which may have the same skeleton."""
+        self.layout = layout
+        same = before is not None and before.skeleton.content == content
+        self.skeleton: Skeleton = before.skeleton if before and same else Skeleton(content)
+        self._uses = 0
+        self._common: list[Any] | None = None
+
+    def view(self, memory: Bytes) -> list[Any]:
+        """The leaves, as views of a slot."""
+        if self._common is None:
+            if self._uses == 1 and all(map(_is_common, self.layout)):
+                self._common = list(map(_prepared, self.layout))
+            self._uses += 1
+            return view_leaves(memory, self.layout)
+        leaves = []
+        for dtype, count, offset, shape in self._common:
+            tensor = _frombuffer(memory, dtype=dtype, count=count, offset=offset)
+            if shape is not None:
+                tensor.resize_(*shape)  # as one argument it would take twice as long
+            leaves.append(tensor)
+        return leaves
+
+
+def _is_common(leaf: Leaf) -> bool:
+    dtype, _, shape, strides, requires_grad = leaf
+    return type(dtype) is int and shape != () and strides is None and not requires_grad
+
+
+def _prepared(leaf: Leaf) -> Any:
+    dtype, offset, shape, _, _ = leaf
+    return DTYPES[int(dtype)], math.prod(shape), offset, shape if len(shape) != 1 else None
 
 
 def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
@@ -47,22 +131,24 @@ def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
 def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
     """The leaves of a batch, in the order in which they were written."""
     leaves: list[Any] = []
-    # An array whose base is an array takes that one's base instead and would not keep `memory`.
-    exporter = memoryview(memory)  # type: ignore[arg-type]  # NumPy says so from Python 3.12 on
+    exporter: Any = None
     for dtype, offset, shape, strides, requires_grad in layout:
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         if type(dtype) is int:
             tensor = _frombuffer(memory, dtype=DTYPES[dtype], count=count, offset=offset)
             if strides is not None:
                 tensor.as_strided_(shape, strides)
-            elif len(shape) != 1:
-                tensor.resize_(shape)
+            elif len(shape) > 1:
+                tensor.resize_(*shape)
+            elif not shape:
+                tensor.resize_(())
             if requires_grad:
                 tensor.requires_grad_()
             leaves.append(tensor)
         else:
+            # An array whose base is an array takes that one's base and would not keep `memory`.
+            if exporter is None:
+                exporter = memoryview(memory)  # type: ignore[arg-type]  # NumPy: from 3.12 on
             array = np.frombuffer(exporter, dtype=str(dtype), count=count, offset=offset)
             # A leaf that is not contiguous in rows is so in columns: nothing else is written.
             leaves.append(array.reshape(shape, order="C" if strides is None else "F"))
@@ -94,3 +180,12 @@ class _BatchUnpickler(pickle.Unpickler):
             return self._leaves.__getitem__
         self.has_objects = True
         return super().find_class(module, name)
+
+
+class _LeavesOnly(_BatchUnpickler):
+    """Refuses whatever is no leaf: nobody's code runs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == LEAF_MODULE and name == LEAF_NAME:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no leaf")

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastload.memory.arena import Arena, Bytes
+from fastload.memory.arena import SMALLEST_FAULT_IN_BYTES, Arena, Bytes
 from fastload.memory.grants import NO_SLOT
 from fastload.memory.layout import (
     DTYPE_NUMBERS,
@@ -48,11 +48,29 @@ LEAF_NAME = "leaf"
 ARRAY_KINDS = frozenset("biufcmMSU")
 
 
+class Placed:
+    """Stands in a batch for the leaf of this number, which lies in the slot and has no tensor.
+
+    Only for a batch that nobody sees before it is written.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class Place(Protocol):
     """Where a collate function puts its results."""
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """A new contiguous tensor with undefined content, to be filled by the caller."""
+
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | Placed:
+        """A new contiguous tensor of these bytes, or what stands for it."""
+
+    def finished(self, tensor: Tensor) -> Tensor | Placed:
+        """A tensor of this place that has its content, or what stands for it."""
 
 
 class Heap:
@@ -62,12 +80,27 @@ class Heap:
         """As ``torch.empty``."""
         return torch.empty(shape, dtype=dtype)
 
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor:
+        """Always a tensor."""
+        return fill(self.tensor(shape, dtype), content)
+
+    def finished(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+
+def fill(tensor: Tensor, content: bytes) -> Tensor:
+    """Copy all of a new tensor's bytes: views of it and of them would cost more than the copy."""
+    assert len(content) == tensor.nbytes
+    ctypes.memmove(tensor.data_ptr(), content, len(content))
+    return tensor
+
 
 HEAP = Heap()
 
 
 class SlotPlace:
-    """The free rest of a slot; what does not fit lies in private memory."""
+    """A slot, for one batch at a time; what does not fit lies in private memory."""
 
     def __init__(self, arena: Arena | None, slot: int) -> None:
         self._arena = arena
@@ -76,6 +109,11 @@ class SlotPlace:
         self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
         self.address = 0 if arena is None else arena.address + slot * arena.stride_bytes
         self._size_bytes = len(self.memory)
+        self._content = self.memory.data
+        self.empty()
+
+    def empty(self) -> None:
+        """The next batch begins."""
         self.used_bytes = 0
         self.leaves: list[Leaf] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
@@ -88,10 +126,29 @@ class SlotPlace:
             return torch.empty(shape, dtype=dtype)
         tensor = torch.frombuffer(
             self.memory, dtype=dtype, count=math.prod(shape), offset=offset
-        ).resize_(shape)
+        )
+        if len(shape) > 1:
+            tensor.resize_(*shape)  # as one argument it would take twice as long
+        elif not shape:
+            tensor.resize_(())
         self._placed[id(tensor)] = tensor, len(self.leaves), tensor.data_ptr()
         self.leaves.append((number, offset, shape, None, False))
         return tensor
+
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | Placed:
+        """No tensor, unless the slot is full: making one takes longer than a small copy."""
+        offset = self.reserve(len(content))
+        if offset is None:
+            return HEAP.filled(shape, dtype, content)
+        self._content[offset : offset + len(content)] = content
+        leaves = self.leaves
+        leaves.append((DTYPE_NUMBERS[dtype], offset, shape, None, False))
+        return Placed(len(leaves) - 1)
+
+    def finished(self, tensor: Tensor) -> Tensor | Placed:
+        """What stands for it, unless it lies in private memory."""
+        known = self._placed.get(id(tensor))
+        return tensor if known is None else Placed(known[1])
 
     def reserve(self, size_bytes: int) -> int | None:
         """Where the next ``size_bytes`` may be written, or None: nothing to write, or no room."""
@@ -100,10 +157,11 @@ class SlotPlace:
         arena = self._arena
         if arena is None or size_bytes == 0 or end > self._size_bytes:
             return None
-        if not arena.has_room(self._slot, end):
+        if not (arena.is_memory or arena.has_room(self._slot, end)):
             return None
         self.used_bytes = end
-        arena.fault_in(self._slot, end, to_write=True)
+        if end >= SMALLEST_FAULT_IN_BYTES:
+            arena.fault_in(self._slot, end, to_write=True)
         return offset
 
     def number_of(self, tensor: Tensor) -> int | None:
@@ -127,9 +185,39 @@ def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
     Raises:
         Exception: Whatever pickling an object of the batch raises.
     """
+    skeleton = _skeleton_of_leaves(batch, len(place.leaves))
+    if skeleton is None:
+        skeleton = _pickled(batch, place)
+    return tuple(place.leaves), skeleton
+
+
+def _pickled(batch: Any, place: SlotPlace) -> bytes:
     file = io.BytesIO()
     _BatchPickler(file, place).dump(batch)
-    return tuple(place.leaves), file.getvalue()
+    return file.getvalue()
+
+
+def _skeleton_of_leaves(batch: Any, count: int) -> bytes | None:
+    """That of a list or dict of all leaves in their order, which are in the slot; else None."""
+    if type(batch) is list:
+        placed, keys = batch, None
+    elif type(batch) is dict and all(type(key) is str for key in batch):
+        placed, keys = list(batch.values()), tuple(batch)
+    else:
+        return None
+    if len(placed) != count:
+        return None
+    for number, each in enumerate(placed):
+        if type(each) is not Placed or each.number != number:
+            return None
+    return _common_skeleton(keys, count)
+
+
+@functools.lru_cache(maxsize=64)
+def _common_skeleton(keys: tuple[str, ...] | None, count: int) -> bytes:
+    placed = [Placed(number) for number in range(count)]
+    batch = placed if keys is None else dict(zip(keys, placed, strict=True))
+    return _pickled(batch, SlotPlace(None, NO_SLOT))
 
 
 def leaf(number: int) -> Any:
@@ -183,6 +271,8 @@ class _BatchPickler(pickle.Pickler):
             if number is None:
                 number = _copied(obj, self._place)
             return _reduce_tensor(obj, self._place) if number is None else (leaf, (number,))
+        if kind is Placed:
+            return leaf, (obj.number,)
         if kind is np.ndarray:
             return _reduce_array(obj, self._place)
         if kind is torch.UntypedStorage:  # which torch pickles so that it can't be unpickled

@@ -67,6 +67,12 @@ class Receiver:
 
     def _split(self, data: bytes, frames: list[bytes | bytearray]) -> None:
         start = 0
+        if len(data) >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(data)
+            if len(data) == _HEADER.size + length:  # as usual
+                frames.append(data[_HEADER.size :])
+                self._pending = b""
+                return
         while len(data) - start >= _HEADER.size:
             (length,) = _HEADER.unpack_from(data, start)
             end = start + _HEADER.size + length
@@ -104,46 +110,53 @@ class PatientSender:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self.is_closed = False
-        self._unsent: deque[memoryview] = deque()
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something still waits for room in the pipe."""
-        return bool(self._unsent)
+        self.unsent: deque[memoryview] = deque()
+        """What still waits for room in the pipe."""
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame and send as much as fits; a closed end, ours or theirs, is no error."""
-        self.put(frame)
-        self.flush()
+        """Send as much of a frame as fits now; a closed end, ours or theirs, is no error."""
+        if self.unsent or self.is_closed:
+            self.put(frame)
+            self.flush()
+            return
+        piece = _HEADER.pack(len(frame)) + frame
+        try:
+            sent = os.write(self.descriptor, piece)
+        except BlockingIOError:
+            sent = 0
+        except BrokenPipeError:  # the worker died; its sentinel tells
+            return
+        if sent < len(piece):
+            self.unsent.append(memoryview(piece)[sent:])
 
     def put(self, frame: bytes) -> None:
         """Queue a frame, to be sent with the next one."""
         if not self.is_closed:
-            self._unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
+            self.unsent.append(memoryview(_HEADER.pack(len(frame)) + frame))
 
     def close(self) -> None:
         """Close this end; what is unsent is dropped."""
         self.is_closed = True
-        self._unsent.clear()
+        self.unsent.clear()
         descriptor, self.descriptor = self.descriptor, descriptors.CLOSED
         descriptors.close(descriptor)
 
     def flush(self) -> None:
         """Send as much as fits now."""
         try:
-            if len(self._unsent) > 1:  # each write may wake the worker
-                self._unsent = deque([memoryview(b"".join(self._unsent))])
-            while self._unsent:
-                piece = self._unsent[0]
+            if len(self.unsent) > 1:  # each write may wake the worker
+                self.unsent = deque([memoryview(b"".join(self.unsent))])
+            while self.unsent:
+                piece = self.unsent[0]
                 sent = os.write(self.descriptor, piece)
                 if sent == len(piece):
-                    self._unsent.popleft()
+                    self.unsent.popleft()
                 else:
-                    self._unsent[0] = piece[sent:]
+                    self.unsent[0] = piece[sent:]
         except BlockingIOError:
             pass
         except BrokenPipeError:  # the worker died; its sentinel tells
-            self._unsent.clear()
+            self.unsent.clear()
 
 
 def send(descriptor: int, frame: bytes) -> None:

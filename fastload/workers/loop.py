@@ -31,7 +31,7 @@ from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
 from fastload.memory.grants import Grants
 from fastload.memory.layout import Layout
-from fastload.memory.write import SlotPlace, write_batch
+from fastload.memory.write import Placed, SlotPlace, write_batch
 from fastload.messages import (
     Begin,
     Cancel,
@@ -123,9 +123,10 @@ class Worker:
         if post.arena is not None:
             post.arena.forget_faults()
         self._grants = Grants(post.arena, post.worker_id)
+        self._places: dict[int, SlotPlace] = {}
         self._fetchers: dict[int, Fetcher | BaseException] = {}
         self._ended: set[int] = set()
-        self._last: tuple[Layout, bytes] | None = None
+        self._last: tuple[Layout | None, bytes | None] | None = None
         self._collate = make_collate(job.collate_fn)
         self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
         self._loads = 0
@@ -250,7 +251,10 @@ class Worker:
         if isinstance(fetcher, BaseException):
             raise fetcher
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
-        place = SlotPlace(self._post.arena, slot)
+        place = self._places.get(slot)
+        if place is None:
+            place = self._places[slot] = SlotPlace(self._post.arena, slot)
+        place.empty()
         indices = unpack(task.indices)
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
@@ -260,7 +264,7 @@ class Worker:
         samples, watch = len(indices) if self._job.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
         self._loads += 1
-        stamps = Stamps(
+        stamps = (
             samples,
             started_ns,
             watch.fetched_ns,
@@ -285,11 +289,20 @@ class Worker:
         task: Task,
         slot: int,
         place: SlotPlace,
-        layout: Layout,
-        skeleton: bytes,
+        layout: Layout | None,
+        skeleton: bytes | None,
         stamps: Stamps,
     ) -> Loaded:
-        report = Loaded(
+        skeleton_at = None
+        if (layout, skeleton) == self._last:
+            layout = skeleton = None
+        elif skeleton is not None and len(skeleton) > LONGEST_SKELETON_BYTES:
+            self._last = None
+            skeleton_at = _put_behind(place, skeleton)
+            skeleton = skeleton if skeleton_at is None else None
+        else:
+            self._last = layout, skeleton
+        return Loaded(
             task.run,
             task.sequence,
             slot,
@@ -297,25 +310,22 @@ class Worker:
             stamps,
             layout,
             skeleton,
-            None,
+            skeleton_at,
             self._state(),
             self._take_skipped(),
         )
-        if len(skeleton) > LONGEST_SKELETON_BYTES:
-            self._last = None
-            offset = place.reserve(len(skeleton))
-            if offset is None:
-                return report
-            place.memory.data[offset : offset + len(skeleton)] = skeleton
-            at = offset, len(skeleton)
-            return report._replace(used_bytes=place.used_bytes, skeleton=None, skeleton_at=at)
-        if (layout, skeleton) == self._last:
-            return report._replace(layout=None, skeleton=None)
-        self._last = layout, skeleton
-        return report
 
     def _report(self, report: Report) -> None:
         send(self._post.reports.number, encode(report))
+
+
+def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
+    """Write a long skeleton behind the leaves; returns where it lies, None if there is no room."""
+    offset = place.reserve(len(skeleton))
+    if offset is None:
+        return None
+    place.memory.data[offset : offset + len(skeleton)] = skeleton
+    return offset, len(skeleton)
 
 
 def _holds_only_tensors(batch: Any) -> bool:
@@ -323,4 +333,6 @@ def _holds_only_tensors(batch: Any) -> bool:
     kind = type(batch)
     if kind is dict:
         return all(map(_holds_only_tensors, batch.values()))
-    return kind is Tensor or (kind in (list, tuple) and all(map(_holds_only_tensors, batch)))
+    if kind in (list, tuple):
+        return all(map(_holds_only_tensors, batch))
+    return kind in (Tensor, Placed)

@@ -21,6 +21,7 @@ from fastload.datasets.sharing import epoch_of
 from fastload.indices import pack
 from fastload.memory.cgroups import oom_kills
 from fastload.memory.slots import Slots
+from fastload.memory.view import Form
 from fastload.messages import (
     Begin,
     Cancel,
@@ -29,9 +30,9 @@ from fastload.messages import (
     Loaded,
     Outcome,
     Stop,
-    Task,
     decode,
     encode,
+    encode_task,
 )
 from fastload.workers.closing import Wake, end_workers, wait_for_the_end
 from fastload.workers.deaths import Death, examine
@@ -50,8 +51,8 @@ LONGEST_HOLD_S = 0.0005
 class Run(Protocol):
     """What the pool tells a run; it keeps only weak references to runs."""
 
-    def accept(self, worker_id: int, report: Outcome) -> None:
-        """A report on one of the run's tasks has arrived."""
+    def accept(self, worker_id: int, report: Outcome, form: Form | None) -> None:
+        """A report on one of the run's tasks has arrived; ``form`` is that of a batch."""
 
 
 class Pool:
@@ -146,7 +147,7 @@ class Pool:
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
         """Send a task; ``packed`` is ``indices``, for the worker."""
         self.tasks.fly(run, sequence, worker_id, indices)
-        self._send(worker_id, encode(Task(run, sequence, packed)))
+        self._send(worker_id, encode_task(run, sequence, packed))
 
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""
@@ -226,13 +227,14 @@ class Pool:
             orders.put(frame)
             return
         orders.send(frame)
-        self._sync_watch(worker_id)
+        if orders.unsent or self._full:
+            self._sync_watch(worker_id)
 
     def _sync_watch(self, worker_id: int) -> None:
         """Wait for room in a worker's pipe exactly while something is unsent."""
         orders = self.workers[worker_id].orders
-        if orders.has_unsent != (worker_id in self._full):
-            if orders.has_unsent:
+        if bool(orders.unsent) != (worker_id in self._full):
+            if orders.unsent:
                 self._full.add(worker_id)
                 self._watch(orders.descriptor, _WRITABLE, worker_id)
             else:
@@ -247,30 +249,23 @@ class Pool:
             self._unwatch(receiver.descriptor)
 
     def _route(self, worker_id: int, report: Any) -> None:
-        if isinstance(report, Cancelled):
-            self.tasks.settle(report, worker_id)
-            return
-        if isinstance(report, Loaded):
-            report = self._complete(worker_id, report)
+        form = None
+        if type(report) is Loaded:
+            worker = self.workers[worker_id]
+            if report.layout is not None and report.skeleton is not None:
+                worker.form = Form(report.layout, report.skeleton, worker.form)
+            form = worker.form
             if report.dataset_state is not None and report.run in self._begun:
                 self._states[report.run, worker_id] = report.dataset_state
-        elif isinstance(report, Ended) and report.run in self._begun:
+        elif type(report) is Cancelled:
+            self.tasks.settle(report, worker_id)
+            return
+        elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
         run = self._runs.get(report.run)
         self.tasks.land(worker_id, report, is_wanted=run is not None)
         if run is not None:
-            run.accept(worker_id, report)
-
-    def _complete(self, worker_id: int, report: Loaded) -> Loaded:
-        """Fill in what the worker left out because its batch before had the same."""
-        worker = self.workers[worker_id]
-        if report.layout is None:
-            assert worker.last is not None
-            layout, skeleton = worker.last
-            return report._replace(layout=layout, skeleton=skeleton)
-        if report.skeleton is not None:
-            worker.last = report.layout, report.skeleton
-        return report
+            run.accept(worker_id, report, form)
 
     def _mark_dead(self, worker_id: int) -> None:
         """A worker has ended; what it had sent before is taken first."""

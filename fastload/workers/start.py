@@ -19,7 +19,7 @@ from fastload.descriptors import Descriptor
 from fastload.errors import annotate
 from fastload.memory.arena import Arena, anonymous_file
 from fastload.memory.forks import forking_workers
-from fastload.memory.layout import Layout
+from fastload.memory.view import Form
 from fastload.workers import signals
 from fastload.workers.channel import PatientSender, Receiver
 from fastload.workers.loop import Job, Post, work
@@ -45,7 +45,7 @@ class Worker:
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
         self.ended = _ended_descriptor(process)
-        self.last: tuple[Layout, bytes] | None = None
+        self.form: Form | None = None
         self._lifeline = lifeline
 
     @property

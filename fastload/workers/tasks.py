@@ -9,7 +9,7 @@ and its slot is in hand until the batch is delivered or its run is dropped.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 from fastload.memory.grants import NO_SLOT
@@ -30,7 +30,7 @@ class Tasks:
 
     def __init__(self, slots: Slots | None) -> None:
         self._slots = slots
-        self._loads: Counter[int] = Counter()
+        self._loads: defaultdict[int, int] = defaultdict(int)
         self._flying: dict[int, dict[int, InFlight]] = {}
         self._landed: dict[int, dict[int, tuple[int, int]]] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -42,14 +42,13 @@ class Tasks:
 
     def fly(self, run: int, sequence: int, worker_id: int, indices: Any) -> None:
         """A task is about to be sent; its worker gets a slot for it, if there is one."""
-        self._loads[worker_id] += 1
-        if self._slots is not None:
+        self._loads[worker_id] = tasks = self._loads[worker_id] + 1
+        if self._slots is not None and not self._slots.provide(worker_id, tasks):
             self._provide(self._slots, worker_id)
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
 
     def _provide(self, slots: Slots, worker_id: int) -> None:
-        if slots.provide(worker_id, self._loads[worker_id]):
-            return
+        """Take slots from workers that have nothing to do."""
         for idle, tasks in self._loads.items():
             if tasks == 0:  # it writes nothing until it gets a task from here
                 slots.reclaim(idle)
@@ -59,7 +58,7 @@ class Tasks:
         """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
         del self._flying[report.run][report.sequence]
         self._loads[worker_id] -= 1
-        if is_wanted and isinstance(report, Loaded) and report.slot != NO_SLOT:
+        if is_wanted and type(report) is Loaded and report.slot != NO_SLOT:
             assert self._slots is not None
             self._slots.come_back(report.slot, worker_id)
             self._landed[report.run][report.sequence] = report.slot, worker_id

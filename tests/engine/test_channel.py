@@ -64,13 +64,13 @@ def test_sender_with_a_full_pipe_keeps_the_rest_and_returns(pipe) -> None:
     frames = [b"a" * 3 * PIPE_BYTES, b"b" * 10]
     for frame in frames:
         sender.send(frame)
-    assert sender.has_unsent
+    assert sender.unsent
     receiver, received = Receiver(read), []
     while len(received) < len(frames):
         received += map(bytes, receiver.receive())
         sender.flush()
     assert received == frames
-    assert not sender.has_unsent
+    assert not sender.unsent
 
 
 def test_sender_whose_reader_is_gone_does_not_raise(pipe) -> None:
@@ -79,7 +79,7 @@ def test_sender_whose_reader_is_gone_does_not_raise(pipe) -> None:
     os.close(read)
     sender = PatientSender(write)
     sender.send(b"x")
-    assert not sender.has_unsent
+    assert not sender.unsent
 
 
 def test_receiver_in_the_middle_of_a_frame_does_not_wait(pipe) -> None:

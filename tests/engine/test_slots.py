@@ -35,6 +35,13 @@ def take(slots: Slots, worker: int) -> int:
     return Grants(slots.arena, worker).take()
 
 
+def show_size(slots: Slots, size_bytes: int) -> None:
+    """Deliver one batch of this size, which nobody keeps."""
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
+    slots.lease(slot, 0, size_bytes)
+
+
 def free_slots(slots: Slots) -> set[int]:
     """Every slot that can be written to now."""
     for worker in range(WORKERS):
@@ -98,7 +105,6 @@ class SlotProtocol(RuleBasedStateMachine):
 
     @rule(most_bytes=st.sampled_from([0, 2 * STRIDE, SLOTS * STRIDE]))
     def rest_and_begin_again(self, most_bytes: int) -> None:
-        self.slots.note_use(STRIDE)
         stale, self.in_flight = self.in_flight, []
         for slot, worker in stale[1:]:  # its report arrives, but nobody takes the batch
             self.slots.come_back(slot, worker)
@@ -122,7 +128,7 @@ class SlotProtocol(RuleBasedStateMachine):
         self.slots.come_back(slot, worker)
         self.stamp += 1
         self.slots.arena.slot(slot)[:32].view(np.float32)[:] = self.stamp
-        memory = self.slots.lease(slot, worker)
+        memory = self.slots.lease(slot, worker, STRIDE)
         tensor = torch.frombuffer(memory, dtype=torch.float32, count=8)
         self.held.append((self.stamp, ALIASES[kind](tensor)))
 
@@ -182,7 +188,7 @@ def test_slot_is_granted_again_as_soon_as_its_batch_is_dropped() -> None:
     slots = make_slots()
     slot = take(slots, 0)
     slots.come_back(slot, 0)
-    view = slots.lease(slot, 0)
+    view = slots.lease(slot, 0, 32)
     flags = slots.arena.flags(0)
     assert not flags[slot]
     del view
@@ -212,8 +218,7 @@ def test_resting_slots_keep_only_so_many_pages() -> None:
     for slot in range(SLOTS):
         slots.arena.slot(slot)[:] = 7
     slots.come_back(5, 0)
-    view = slots.lease(5, 0)
-    slots.note_use(STRIDE)
+    view = slots.lease(5, 0, STRIDE)
 
     slots.rest(2 * STRIDE)
 
@@ -232,7 +237,7 @@ def test_slots_that_rested_are_given_out_with_their_pages_first() -> None:
     slots = make_slots()
     slots.provide(0, 2)
     touched = {slot for slot in range(SLOTS) if slots.arena.flags(0)[slot]}
-    slots.note_use(STRIDE)
+    show_size(slots, STRIDE)
 
     slots.rest(SLOTS * STRIDE)
     assert not any(any(slots.arena.flags(worker)) for worker in range(WORKERS))
@@ -263,13 +268,13 @@ def test_limit_for_all_loaders_counts_what_the_others_hold() -> None:
         Slots(arena, most_tasks=2, most_leases=3, limit_bytes=limit_bytes, limits_all=True)
         for arena in arenas
     )
-    first.note_use(STRIDE)
+    show_size(first, STRIDE)
     assert not first.provide(0, 4)
     assert first.held_bytes() == limit_bytes
     assert not second.provide(0, 1)
     del first
     gc.collect()
-    second.note_use(STRIDE)
+    show_size(second, STRIDE)
     assert second.provide(0, 3)
     assert not second.provide(0, 4)
     for arena in arenas:
@@ -281,7 +286,7 @@ def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     slots = make_slots()
     slot = take(slots, 0)
     slots.come_back(slot, 0)
-    view = slots.lease(slot, 0)
+    view = slots.lease(slot, 0, 32)
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -304,7 +309,7 @@ def test_leases_that_the_garbage_collector_ends_during_a_fork_harm_nobody() -> N
     for _ in range(3):
         slot = take(slots, 0)
         slots.come_back(slot, 0)
-        cycle: list[object] = [slots.lease(slot, 0)]
+        cycle: list[object] = [slots.lease(slot, 0, 32)]
         cycle.append(cycle)
     del cycle
     with forking_workers(CollectsWhenHashed()):
@@ -324,7 +329,7 @@ def test_sharing_a_tensor_keeps_its_slot_while_an_alias_is_used() -> None:
     slots = make_slots()
     slot = take(slots, 0)
     slots.come_back(slot, 0)
-    tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
+    tensor = torch.frombuffer(slots.lease(slot, 0, 32), dtype=torch.float32, count=8)
     tensor.fill_(7)
     alias = tensor.numpy()
     tensor.share_memory_()
@@ -340,7 +345,7 @@ def test_sharing_a_tensor_frees_its_slot_once_the_tensor_is_gone() -> None:
     slots = make_slots()
     slot = take(slots, 0)
     slots.come_back(slot, 0)
-    tensor = torch.frombuffer(slots.lease(slot, 0), dtype=torch.float32, count=8)
+    tensor = torch.frombuffer(slots.lease(slot, 0, 32), dtype=torch.float32, count=8)
     tensor.share_memory_()
     del tensor
     assert slot in free_slots(slots)
