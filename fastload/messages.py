@@ -39,9 +39,13 @@ class Task(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Nobody wants the rest of a run: forget its tasks and its fetcher, then say Cancelled."""
+    """Nobody wants the rest of a run: forget its tasks and its fetcher, then say Cancelled.
+
+    If the run ``is_over``, no task of it is left, and nothing is said.
+    """
 
     run: int
+    is_over: bool
 
 
 class Stop(NamedTuple):

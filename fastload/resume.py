@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fastload.samplers.batches import is_known
 from fastload.samplers.epochs import iter_from, nested
 
 VERSION = 2
@@ -85,11 +86,12 @@ class Rest(NamedTuple):
 
 def draw_start(loader: Any, began: str) -> dict[str, Any]:
     """What the order of the epoch that begins now follows from; not yet as it is saved."""
+    draws_elsewhere = not is_known(loader._index_sampler)
     return {
         "began": began,
         "torch": torch.get_rng_state(),
-        "numpy": _numpy_state(began),
-        "python": random.getstate(),
+        "numpy": _numpy_state(began) if draws_elsewhere else None,
+        "python": random.getstate() if draws_elsewhere else None,
         "generators": [generator.get_state() for generator in _generators(loader)],
         "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
     }
@@ -108,8 +110,10 @@ def _numpy_state(began: str) -> Any:
 
 def _plain(start: dict[str, Any]) -> dict[str, Any]:
     """A start as it is saved: its large parts are tensors. It may be so already."""
-    version, numbers, next_gauss = start["python"]
-    plain = {**start, "python": [version, torch.as_tensor(numbers), next_gauss]}
+    plain = dict(start)
+    if start["python"] is not None:
+        version, numbers, next_gauss = start["python"]
+        plain["python"] = [version, torch.as_tensor(numbers), next_gauss]
     if start["numpy"] is not None:
         kind, keys, *others = start["numpy"]
         plain["numpy"] = [kind, torch.as_tensor(keys).to(torch.int64), *others]
@@ -133,12 +137,13 @@ def drawn_again(loader: Any, start: dict[str, Any]) -> Iterator[None]:
 
 
 def _restore(loader: Any, start: dict[str, Any]) -> None:
-    version, numbers, next_gauss = start["python"]
     torch.set_rng_state(start["torch"])
+    if start["python"] is not None:
+        version, numbers, next_gauss = start["python"]
+        random.setstate((version, tuple(numbers.tolist()), next_gauss))
     if start["numpy"] is not None:
         kind, keys, place, has_gauss, gauss = start["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
-    random.setstate((version, tuple(numbers.tolist()), next_gauss))
     for generator, state in zip(_generators(loader), start["generators"], strict=True):
         generator.set_state(state)
     for sampler, epoch in zip(_epoch_samplers(loader), start["epochs"], strict=False):

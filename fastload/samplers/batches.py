@@ -22,15 +22,17 @@ from fastload.internals import InfiniteSampler
 from fastload.samplers.random import RandomSampler
 
 
+def is_known(batch_sampler: Any) -> bool:
+    """Whether nothing of a user's takes part: all randomness in it is torch's."""
+    return type(batch_sampler) is BatchSampler and type(batch_sampler.sampler) in _KNOWN
+
+
 def compact(batch_sampler: Any) -> Iterator[Compact] | None:
     """A pass over a batch sampler's batches, or None if it must be asked itself.
 
     As torch's, it draws nothing and asks nobody before the first batch is wanted.
     """
-    if type(batch_sampler) is not BatchSampler:
-        return None
-    known = _KNOWN.get(type(batch_sampler.sampler))
-    return None if known is None else known(batch_sampler)
+    return _KNOWN[type(batch_sampler.sampler)](batch_sampler) if is_known(batch_sampler) else None
 
 
 def _in_order(batch_sampler: Any) -> Iterator[Compact]:

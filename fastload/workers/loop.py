@@ -189,16 +189,18 @@ class Worker:
         for frame in self._orders.receive():
             order = decode(frame)
             if isinstance(order, Cancel):
-                self._cancel(order.run)
+                self._cancel(order)
             else:
                 self._queue.append(order)
 
-    def _cancel(self, run: int) -> None:
+    def _cancel(self, order: Cancel) -> None:
         """Takes effect at once, ahead of the tasks that wait in the queue."""
+        run = order.run
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
         self._ended.discard(run)
-        self._report(Cancelled(run))
+        if not order.is_over:
+            self._report(Cancelled(run))
 
     def _begin(self, order: Begin) -> None:
         if self._broken is not None:

@@ -316,10 +316,10 @@ class Pool:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
         while self._dropped_runs:
             number = self._dropped_runs.pop()
-            self.tasks.drop(number, len(self.workers))
+            is_over = self.tasks.drop(number, len(self.workers))
             del self._begun[number]
             for worker_id in range(len(self.workers)):
                 self._states.pop((number, worker_id), None)
                 self._ended.discard((number, worker_id))
             for worker_id in range(len(self.workers)):
-                self._send(worker_id, encode(Cancel(number)))
+                self._send(worker_id, encode(Cancel(number, is_over)))

@@ -88,12 +88,20 @@ class Tasks:
             self._settle(run, worker_id)
         self._loads[worker_id] = 0
 
-    def drop(self, run: int, workers: int) -> None:
-        """Nobody wants the rest of a run; a worker may still write until it says Cancelled."""
+    def drop(self, run: int, workers: int) -> bool:
+        """Nobody wants the rest of a run; a worker may still write until it says Cancelled.
+
+        Returns:
+            Whether nothing of it is on its way, so that nobody need say so.
+        """
         for slot, worker_id in self._landed.pop(run).values():
             assert self._slots is not None
             self._slots.give_back(slot, worker_id)
+        if not self._flying[run]:
+            del self._flying[run]
+            return True
         self._unsettled[run] = set(range(workers))
+        return False
 
     def settle(self, report: Cancelled, worker_id: int) -> None:
         """A worker has forgotten a dropped run."""
