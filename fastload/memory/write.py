@@ -124,9 +124,7 @@ class SlotPlace:
         offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
         if number is None or offset is None:
             return torch.empty(shape, dtype=dtype)
-        tensor = torch.frombuffer(
-            self.memory, dtype=dtype, count=math.prod(shape), offset=offset
-        )
+        tensor = torch.frombuffer(self.memory, dtype=dtype, count=math.prod(shape), offset=offset)
         if len(shape) > 1:
             tensor.resize_(*shape)  # as one argument it would take twice as long
         elif not shape:

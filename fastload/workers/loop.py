@@ -48,6 +48,7 @@ from fastload.messages import (
     encode,
 )
 from fastload.workers import exceptions, lifeline, signals, stacks
+from fastload.workers.allocator import keep_freed_memory
 from fastload.workers.channel import Receiver, send
 from fastload.workers.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload.workers.parcel import Parcel
@@ -143,6 +144,7 @@ class Worker:
         job, worker_id = self._job, self._post.worker_id
         torch.multiprocessing._set_thread_name("pt_data_worker")
         torch.set_num_threads(1)
+        keep_freed_memory()
         seed = seed_worker(job.base_seed, worker_id)
         keep_results_private()
         torch_worker._worker_info = torch_worker.WorkerInfo(
