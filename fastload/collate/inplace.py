@@ -13,7 +13,6 @@ the case it is made for (equal shapes, one dtype, plain dense memory) leaves it 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import struct
 import warnings
@@ -105,9 +104,9 @@ class _Kernels:
         """As ``torch_collate.collate(batch, collate_fn_map=self.registry)``."""
         first = batch[0]
         kind = type(first)
-        if kind not in self._known:
-            self._known[kind] = _name_of_kernel(first)
-        name = self._known[kind]
+        name = self._known.get(kind, "")
+        if name == "":
+            name = self._known[kind] = _name_of_kernel(first)
         if name is not None:
             return getattr(self, name)(batch)
         return torch_collate.collate(batch, collate_fn_map=self.registry)
@@ -149,8 +148,12 @@ class _Kernels:
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         shape = (len(batch), *first.shape)
         if first.nbytes <= JOIN_BYTES:
-            with contextlib.suppress(BufferError, TypeError):  # a sample is not contiguous
-                return self._filled(shape, dtype, b"".join(batch))
+            try:
+                content = b"".join(batch)
+            except (BufferError, TypeError):  # a sample is not contiguous
+                pass
+            else:
+                return self._filled(shape, dtype, content)
         if not all(map(_is_viewable, batch)):
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         out = self._place.tensor(shape, dtype)
@@ -170,12 +173,16 @@ class _Kernels:
         return self._filled((len(batch),), torch.float64, _packing("d", len(batch)).pack(*batch))
 
     def ints(self, batch: Sequence[Any], **_: Any) -> Any:
-        if _all_are(int, map(type, batch)):
-            with contextlib.suppress(struct.error):  # one is too large
-                content = _packing("q", len(batch)).pack(*batch)
-                return self._filled((len(batch),), torch.int64, content)
-        elif _all_are(bool, map(type, batch)):
-            return self._filled((len(batch),), torch.bool, bytes(batch))
+        count, kinds = len(batch), list(map(type, batch))
+        if kinds.count(int) == count:
+            try:
+                content = _packing("q", count).pack(*batch)
+            except struct.error:  # one is too large
+                pass
+            else:
+                return self._filled((count,), torch.int64, content)
+        elif kinds.count(bool) == count:
+            return self._filled((count,), torch.bool, bytes(batch))
         return torch_collate.collate_int_fn(batch, collate_fn_map=self.registry)
 
 

@@ -73,20 +73,14 @@ class InOrder:
 
     def next(self) -> tuple[int, Any]:
         """The number and result to deliver next; or ``(number, WAIT)``; or ``(-1, END)``."""
-        while self._head < self._sent:
-            head = self._head
-            if head in self._results:
-                self._head += 1
-                return head, self._take(head)
-            if self._active[self._owners[head]]:
+        while (head := self._head) < self._sent:
+            if head not in self._results and self._active[self._owners[head]]:
                 return head, WAIT
+            self._head = head + 1
             del self._owners[head]
-            self._head += 1
+            if head in self._results:
+                return head, self._results.pop(head)
         return -1, END
-
-    def _take(self, sequence: int) -> Any:
-        del self._owners[sequence]
-        return self._results.pop(sequence)
 
 
 class AsCompleted(InOrder):
@@ -105,7 +99,8 @@ class AsCompleted(InOrder):
     def next(self) -> tuple[int, Any]:
         """As in order, but the first that has arrived."""
         for sequence in self._results:
-            return sequence, self._take(sequence)
+            del self._owners[sequence]
+            return sequence, self._results.pop(sequence)
         for sequence, owner in self._owners.items():
             if self._active[owner]:
                 return sequence, WAIT

@@ -31,12 +31,12 @@ from torch import Tensor
 from fastload.memory.arena import SMALLEST_FAULT_IN_BYTES, Arena, Bytes
 from fastload.memory.grants import NO_SLOT
 from fastload.memory.layout import (
+    ALIGNMENT_BYTES,
     DTYPE_NUMBERS,
     DTYPES,
     Layout,
     Leaf,
     Shape,
-    aligned,
     dense_strides,
     row_strides,
 )
@@ -150,7 +150,7 @@ class SlotPlace:
 
     def reserve(self, size_bytes: int) -> int | None:
         """Where the next ``size_bytes`` may be written, or None: nothing to write, or no room."""
-        offset = aligned(self.used_bytes)
+        offset = (self.used_bytes + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
         end = offset + size_bytes
         arena = self._arena
         if arena is None or size_bytes == 0 or end > self._size_bytes:

@@ -26,9 +26,14 @@ GRACE_S = 0.5
 
 
 class Wake:
-    """Makes a thread that waits in the pool's selector return."""
+    """Makes a thread that waits in the pool's selector return.
+
+    Attributes:
+        is_over: The workers are being ended, or have been.
+    """
 
     def __init__(self) -> None:
+        self.is_over = False
         self.read, self._write = map(descriptors.own, os.pipe())
 
     def up(self) -> None:
@@ -55,6 +60,7 @@ def end_workers(
 
     Whatever interrupts this, a second Ctrl-C for one, no worker outlives it.
     """
+    wake.is_over = True
     try:
         selector.close()
         for worker in workers:

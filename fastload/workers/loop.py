@@ -132,6 +132,7 @@ class Worker:
         self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
         self._loads = 0
         self._sent_only_tensors = True
+        self._skeleton = b""
         self._broken = broken
         self._dataset = job.dataset
         self._epoch: int | None = None
@@ -263,7 +264,9 @@ class Worker:
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
-        self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
+        if skeleton != self._skeleton:  # which says what the batch is made of
+            self._skeleton = skeleton
+            self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
         del batch
         samples, watch = len(indices) if self._job.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)

@@ -85,7 +85,7 @@ class Pool:
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
+        self._runs: dict[int, weakref.ref[Run]] = {}
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
@@ -124,7 +124,7 @@ class Pool:
     @property
     def is_open(self) -> bool:
         """Whether the workers have not been ended."""
-        return not self._is_closing and bool(self._end.still_active())
+        return not (self._is_closing or self._wake.is_over)
 
     @property
     def is_usable(self) -> bool:
@@ -136,7 +136,7 @@ class Pool:
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
-        self._runs[number] = run
+        self._runs[number] = weakref.ref(run)
         self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
@@ -262,7 +262,8 @@ class Pool:
             return
         elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
-        run = self._runs.get(report.run)
+        held = self._runs.get(report.run)
+        run = None if held is None else held()
         self.tasks.land(worker_id, report, is_wanted=run is not None)
         if run is not None:
             run.accept(worker_id, report, form)
@@ -289,7 +290,8 @@ class Pool:
         """Put a new worker in a dead one's place and give it the tasks again."""
         assert self._starter is not None
         worker_id = death.worker_id
-        runs = [run for run in sorted(self._runs) if (run, worker_id) not in self._ended]
+        alive = [number for number, held in self._runs.items() if held() is not None]
+        runs = [run for run in alive if (run, worker_id) not in self._ended]
         if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
             return False
         with undisturbed(self._context):
@@ -317,7 +319,7 @@ class Pool:
         while self._dropped_runs:
             number = self._dropped_runs.pop()
             is_over = self.tasks.drop(number, len(self.workers))
-            del self._begun[number]
+            del self._begun[number], self._runs[number]
             for worker_id in range(len(self.workers)):
                 self._states.pop((number, worker_id), None)
                 self._ended.discard((number, worker_id))
