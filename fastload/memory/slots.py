@@ -36,6 +36,10 @@ SPARE_GRANTS = 2
 """Slots a worker may have beside one for each of its tasks, before their memory is given back."""
 
 
+MOST_HELD = 2
+"""Batches that a training loop has at a time; what an epoch needs beside one a task."""
+
+
 class _Hold(weakref.ref[Bytes]):
     """Notices when the last view of a leased slot is gone."""
 
@@ -91,14 +95,17 @@ class Slots:
         self._most_resting: int | None = None
 
     def rest(self, most_bytes: int = 0) -> None:
-        """No worker is left: take back all slots; their pages, but for so many bytes, are freed.
+        """No worker is left: take back all slots, and free their pages.
 
-        Batches that somebody has stay as they are.
+        Args:
+            most_bytes: So much may stay, but not more slots than an epoch usually needs. Batches
+                that somebody has stay as they are.
         """
         if self.owner != os.getpid():
             return
         with self.lock:
-            self._most_resting = most_bytes // self._largest_bytes if self._largest_bytes else 0
+            fit = most_bytes // self._largest_bytes if self._largest_bytes else 0
+            self._most_resting = min(fit, self._most_tasks + MOST_HELD)
             self._in_hand.clear()
             for worker in range(self.arena.workers):
                 self.reclaim(worker)
