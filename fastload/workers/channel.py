@@ -165,13 +165,15 @@ def send(descriptor: int, frame: bytes) -> None:
     Raises:
         BrokenPipeError: The consumer closed its end.
     """
-    piece = memoryview(_HEADER.pack(len(frame)) + frame) if len(frame) < _CHUNK_BYTES else None
-    if piece is None:
-        _write_all(descriptor, memoryview(_HEADER.pack(len(frame))))
-        piece = memoryview(frame)
-    _write_all(descriptor, piece)
+    if len(frame) < _CHUNK_BYTES:
+        _write_all(descriptor, _HEADER.pack(len(frame)) + frame)
+    else:
+        _write_all(descriptor, _HEADER.pack(len(frame)))
+        _write_all(descriptor, frame)
 
 
-def _write_all(descriptor: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(descriptor, piece) :]
+def _write_all(descriptor: int, content: bytes) -> None:
+    sent = os.write(descriptor, content)
+    with memoryview(content) as rest:
+        while sent < len(rest):
+            sent += os.write(descriptor, rest[sent:])
