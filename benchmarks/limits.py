@@ -121,6 +121,22 @@ def _small(workload: str) -> dict[str, float]:
     return {"limit": by_hand_s, "ours": cost_of(loader, 5_000).worker_cpu_s}
 
 
+def _in_memory() -> dict[str, float]:
+    """A shuffled batch of 256 rows without workers, against indexing the tensors by hand."""
+    dataset = find("table-inline").cook(100_000).dataset
+    order = iter(torch.randperm(100_000 // 256 * 256).repeat(50).view(-1, 256))
+
+    def by_hand() -> list[Tensor]:
+        indices = next(order)
+        return [tensor[indices] for tensor in dataset.tensors]
+
+    by_hand_s = best_s(by_hand, 2_000)
+    batches = itertools.chain.from_iterable(
+        iter(lambda: fastload.DataLoader(dataset, batch_size=256, shuffle=True), None)
+    )
+    return {"limit": by_hand_s, "ours": best_s(lambda: next(batches), 2_000)}
+
+
 def _handover(tensors: int) -> dict[str, float]:
     batch = [torch.full((4,), float(number)) for number in range(tensors)]
     loader = fastload.DataLoader(Ready([batch]), batch_size=None, num_workers=1)
@@ -169,6 +185,11 @@ def _share(answer: dict[str, float]) -> str:
     return f"{ours / limit:.0%}: {ours:.1f} of {limit:.1f} GiB/s"
 
 
+def _times(answer: dict[str, float]) -> str:
+    ours, limit = answer["ours"] * 1e6, answer["limit"] * 1e6
+    return f"{ours / limit:.2f} times: {ours:.0f} instead of {limit:.0f} µs"
+
+
 def _on_top(answer: dict[str, float]) -> str:
     ours, limit = answer["ours"] * 1e6, answer["limit"] * 1e6
     return f"{ours / limit - 1:+.0%}: {ours:.0f} instead of {limit:.0f} µs"
@@ -201,6 +222,12 @@ QUESTIONS = {
         )
         for name, text in (("tensor", "a tensor and a number"), ("numpy", "an array and a number"))
     },
+    "in-memory": Question(
+        "256 shuffled rows of a TensorDataset, no workers: of indexing its tensors by hand",
+        "at most 3 times",
+        _in_memory,
+        _times,
+    ),
     **{
         f"handover-{tensors}": Question(
             f"a ready batch of {tensors} small tensor{'s' * (tensors > 1)}, one worker",

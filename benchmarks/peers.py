@@ -14,6 +14,8 @@ whole batch, and the plain gather, which is no loader, is the ceiling.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import itertools
 import json
 import math
@@ -279,24 +281,40 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def race(loader: str, workloads: Sequence[str], options: Sequence[str]) -> dict[str, Any]:
-    """The ratio to torch of one loader on each workload, None where it failed."""
+    """What ``fastload bench`` says of one loader."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
         chosen = [option for workload in workloads for option in ("--workload", workload)]
         command = [sys.executable, "-m", "fastload", "bench", "--loader", loader, *chosen]
         subprocess.run([*command, *options, "--json", str(file)], cwd=ROOT, check=False)
-        document = json.loads(file.read_text())
+        document: dict[str, Any] = json.loads(file.read_text())
+        return document
+
+
+def _ratios(document: dict[str, Any]) -> dict[str, float | None]:
+    """To torch, by workload; None where the loader failed."""
     return {
         each["workload"]: None if each["summary"] is None else each["summary"]["ratio"]["median"]
         for each in document["workloads"]
     }
 
 
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "torchdata", "grain", "spdl"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def main() -> None:
     """Race all of them, with any options of ``fastload bench``, and write the results."""
-    results = {
-        name: race(loader, workloads, sys.argv[1:]) for name, (loader, workloads) in PEERS.items()
-    }
+    ratios, document = {}, {}
+    for name, (loader, workloads) in PEERS.items():
+        document = race(loader, workloads, sys.argv[1:])
+        ratios[name] = _ratios(document)
+    conditions = {key: document[key] for key in ("machine", "settings")}
+    results = {**conditions, "versions": _versions(), "ratios": ratios}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 

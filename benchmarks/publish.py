@@ -63,15 +63,16 @@ def put(page: Path, table: str, begin: str, end: str) -> None:
     page.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
-def _peers(results: dict[str, dict[str, float | None]]) -> str:
-    workloads = list(dict.fromkeys(name for ratios in results.values() for name in ratios))
+def _peers(document: dict[str, Any]) -> str:
+    ratios: dict[str, dict[str, float | None]] = document["ratios"]
+    workloads = list(dict.fromkeys(name for found in ratios.values() for name in found))
     rows = [
-        "| " + " | ".join([name, *(_ratio(ratios.get(each)) for each in workloads)]) + " |"
-        for name, ratios in results.items()
+        "| " + " | ".join([name, *(_ratio(found.get(each)) for each in workloads)]) + " |"
+        for name, found in ratios.items()
     ]
-    return "\n".join(
-        ["| loader | " + " | ".join(workloads) + " |", "|---" * (len(workloads) + 1) + "|", *rows]
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    head = "| loader | " + " | ".join(workloads) + " |", "|---" * (len(workloads) + 1) + "|"
+    return "\n".join([f"{_conditions(document)} {versions}.", "", *head, *rows])
 
 
 def _ratio(value: float | None) -> str:

@@ -29,6 +29,7 @@ import os
 import threading
 import weakref
 
+from fastload.errors import LoadingInterrupted
 from fastload.memory.arena import Arena, Bytes
 from fastload.memory.sharing import follow_sharing, release_unused
 
@@ -213,13 +214,21 @@ class Slots:
         """Hand out the view through which all of a batch's leaves must see the slot.
 
         None: too many batches are held; this one stays in hand, to be copied and given back.
+
+        Raises:
+            LoadingInterrupted: The slot was taken back since, by whoever ended the workers.
         """
         if used_bytes > self._largest_bytes:  # noqa: PLR1730  (a call of max a batch)
             self._largest_bytes = used_bytes
         if not self.may_lease():
             return None
         with self.lock:
-            self._in_hand.remove(slot)
+            try:
+                self._in_hand.remove(slot)
+            except KeyError:
+                raise LoadingInterrupted(
+                    "the workers of this iterator were shut down while a batch changed hands"
+                ) from None
             view = self.arena.slot(slot)
             hold = _Hold(view, self._released)
             hold.slot = slot

@@ -190,6 +190,7 @@ class Pool:
         with self.lock:
             if self.is_busy and self.slots is not None:
                 self.slots.is_keepable = False  # a call that we interrupt may still go on
+            self.tasks.close()
             self._end()
 
     def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:

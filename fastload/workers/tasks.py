@@ -58,9 +58,9 @@ class Tasks:
         """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
         del self._flying[report.run][report.sequence]
         self._loads[worker_id] -= 1
-        if is_wanted and type(report) is Loaded and report.slot != NO_SLOT:
-            assert self._slots is not None
-            self._slots.come_back(report.slot, worker_id)
+        slots = self._slots
+        if is_wanted and type(report) is Loaded and report.slot != NO_SLOT and slots is not None:
+            slots.come_back(report.slot, worker_id)
             self._landed[report.run][report.sequence] = report.slot, worker_id
         else:
             self._take_back(report.slot, worker_id)
@@ -68,6 +68,10 @@ class Tasks:
     def deliver(self, run: int, sequence: int) -> None:
         """Hand over a batch that has landed; its slot is now the caller's."""
         self._landed[run].pop(sequence, None)
+
+    def close(self) -> None:
+        """The workers are gone, and their slots may be other workers' by now."""
+        self._slots = None
 
     def flying(self, run: int) -> dict[int, InFlight]:
         """The tasks of a run that have no report yet, by sequence number."""
@@ -95,8 +99,8 @@ class Tasks:
             Whether nothing of it is on its way, so that nobody need say so.
         """
         for slot, worker_id in self._landed.pop(run).values():
-            assert self._slots is not None
-            self._slots.give_back(slot, worker_id)
+            if self._slots is not None:
+                self._slots.give_back(slot, worker_id)
         if not self._flying[run]:
             del self._flying[run]
             return True
