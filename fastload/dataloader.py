@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
@@ -239,10 +240,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def __len__(self) -> int:
         """Number of batches; exact for a ``ParquetStream``, which knows what each worker reads."""
-        count = getattr(self.dataset, "count_batches", None)
-        if count is None:
+        dataset: Any = self.dataset
+        streams: Any = sys.modules.get("fastload.datasets.stream")  # who has none needs no pyarrow
+        if streams is None or not isinstance(dataset, streams.ParquetStream):
             return super().__len__()
-        length: int = count(self.num_workers, self.batch_size, drop_last=self.drop_last)
+        length: int = dataset.count_batches(
+            self.num_workers, self.batch_size, drop_last=self.drop_last
+        )
         return length
 
     def replace(self, **changes: Any) -> Self:

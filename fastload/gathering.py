@@ -45,6 +45,8 @@ def needs_no_workers(loader: Any) -> bool:
 class GatheringIterator(InlineIterator):
     """What ``iter(loader)`` gives in this case."""
 
+    _is_live = False  # workers would have a dataset of their own
+
     def __init__(self, loader: Any, before: GatheringIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers would be kept."""
         self._draw_as_with_workers(loader, before)

@@ -44,6 +44,14 @@ def plain(indices: Any) -> Any:
     return indices.tolist() if type(indices) is Compact else indices
 
 
+def count(indices: Any) -> int:
+    """How many samples are asked for; 0 where nobody knows before they are asked."""
+    try:
+        return len(indices)
+    except TypeError:  # an iterator
+        return 0
+
+
 def pack(indices: Any) -> bytes:
     """Bytes of which the last says what they are: a pickle ends with a full stop.
 

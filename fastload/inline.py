@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterDataPipe, MapDataPipe
 
 from fastload.collate.inplace import make_collate
+from fastload.indices import count
 from fastload.internals import (
     BaseIterator,
     SingleProcessIterator,
@@ -30,6 +31,8 @@ from fastload.workers.tolerance import NothingLeft, Tolerance
 
 class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
     """What ``iter(loader)`` gives without workers."""
+
+    _is_live = True
 
     def __init__(self, loader: Any) -> None:
         BaseIterator.__init__(self, loader)
@@ -55,6 +58,7 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             collate=make_collate(self._collate_fn),
             drop_last=self._drop_last,
             tolerance=self._tolerance,
+            is_live=self._is_live,
         )
 
     def close(self) -> None:
@@ -79,7 +83,7 @@ class InlineIterator(Stepping, SingleProcessIterator):  # type: ignore[misc]  # 
             pinning_ns = time.monotonic_ns()
             batch = pin_memory(batch, self._pin_memory_device)
             pin_ns = time.monotonic_ns() - pinning_ns
-        samples, watch = len(indices) if self._auto_collation else 1, self._fetcher.watch
+        samples, watch = count(indices) if self._auto_collation else 1, self._fetcher.watch
         watch.note(samples, watch.fetched_ns - drawn[0])
         self._counters.loaded_inline(watch, samples, asked_ns, drawn, pin_ns)
         return batch

@@ -42,6 +42,9 @@ worker_module: Any = _worker
 numpy_seed: Any = _worker._generate_state
 """NumPy's seed in a worker, of the base seed and the worker's number."""
 
+function_modes: Any = torch._C._len_torch_function_stack
+"""How many modes change what functions do; a default device other than torch's is one."""
+
 pin_memory: Any = _pin_memory.pin_memory
 """Copies a batch into page-locked memory, through every container."""
 

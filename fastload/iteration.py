@@ -40,6 +40,8 @@ class Stepping:
     _sampler_iter: Any
     _num_yielded: int
     _IterableDataset_len_called: int | None
+    _shared_seed: int | None
+    _pipes_seed: int | None
     _counters: Counters
     _max_errors: int
     drawn: dict[str, Any]
@@ -72,7 +74,13 @@ class Stepping:
             self.drawn = dict(vars(self))
         else:
             self.__dict__.update(before.drawn, drawn=before.drawn)
+        self._reset_as_with_workers(loader, is_new=before is None)
+
+    def _reset_as_with_workers(self, loader: Any, *, is_new: bool) -> None:
+        """Draw what an epoch draws; new workers of torch's get the seed of before, however."""
+        before = self._shared_seed
         BaseIterator._reset(self, loader)
+        self._pipes_seed = before if is_new else self._shared_seed
 
     def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
         """Count samples that could not be loaded.

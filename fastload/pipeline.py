@@ -72,6 +72,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
 
     def __init__(self, loader: Any, crew: Crew | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
+        is_new = crew is None
         if crew is None:
             BaseIterator.__init__(self, loader)
             crew = Crew(None, dict(vars(self)))
@@ -79,7 +80,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         pool = crew.pool
         if pool is None:
             pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
-        BaseIterator._reset(self, loader)
+        self._reset_as_with_workers(loader, is_new=is_new)
         self.crew = Crew(pool, crew.state)
         self._hand = Hand()
         self._go_on(loader)
@@ -105,7 +106,7 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
                 pool,
                 order,
                 self._sampler_iter,
-                self._shared_seed,
+                self._pipes_seed,
                 counters,
                 ends_pool=not loader.persistent_workers,
             )

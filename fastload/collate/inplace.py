@@ -4,18 +4,21 @@ Runs in: worker (consumer with ``num_workers=0``).
 Takes: a list of samples and a place (a slot of the arena, or the heap).
 Gives: what ``torch.utils.data.default_collate`` gives for these samples.
 
-Only the kernels for tensors, arrays and numbers are ours, and the walk over plain tuples and dicts,
-which in torch's ``collate`` costs more than small batches do. Every other container is left to
-torch's walk, with our kernels in a copy of torch's registry. So every type rule and error is
-torch's, and a registry that the user extended keeps its entries. A kernel that does not see exactly
-the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to torch's.
+Only the kernels for tensors, arrays and numbers are ours, and the walk over Python's own
+containers, which in torch's ``collate`` costs more than small batches do. Every other container is
+left to torch's walk, with our kernels in a copy of torch's registry. So every type rule and error
+is torch's, and a registry that the user extended keeps its entries. A kernel that does not see
+exactly the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to torch's.
+Code of the user's (kernels, containers) gets private memory, because it might keep it.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import struct
 import warnings
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -28,6 +31,7 @@ from torch.utils.data import default_collate, default_convert
 
 from fastload.collate.placed import as_placed
 from fastload.internals import collate_module as torch_collate
+from fastload.internals import function_modes
 from fastload.memory.layout import Shape
 from fastload.memory.write import HEAP, Place, fill, is_plain
 
@@ -65,13 +69,28 @@ def convert(sample: Any, _place: Place) -> Any:
 
 
 def collate_in_place(samples: Any, place: Place) -> Any:
-    """Collate as torch's ``default_collate`` does, into ``place``."""
+    """Collate as torch's ``default_collate`` does, into ``place``.
+
+    What lies there need not be a tensor: nobody must look at the batch before it is written.
+    """
+    if type(samples) is not list or (place is HEAP and not is_cpu_default()):
+        return default_collate(samples)
     return _Kernels(place).collate(samples)
+
+
+def collate_column(values: Any, place: Place) -> Any:
+    """The same for a part of a batch, which other code of ours will look at."""
+    return _Kernels(place, is_seen=True).collate(values)
 
 
 def registry_for(place: Place) -> Registry:
     """Torch's registry, as the user may have extended it, with our kernels for torch's own."""
-    return _Kernels(place).registry
+    return _Kernels(HEAP if _read_registry().has_users_kernels else place, is_seen=True).kernels
+
+
+def is_cpu_default() -> bool:
+    """Whether new tensors lie on the CPU here unless somebody says otherwise."""
+    return function_modes() == 0 or torch.get_default_device().type == "cpu"
 
 
 class _Kernels:
@@ -84,16 +103,26 @@ class _Kernels:
         self._place = place
         self._is_seen = is_seen
         self._on_heap = place is HEAP
-        self._known = _read_registry().kernels
+        self._reading = _read_registry()
+        self._known = self._reading.kernels
+
+    @property
+    def kernels(self) -> Registry:
+        """Torch's registry with these in the place of torch's own."""
+        return {
+            kind: getattr(self, self._reading.replaced[kernel])
+            if kernel in self._reading.replaced
+            else kernel
+            for kind, kernel in self._reading.registry.items()
+        }
 
     @functools.cached_property
     def registry(self) -> Registry:
-        """Torch's, with these kernels, for torch's walk and the user's own containers."""
-        kernels = self if self._is_seen else _Kernels(self._place, is_seen=True)
-        return {
-            kind: getattr(kernels, _REPLACED[kernel]) if kernel in _REPLACED else kernel
-            for kind, kernel in torch_collate.default_collate_fn_map.items()
-        }
+        """For torch's walk, and so for the user's kernels and containers, which may keep a tensor.
+
+        Their results lie in private memory.
+        """
+        return self.kernels if self._on_heap else _Kernels(HEAP).kernels
 
     def _filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Any:
         if self._is_seen:
@@ -111,14 +140,26 @@ class _Kernels:
             return getattr(self, name)(batch)
         return torch_collate.collate(batch, collate_fn_map=self.registry)
 
-    def tuples(self, batch: Sequence[Any]) -> Any:
+    def sequences(self, batch: Sequence[Any]) -> Any:
         size = len(batch[0])
-        if list(map(len, batch)).count(size) != len(batch):
+        try:
+            sizes = list(map(len, batch))
+        except TypeError:
+            sizes = []
+        if sizes.count(size) != len(batch):
             return torch_collate.collate(batch, collate_fn_map=self.registry)  # it raises
         return [self.collate(column) for column in zip(*batch, strict=False)]
 
+    def named_tuples(self, batch: Sequence[Any]) -> Any:
+        return type(batch[0])(*map(self.collate, zip(*batch, strict=False)))
+
     def dicts(self, batch: Sequence[Any]) -> Any:
         return {key: self.collate([sample[key] for sample in batch]) for key in batch[0]}
+
+    def copied_dicts(self, batch: Sequence[Any]) -> Any:
+        clone = copy.copy(batch[0])
+        clone.update(self.dicts(batch))
+        return clone
 
     def tensors(self, batch: Sequence[Tensor], **_: Any) -> Any:
         first = batch[0]
@@ -154,7 +195,8 @@ class _Kernels:
                 pass
             else:
                 return self._filled(shape, dtype, content)
-        if not all(map(_is_viewable, batch)):
+        keeps_format = self._on_heap and first.ndim > 2 and not first.flags.c_contiguous
+        if keeps_format or not all(map(_is_viewable, batch)):
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         out = self._place.tensor(shape, dtype)
         np.stack(batch, out=out.numpy())
@@ -199,12 +241,24 @@ def _packing(code: str, count: int) -> struct.Struct:
 
 def _name_of_kernel(sample: Any) -> str | None:
     """Which method collates samples of this type; None: torch's ``collate`` knows."""
-    registry = torch_collate.default_collate_fn_map
+    reading = _read_registry()
+    registry = reading.registry
     kind = type(sample)
     keys = [kind] if kind in registry else [key for key in registry if isinstance(sample, key)]
     if keys:
-        return _REPLACED.get(registry[keys[0]])
-    return _WALKED.get(kind)
+        return reading.replaced.get(registry[keys[0]])
+    return "named_tuples" if _is_named_tuple(kind) else _WALKED.get(kind)
+
+
+def _is_named_tuple(kind: type) -> bool:
+    """Whether it is made by ``collections.namedtuple`` and runs no code of a user's."""
+    names: dict[str, Any] = getattr(kind.__new__, "__globals__", {})
+    return (
+        issubclass(kind, tuple)
+        and str(names.get("__name__")).startswith("namedtuple_")
+        and kind.__init__ is object.__init__
+        and type(kind) is type
+    )
 
 
 class _Reading:
@@ -213,11 +267,16 @@ class _Reading:
     Attributes:
         registry: A copy of it.
         kernels: What ``_name_of_kernel`` said of types that were met.
+        replaced: Those kernels of torch's that ours can replace, and by which method.
     """
 
     def __init__(self) -> None:
         self.registry = dict(torch_collate.default_collate_fn_map)
         self.kernels: dict[type, str | None] = {}
+        self.replaced = dict(_REPLACED)
+        if self.registry.get(Tensor) not in _REPLACED:
+            # Torch's kernel for arrays makes tensors of them, for which the user has another.
+            del self.replaced[torch_collate.collate_numpy_array_fn]
 
     @functools.cached_property
     def collates_as_torch(self) -> bool:
@@ -226,6 +285,12 @@ class _Reading:
             kernel in _REPLACED or not any(issubclass(kind, key) for kind in _GATHERED)
             for key, kernel in self.registry.items()
         )
+
+    @functools.cached_property
+    def has_users_kernels(self) -> bool:
+        """Whether there is code of the user's that might keep what it gets."""
+        torchs = {*_REPLACED, torch_collate.collate_str_fn}
+        return not torchs.issuperset(self.registry.values())
 
 
 def _read_registry() -> _Reading:
@@ -297,7 +362,14 @@ _REPLACED: dict[Kernel, str] = {
     torch_collate.collate_int_fn: "ints",
 }
 
-_WALKED: dict[type, str] = {tuple: "tuples", dict: "dicts"}
+_WALKED: dict[type, str] = {
+    tuple: "sequences",
+    list: "sequences",
+    dict: "dicts",
+    OrderedDict: "copied_dicts",
+    defaultdict: "copied_dicts",
+}
+"""Containers that run no code of a user's."""
 
 _GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
 """Of what samples can be that are gathered without being made."""

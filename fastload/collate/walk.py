@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from fastload.collate.explain import explain
-from fastload.collate.inplace import Registry, collate_in_place, registry_for
+from fastload.collate.inplace import Registry, collate_column, registry_for
 from fastload.collate.misfit import Misfit, as_error, keys_of
 from fastload.collate.sequences import Column, is_sequence, is_text
 from fastload.errors import CollateError, annotate
@@ -117,7 +117,7 @@ def collate_plain(column: Column, place: Place, key: Any) -> Any:
         Exception: As the default collate.
     """
     try:
-        return list(column) if is_text(column) else collate_in_place(column, place)
+        return list(column) if is_text(column) else collate_column(column, place)
     except Exception as error:
         _explain(error, column, f"[{key!r}]", lambda _: False)
         raise

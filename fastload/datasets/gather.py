@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
-from fastload.collate.inplace import TORCH_DTYPES, collates_as_torch
+from fastload.collate.inplace import TORCH_DTYPES, collates_as_torch, is_cpu_default
 from fastload.datasets.arrays import ArrayDataset
 from fastload.indices import Compact
 from fastload.memory.layout import CARRIERS, Shape
@@ -74,17 +74,22 @@ class GathersItself(Protocol):
         """Its node; None: this one is to be read sample by sample."""
 
 
-def gatherer(dataset: Any) -> Callable[[Any, Place], Any] | None:
+def gatherer(dataset: Any, *, is_live: bool = False) -> Callable[[Any, Place], Any] | None:
     """How to gather from this dataset, or None if it is to be read sample by sample.
 
-    What it returns takes indices and a place, and may raise ``NotGatherableError``.
+    What it returns takes indices and a place, and may raise ``NotGatherableError``. ``is_live``
+    says that the program may change what the dataset is made of meanwhile; a worker has a copy.
     """
     node = _node(dataset)
     if node is None:
         return None
+    signature = _signature(dataset)
 
     def gather(indices: Any, place: Place) -> Any:
-        if not collates_as_torch():
+        nonlocal node, signature
+        if is_live and _signature(dataset) != signature:
+            node, signature = _node(dataset), _signature(dataset)
+        if node is None or not collates_as_torch() or not is_cpu_default():
             raise NotGatherableError
         if type(indices) is Compact:
             return _gather_within(node, _numbers(indices), place)
@@ -96,10 +101,30 @@ def gatherer(dataset: Any) -> Callable[[Any, Place], Any] | None:
 
 
 def _node(dataset: Any) -> Node | None:
-    if type(dataset) in _FIELDS:
-        return _FIELDS[type(dataset)](dataset)
+    kind = type(dataset)
+    if kind in _FIELDS:
+        is_as_known = getattr(kind, "__getitem__", None) is _READS[kind]
+        return _FIELDS[kind](dataset) if is_as_known else None
     make = getattr(type(dataset), "gather_node", None)
     return None if make is None else make(dataset)
+
+
+def _signature(dataset: Any) -> Any:
+    """What a node was made of: another one says that it must be made anew."""
+    kind = type(dataset)
+    if kind is Tensor:
+        return dataset.data_ptr(), dataset.shape, dataset.stride(), dataset.dtype
+    if kind in (np.ndarray, np.memmap):
+        return dataset.shape, dataset.strides, dataset.dtype
+    if kind is Subset:
+        return id(dataset.indices), _signature(dataset.dataset)
+    if kind is TensorDataset:
+        return tuple(map(_signature, dataset.tensors))
+    if kind in (StackDataset, ArrayDataset, ConcatDataset):
+        parts: Any = dataset.arrays if kind is ArrayDataset else dataset.datasets
+        keys = tuple(parts) if isinstance(parts, dict) else None
+        return keys, tuple(map(_signature, parts if keys is None else parts.values()))
+    return id(dataset)
 
 
 def _numbers(indices: Compact) -> Rows:
@@ -256,6 +281,8 @@ def merge_tensors(parts: Parts, count: int, place: Place) -> Tensor:
 def _tensor_node(tensor: Tensor) -> Node | None:
     is_gatherable = (
         is_plain(tensor)
+        # torch's stack keeps a row's memory format (channels last), index_select does not.
+        and (tensor.dim() < 4 or tensor.is_contiguous())
         and tensor.dim() > 0
         and not tensor.requires_grad
         and not tensor.is_conj()
@@ -267,6 +294,10 @@ def _tensor_node(tensor: Tensor) -> Node | None:
 def _array_node(array: npt.NDArray[Any]) -> Node | None:
     """An array whose rows the default collate makes into a tensor of the same dtype."""
     if array.dtype not in TORCH_DTYPES or array.dtype.char == "Q" or array.size == 0:
+        return None
+    if array.ndim == 1 and array.dtype == np.uint64:  # of which torch refuses single numbers
+        return None
+    if array.ndim > 3 and not array.flags.c_contiguous:  # as with tensors
         return None
     if array.ndim == 0 or any(
         stride < 0 or stride % array.itemsize or not array.flags.aligned for stride in array.strides
@@ -335,3 +366,6 @@ _FIELDS: dict[type, Callable[[Any], Node | None]] = {
     Subset: _subset_node,
     ConcatDataset: _concat_node,
 }
+
+# A program may put others in their place.
+_READS = {kind: getattr(kind, "__getitem__", None) for kind in _FIELDS}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastload.collate.inplace import collate_in_place
+from fastload.collate.inplace import collate_column
 from fastload.datasets.blocks import Block, group
 from fastload.datasets.buffers import Bools, Ints, Rows
 from fastload.datasets.columns import Column, Ragged, is_ragged, is_text
@@ -111,7 +111,7 @@ class Form:
             return self.batch_transform(ready)
         for name, values in ready.items():
             if type(values) is list and name not in self._text:
-                ready[name] = collate_in_place(values, place)
+                ready[name] = collate_column(values, place)
         return ready
 
     def samples(self, columns: Values, count: int) -> list[Any]:

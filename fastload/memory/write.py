@@ -77,8 +77,8 @@ class Heap:
     """Ordinary private memory."""
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """As ``torch.empty``."""
-        return torch.empty(shape, dtype=dtype)
+        """As ``torch.empty``, on the CPU."""
+        return torch.empty(shape, dtype=dtype, device="cpu")
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor:
         """Always a tensor."""
@@ -123,7 +123,7 @@ class SlotPlace:
         number = DTYPE_NUMBERS.get(dtype)
         offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
         if number is None or offset is None:
-            return torch.empty(shape, dtype=dtype)
+            return HEAP.tensor(shape, dtype)
         tensor = torch.frombuffer(self.memory, dtype=dtype, count=math.prod(shape), offset=offset)
         if len(shape) > 1:
             tensor.resize_(*shape)  # as one argument it would take twice as long

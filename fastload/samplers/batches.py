@@ -10,6 +10,7 @@ Only exact types are known: whatever a user wrote is asked as torch asks it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,10 @@ from fastload.samplers.random import RandomSampler
 
 def is_known(batch_sampler: Any) -> bool:
     """Whether nothing of a user's takes part: all randomness in it is torch's."""
-    return type(batch_sampler) is BatchSampler and type(batch_sampler.sampler) in _KNOWN
+    if type(batch_sampler) is not BatchSampler or BatchSampler.__iter__ is not _BATCHES:
+        return False
+    kind = type(batch_sampler.sampler)
+    return kind in _KNOWN and kind.__iter__ is _PASSES[kind]
 
 
 def compact(batch_sampler: Any) -> Iterator[Compact] | None:
@@ -35,34 +39,56 @@ def compact(batch_sampler: Any) -> Iterator[Compact] | None:
     return _KNOWN[type(batch_sampler.sampler)](batch_sampler) if is_known(batch_sampler) else None
 
 
+class _Cut:
+    """How a pass is cut; torch asks for ``drop_last`` once, and for the size once or always."""
+
+    def __init__(self, batch_sampler: Any) -> None:
+        self.drop_last = batch_sampler.drop_last
+        self._batch_sampler = batch_sampler
+        self._size = batch_sampler.batch_size
+
+    def size(self) -> int:
+        """Of the next batch; 0 ends the pass."""
+        size: int = self._size if self.drop_last else self._batch_sampler.batch_size
+        if size < 0:
+            itertools.islice((), size)  # raises torch's error
+        return size
+
+
 def _in_order(batch_sampler: Any) -> Iterator[Compact]:
     whole = range(len(batch_sampler.sampler.data_source))
-    start = 0
-    while batch := whole[start : start + batch_sampler.batch_size]:
+    cut, start = _Cut(batch_sampler), 0
+    while batch := whole[start : start + (size := cut.size())]:
         start += len(batch)
-        if len(batch) < batch_sampler.batch_size and batch_sampler.drop_last:
+        if len(batch) < size and cut.drop_last:
             return
         yield Compact(batch)
 
 
 def _for_ever(batch_sampler: Any) -> Iterator[Compact]:
     """Of a stream's indices only the number means anything."""
-    while True:
-        yield Compact(range(batch_sampler.batch_size))
+    cut = _Cut(batch_sampler)
+    while size := cut.size():
+        yield Compact(range(size))
 
 
 def _shuffled(batch_sampler: Any) -> Iterator[Compact]:
     """Cut arrays; the next one is drawn when torch draws it: before a batch that it would fill."""
+    cut = _Cut(batch_sampler)
     rest: npt.NDArray[Any] = np.empty(0, np.int32)
-    for drawn in batch_sampler.sampler.arrays():
+    size = cut.size()
+    for drawn in batch_sampler.sampler.arrays() if size else ():
         whole = np.concatenate([rest, drawn]) if len(rest) else drawn
-        start, end = 0, batch_sampler.batch_size
-        while end <= len(whole):
-            yield Compact(whole[start:end].copy())
-            start, end = end, end + batch_sampler.batch_size
+        start = 0
+        while start + size <= len(whole):
+            yield Compact(whole[start : start + size].copy())
+            start += size
+            size = cut.size()
+            if not size:
+                return
         rest = whole[start:].copy()
         del drawn, whole  # millions of indices, before as many are drawn again
-    if len(rest) and not batch_sampler.drop_last:
+    if len(rest) and not cut.drop_last:
         yield Compact(rest)
 
 
@@ -71,3 +97,7 @@ _KNOWN: dict[type, Callable[[Any], Iterator[Compact]]] = {
     RandomSampler: _shuffled,
     InfiniteSampler: _for_ever,
 }
+
+# A program may put others in their place.
+_BATCHES = BatchSampler.__iter__
+_PASSES = {kind: kind.__iter__ for kind in _KNOWN}  # type: ignore[attr-defined]  # samplers have it

@@ -45,11 +45,13 @@ class RandomSampler(torch.utils.data.RandomSampler):
         is_shared = self.generator is not None
         generator = self.generator if is_shared else own_generator()
         if self.replacement:
-            yield from _drawn(length, self.num_samples, generator, is_shared)
+            whole = self.num_samples // _DRAWN_AT_ONCE * _DRAWN_AT_ONCE
+            yield from _drawn(length, whole, generator, is_shared)
+            yield from _drawn(length, self.num_samples % _DRAWN_AT_ONCE, generator, is_shared)
             return
-        whole, rest = divmod(self.num_samples, length)
-        for _ in range(whole):
+        for _ in range(self.num_samples // length):
             yield permutation(length, generator)
+        rest = self.num_samples % length  # asked again, as by torch: it may have changed
         if rest or is_shared:
             # torch draws this one even if nothing of it is used.
             yield permutation(length, generator)[:rest]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -53,8 +54,12 @@ def make_fetcher(
     collate: Collate,
     drop_last: bool,
     tolerance: Tolerance | None = None,
+    is_live: bool = False,
 ) -> Fetcher:
-    """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``."""
+    """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
+
+    ``is_live``: the program itself has the dataset and may change it between batches.
+    """
     source: Any = dataset
     if tolerance is not None:
         source = (ForgivingStream if iterable else ForgivingDataset)(dataset, tolerance)
@@ -62,7 +67,8 @@ def make_fetcher(
         return _StreamFetcher(source, batched, collate, drop_last)
     if not batched:
         return _SampleFetcher(source, collate)
-    if collate is collate_in_place and (gather := gatherer(dataset)) is not None:
+    gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
+    if gather is not None:
         return _GatherFetcher(gather, _BatchFetcher(source, collate))
     return _BatchFetcher(source, collate)
 
@@ -113,13 +119,17 @@ class _SampleFetcher:
         try:
             sample = self.watch.start(self._dataset)[index]
             self.watch.fetched()
-            return self._collate(sample, place)
         except StopIteration as error:
             raise _not_silent(index) from error
         except NothingLeft:
             raise
         except BaseException as error:
             annotate(error, f"while loading the sample at dataset index {show(index)}")
+            raise
+        try:
+            return self._collate(sample, place)
+        except BaseException as error:
+            annotate(error, f"while collating the sample at dataset index {show(index)}")
             raise
 
 
@@ -153,7 +163,8 @@ class _StreamFetcher:
         self._drop_last = drop_last
         self._ended = False
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
-        self._next_into = getattr(self._samples, "next_into", None) if collate is convert else None
+        is_ours = collate is convert and hasattr(type(self._samples), "next_into")
+        self._next_into = self._samples.next_into if is_ours else None
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -167,7 +178,8 @@ class _StreamFetcher:
                 raise EndOfStream from None
             self.watch.fetched()
             return self._collate(sample, place)
-        samples = [*itertools.islice(self._samples, len(indices))]
+        # Not islice, which would call the iterator's __iter__ for each batch.
+        samples = [*map(next, itertools.repeat(self._samples, len(indices)))]
         self._ended = len(samples) < len(indices)
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
@@ -183,7 +195,8 @@ def _explain(
     error: BaseException, collate: Collate, samples: Sequence[Any], indices: Sequence[Any] | None
 ) -> None:
     """Add which samples a collate function failed on, and what would have worked."""
-    with contextlib.suppress(Exception):  # samples may be anything
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # samples may be anything
+        warnings.simplefilter("ignore")
         if collate is collate_in_place and (why := explain(samples, indices)):
             annotate(error, f"{why}. {propose(samples)}")
         elif isinstance(error, CollateError) and indices is not None:

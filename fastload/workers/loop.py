@@ -26,7 +26,7 @@ from fastload.collate.inplace import keep_results_private, make_collate
 from fastload.datasets.sharing import epoch_of
 from fastload.descriptors import Descriptor
 from fastload.errors import annotate
-from fastload.indices import unpack
+from fastload.indices import count, unpack
 from fastload.internals import worker_module as torch_worker
 from fastload.memory.arena import Arena
 from fastload.memory.grants import Grants
@@ -268,7 +268,7 @@ class Worker:
             self._skeleton = skeleton
             self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
         del batch
-        samples, watch = len(indices) if self._job.batched else 1, fetcher.watch
+        samples, watch = count(indices) if self._job.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
         self._loads += 1
         stamps = (

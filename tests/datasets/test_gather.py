@@ -36,7 +36,6 @@ GATHERED = {
         torch.arange(ROWS) % 2 == 0, torch.arange(ROWS).to(torch.complex64)
     ),
     "unsigned": TensorDataset(torch.arange(ROWS).to(torch.uint16)),
-    "channels-last": TensorDataset(torch.rand(ROWS, 3, 4, 5).to(memory_format=torch.channels_last)),
     "transposed": TensorDataset(torch.rand(4, ROWS).t()),
     "overlapping": TensorDataset(torch.rand(1, 4).expand(ROWS, 4)),
     "rows-without-elements": TensorDataset(torch.rand(ROWS, 0), torch.arange(ROWS)),
@@ -93,6 +92,7 @@ SAMPLE_BY_SAMPLE = {
     "user-batches": WithItems(),
     "subset-of-user-batches": Subset(WithItems(), range(0, 20, 2)),
     "list": list(range(ROWS)),
+    "channels-last": TensorDataset(torch.rand(ROWS, 3, 4, 5).to(memory_format=torch.channels_last)),
     "concat-of-two-dtypes": ConcatDataset([array(np.float32), array(np.float64)]),
     "concat-of-two-kinds": ConcatDataset([tensors(), StackDataset(*tensors().tensors)]),
     "subset-of-negative-indices": Subset(tensors(), [-1, -2, 0]),
@@ -128,7 +128,9 @@ def test_known_datasets_are_gathered(name: str) -> None:
     assert_same(gather([5, 0, 5], HEAP), expected)
 
 
-@pytest.mark.parametrize("name", ["subclass", "stack-with-subclass", "user-batches", "list"])
+@pytest.mark.parametrize(
+    "name", ["subclass", "stack-with-subclass", "user-batches", "list", "channels-last"]
+)
 def test_unknown_datasets_are_read_sample_by_sample(name: str) -> None:
     """What is not exactly a known class may do anything in its own methods."""
     assert gatherer(SAMPLE_BY_SAMPLE[name]) is None
