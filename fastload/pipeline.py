@@ -34,7 +34,7 @@ from fastload.memory.arena import Arena
 from fastload.memory.budget import address_space_limit_bytes, default_limit_bytes
 from fastload.memory.slots import SPARE_GRANTS, Slots
 from fastload.messages import Loaded, Skip
-from fastload.run import Run
+from fastload.run import Run, shut_down
 from fastload.stats import Counters
 from fastload.workers.exceptions import reraisable
 from fastload.workers.loop import Job
@@ -46,6 +46,9 @@ MOST_LEASES = 8
 
 ALWAYS_ROOM_FOR = 3
 """Batches beyond those in flight for which the limit on shared memory is divided."""
+
+_OF_CLOSED_POOLS = (IndexError, KeyError, OSError, ValueError)
+"""What a call may meet when a signal handler has closed the pool under it."""
 
 
 class Crew(NamedTuple):
@@ -101,17 +104,24 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         most_tasks = prefetch_factor * workers
         make_order = InOrder if loader.in_order else AsCompleted
         order = make_order(workers, most_tasks)
-        with pool.lock, pool.sending_together():
-            self._run = Run(
-                pool,
-                order,
-                self._sampler_iter,
-                self._pipes_seed,
-                counters,
-                ends_pool=not loader.persistent_workers,
-            )
-            for _ in range(most_tasks):
-                self._run.request()
+        with pool.lock:
+            pool.is_busy = True
+            try:
+                with pool.sending_together():
+                    self._run = Run(
+                        pool,
+                        order,
+                        self._sampler_iter,
+                        self._pipes_seed,
+                        counters,
+                        ends_pool=not loader.persistent_workers,
+                    )
+                    for _ in range(most_tasks):
+                        self._run.request()
+            except _OF_CLOSED_POOLS as error:
+                self._check_closed(error)
+                raise
+            pool.is_busy = False
 
     def _next_data(self) -> Any:
         pool = self._pool
@@ -130,7 +140,11 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
             elif self._is_finished:
                 raise StopIteration
             else:
-                batch = self._receive(asked_ns)
+                try:
+                    batch = self._receive(asked_ns)
+                except _OF_CLOSED_POOLS as error:
+                    self._check_closed(error)
+                    raise
         if self._pin_memory:
             pinning_ns = time.monotonic_ns()
             batch = pin_memory(batch, self._pin_memory_device)
@@ -160,6 +174,15 @@ class PipelineIterator(Stepping, MultiProcessingIterator):  # type: ignore[misc]
         self._hand.kept = threading.get_ident(), batch
         pool.is_busy = False
         return batch
+
+    def _check_closed(self, error: Exception) -> None:
+        """See whether an error means that the pool was closed from within the call it hit.
+
+        Raises:
+            RuntimeError: It does. Other exceptions of a signal handler that closed it pass.
+        """
+        if type(error) in _OF_CLOSED_POOLS and self._pool.is_busy and not self._pool.is_open:
+            raise shut_down() from error
 
     def _skip(self, skipped: tuple[Skip, ...]) -> None:
         try:

@@ -30,6 +30,13 @@ WARN_AT_LOOP = 7
 """Stack level of the ``for`` statement that waits for a batch."""
 
 
+def shut_down() -> RuntimeError:
+    """For who asks for a batch of workers that were ended."""
+    return RuntimeError(
+        "the workers of this iterator were shut down; call iter(loader) for a new one"
+    )
+
+
 class Run:
     """One pass of one iterator: its sampler, its order and its place in the pool."""
 
@@ -139,15 +146,13 @@ class Run:
         return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
 
     def _check_workers(self) -> None:
+        if not self.pool.is_open:
+            raise shut_down()
         if self.pool.is_busy:
             raise LoadingInterrupted(
                 "an exception from outside, such as Ctrl-C or one raised by a signal handler, "
                 "interrupted this iterator while a batch changed hands; call iter(loader) to "
                 "begin a new epoch"
-            )
-        if not self.pool.is_open:
-            raise RuntimeError(
-                "the workers of this iterator were shut down; call iter(loader) for a new one"
             )
 
     def _check_deaths(self) -> None:
@@ -156,7 +161,7 @@ class Run:
                 raise self._died(death)
 
     def _died(self, death: Death) -> WorkerDied:
-        lost = self.pool.tasks.flying_of(death.worker_id, self._number)
+        lost = self.pool.lost[death.worker_id].get(self._number, [])
         batches = "; ".join(
             f"batch {sequence}, dataset indices {show(task.indices)}" for sequence, task in lost
         )

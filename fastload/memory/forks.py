@@ -33,12 +33,12 @@ def forking_workers(watcher: object) -> Iterator[None]:
 
 def workers_gone(watcher: object) -> None:
     """Tell every free list that the processes behind ``watcher`` have ended."""
-    for slots in tuple(all_slots):
+    for slots in all_slots.all():
         slots.end_quarantine(watcher)
 
 
 def _view_at(address: int) -> Bytes | None:
-    for slots in tuple(all_slots):
+    for slots in all_slots.all():
         view = slots.view_at(address)
         if view is not None:
             return view
@@ -51,7 +51,7 @@ find_owners_with(_view_at)
 def _before_fork() -> None:
     """No lease begins or ends during a fork, in any thread; what the child will see is kept."""
     watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
-    _forking.locked = tuple(all_slots)
+    _forking.locked = all_slots.all()
     for slots in _forking.locked:
         slots.lock.acquire()
         slots.quarantine(watcher)

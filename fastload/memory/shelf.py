@@ -38,6 +38,7 @@ class Tenancy:
         """The loader's workers use these slots now."""
         if self._slots is None:
             weakref.finalize(self, _review).atexit = False
+        self.leave()
         self._slots = weakref.ref(slots)
         slots.tenants.add(self)
 
@@ -51,7 +52,7 @@ class Tenancy:
 
 def put(slots: Slots) -> None:
     """The workers of these slots are gone: nobody writes to them any more."""
-    if not slots.is_keepable:
+    if not slots.is_keepable or not slots.tenants.all():
         slots.rest()
         return
     slots.rest(MOST_BYTES)
@@ -59,7 +60,7 @@ def put(slots: Slots) -> None:
         _waiting.append(slots)
     while len(_waiting) > 1:
         _waiting.pop(0).rest()
-    _review()
+    _review()  # the last tenant may have left meanwhile
 
 
 def take(workers: int, slots: int, stride_bytes: int) -> Slots | None:
@@ -90,7 +91,7 @@ def held_bytes() -> int:
 def _review(*_: Any) -> None:
     """Free the memory of slots in which no loader has a share."""
     for slots in tuple(_waiting):
-        if slots.owner == os.getpid() and not any(True for _ in slots.tenants):
+        if slots.owner == os.getpid() and not slots.tenants.all():
             with contextlib.suppress(ValueError):  # another thread has taken it
                 _waiting.remove(slots)
                 slots.rest()

@@ -29,8 +29,8 @@ import os
 import threading
 import weakref
 
-from fastload.errors import LoadingInterrupted
 from fastload.memory.arena import Arena, Bytes
+from fastload.memory.living import Living
 from fastload.memory.sharing import follow_sharing, release_unused
 
 SPARE_GRANTS = 2
@@ -70,7 +70,8 @@ class Slots:
         self.arena = arena
         self.owner = os.getpid()
         self.is_keepable = is_keepable
-        self.tenants: weakref.WeakSet[object] = weakref.WeakSet()
+        self.is_torn = False
+        self.tenants: Living[object] = Living()
         self._most_leases = most_leases
         self._limits_all = limits_all
         self._largest_bytes = 0
@@ -107,13 +108,21 @@ class Slots:
         with self.lock:
             fit = most_bytes // self._largest_bytes if self._largest_bytes else 0
             self._most_resting = min(fit, self._most_tasks + MOST_HELD)
-            self._in_hand.clear()
             for worker in range(self.arena.workers):
                 self.reclaim(worker)
-            kept = {*self._fresh, *self._leased, *self._released_while_watched, *self._free}
-            self._free += set(range(self.arena.slots)) - kept
+            if not self.is_torn:
+                self._in_hand.clear()
+                kept = {*self._fresh, *self._leased, *self._released_while_watched, *self._free}
+                self._free += set(range(self.arena.slots)) - kept
             while len(self._free) > self._most_resting:
                 self._discard(self._free.pop(0))
+
+    def tear(self) -> None:
+        """A call of the consumer's was interrupted half-way, and goes on: leave what it may have.
+
+        The slots are of no use any more; their memory goes with the last view of it.
+        """
+        self.is_torn, self.is_keepable = True, False
 
     def _discard(self, slot: int) -> None:
         self.arena.give_back_pages(slot)
@@ -148,7 +157,7 @@ class Slots:
         """Whether one slot more may be written to."""
         used_bytes = (self.arena.slots - len(self._fresh) + 1) * self._largest_bytes
         if self._limits_all:
-            others = [slots.held_bytes() for slots in tuple(all_slots) if slots is not self]
+            others = [slots.held_bytes() for slots in all_slots.all() if slots is not self]
             if any(others) and not used_bytes:
                 used_bytes = self.arena.stride_bytes
             used_bytes += sum(others)
@@ -172,10 +181,11 @@ class Slots:
     def reclaim(self, worker: int) -> None:
         """Free what is granted to a worker that is dead, or that has no task."""
         with self.lock:
-            for slot in self._granted[worker]:
+            granted = self._granted[worker]
+            while granted:  # a batch that is dropped meanwhile may add to them
+                slot = granted.pop()
                 self._flags[worker][slot] = 0
-            self._free += self._granted[worker]
-            self._granted[worker].clear()
+                self._free.append(slot)
 
     def give_back(self, slot: int, worker: int) -> None:
         """Grant a slot that is in hand and that nobody views to its worker again.
@@ -214,21 +224,13 @@ class Slots:
         """Hand out the view through which all of a batch's leaves must see the slot.
 
         None: too many batches are held; this one stays in hand, to be copied and given back.
-
-        Raises:
-            LoadingInterrupted: The slot was taken back since, by whoever ended the workers.
         """
         if used_bytes > self._largest_bytes:  # noqa: PLR1730  (a call of max a batch)
             self._largest_bytes = used_bytes
         if not self.may_lease():
             return None
         with self.lock:
-            try:
-                self._in_hand.remove(slot)
-            except KeyError:
-                raise LoadingInterrupted(
-                    "the workers of this iterator were shut down while a batch changed hands"
-                ) from None
+            self._in_hand.remove(slot)
             view = self.arena.slot(slot)
             hold = _Hold(view, self._released)
             hold.slot = slot
@@ -269,5 +271,5 @@ class Slots:
                         self._use_again(slot, worker)
 
 
-all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
+all_slots: Living[Slots] = Living()
 """Those of all pools of this process."""

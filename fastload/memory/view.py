@@ -63,8 +63,8 @@ class Skeleton:
             return lambda leaves: leaves[0]
         if type(batch) in (list, tuple) and list(batch) == marks:
             return type(batch)
-        if type(batch) is dict and list(batch.values()) == marks:
-            keys = tuple(batch)
+        keys = tuple(batch) if type(batch) is dict else ()
+        if keys and all(type(key) in (str, int) for key in keys) and list(batch.values()) == marks:
             return lambda leaves: dict(zip(keys, leaves, strict=True))
         return None
 
@@ -81,7 +81,11 @@ class Form:
     def __init__(self, layout: Layout, content: bytes, before: Form | None = None) -> None:
         """``before`` is the worker's form before this one, which may have the same skeleton."""
         self.layout = layout
-        same = before is not None and before.skeleton.content == content
+        same = (
+            before is not None
+            and before.skeleton.content == content
+            and len(before.layout) == len(layout)  # not all of them need be in the skeleton
+        )
         self.skeleton: Skeleton = before.skeleton if before and same else Skeleton(content)
         self._uses = 0
         self._common: list[Any] | None = None

@@ -173,6 +173,7 @@ class SlotPlace:
             and tensor.data_ptr() == address
             and tensor.shape == self.leaves[number][2]
             and tensor.is_contiguous()
+            and not tensor.requires_grad
         )
         return number if same else None
 

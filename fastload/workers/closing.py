@@ -10,7 +10,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable
-from multiprocessing import connection
+from multiprocessing import connection, util
 from typing import NoReturn
 
 from fastload import descriptors
@@ -20,6 +20,9 @@ from fastload.memory.forks import workers_gone
 from fastload.memory.slots import Slots
 from fastload.messages import Stop, encode
 from fastload.workers.start import Closers, Worker, close_all
+
+BEFORE_MULTIPROCESSING = 100
+"""Exit priority: multiprocessing's own exit would wait for live children without limit."""
 
 GRACE_S = 0.5
 """How long workers may take to leave when asked, then when terminated, then when killed."""
@@ -48,39 +51,59 @@ class Wake:
         descriptors.close(write)
 
 
-def end_workers(
-    workers: list[Worker],
-    selector: selectors.BaseSelector,
-    wake: Wake,
-    slots: Slots | None,
-    closers: Closers,
-    watcher: object,
-) -> None:
-    """Ask all workers to leave, then terminate, then kill: in parallel, under one deadline.
+class Ending:
+    """The end of a pool's workers, which comes once: when called, or when the program exits.
 
-    Whatever interrupts this, a second Ctrl-C for one, no worker outlives it.
+    Whatever interrupts it, a second Ctrl-C for one, no worker outlives it; and where an exception
+    of a signal handler keeps it from beginning, it is still to come.
     """
-    wake.is_over = True
-    try:
-        selector.close()
-        for worker in workers:
-            worker.hang_up(encode(Stop()))
-        alive = _still_alive(workers)
-        for name in ("terminate", "kill"):
-            for worker in alive:
-                getattr(worker.process, name)()
-            alive = _still_alive(alive)
-    finally:
-        _insist(
-            [
-                *(worker.cut_off for worker in workers),
-                lambda: _put_away(slots, workers),
-                *(worker.release for worker in workers),
-                wake.close,
-                lambda: workers_gone(watcher),
-                lambda: close_all(closers),
-            ]
-        )
+
+    def __init__(
+        self,
+        workers: list[Worker],
+        selector: selectors.BaseSelector,
+        wake: Wake,
+        slots: Slots | None,
+        closers: Closers,
+        watcher: object,
+    ) -> None:
+        self._owner = os.getpid()
+        self._workers = workers
+        self._selector = selector
+        self._wake = wake
+        at_exit = util.Finalize(None, self, exitpriority=BEFORE_MULTIPROCESSING)
+        self._steps: list[Callable[[], object]] = [
+            lambda: _each(Worker.cut_off, workers),
+            lambda: _put_away(slots, workers),
+            lambda: _each(Worker.release, workers),
+            wake.close,
+            lambda: workers_gone(watcher),
+            lambda: close_all(closers),
+            at_exit.cancel,
+        ]
+        """What is still to be done when the workers were given their time."""
+
+    def __call__(self) -> None:
+        """Ask all to leave, then terminate, then kill: in parallel, under one deadline."""
+        if not self._steps or self._owner != os.getpid():
+            return
+        self._wake.is_over = True
+        try:
+            self._selector.close()
+            for worker in self._workers:
+                worker.hang_up(encode(Stop()))
+            alive = _still_alive(self._workers)
+            for name in ("terminate", "kill"):
+                for worker in alive:
+                    getattr(worker.process, name)()
+                alive = _still_alive(alive)
+        finally:
+            _insist(self._steps)
+
+
+def _each(step: Callable[[Worker], None], workers: list[Worker]) -> None:
+    for worker in workers:
+        step(worker)
 
 
 def _put_away(slots: Slots | None, workers: list[Worker]) -> None:
@@ -97,18 +120,17 @@ MOST_INTERRUPTIONS = 100
 
 
 def _insist(steps: list[Callable[[], object]]) -> None:
-    """Take every step; one that an exception from outside hits is taken again.
+    """Take every step off the list; one that an exception from outside hits is taken again.
 
     Raises:
         BaseException: The last exception that was raised meanwhile.
     """
     interruption: BaseException | None = None
-    remaining = list(reversed(steps))
     for _ in range(MOST_INTERRUPTIONS):
         try:
-            while remaining:
-                remaining[-1]()
-                remaining.pop()
+            while steps:
+                steps[0]()
+                del steps[0]
             break
         except BaseException as error:  # noqa: BLE001  (it is raised below)
             interruption = error
@@ -125,7 +147,7 @@ def wait_for_the_end() -> NoReturn:
 def _still_alive(workers: list[Worker]) -> list[Worker]:
     """Those that have not ended within the grace period; the others are reaped."""
     deadline_s = time.monotonic() + GRACE_S
-    alive = list(workers)
+    alive = [worker for worker in workers if worker.ended != CLOSED]
     while alive and (remaining_s := deadline_s - time.monotonic()) > 0:
         ended = connection.wait([worker.ended for worker in alive], remaining_s)
         for worker in alive:

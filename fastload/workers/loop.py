@@ -300,6 +300,8 @@ class Worker:
         skeleton: bytes | None,
         stamps: Stamps,
     ) -> Loaded:
+        state = self._state()  # which may raise: then nothing is sent
+        skipped = self._take_skipped()
         skeleton_at = None
         if (layout, skeleton) == self._last:
             layout = skeleton = None
@@ -318,8 +320,8 @@ class Worker:
             layout,
             skeleton,
             skeleton_at,
-            self._state(),
-            self._take_skipped(),
+            state,
+            skipped,
         )
 
     def _report(self, report: Report) -> None:

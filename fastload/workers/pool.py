@@ -14,7 +14,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from multiprocessing import util
 from typing import Any, Protocol
 
 from fastload.datasets.sharing import epoch_of
@@ -34,18 +33,19 @@ from fastload.messages import (
     encode,
     encode_task,
 )
-from fastload.workers.closing import Wake, end_workers, wait_for_the_end
+from fastload.workers.closing import Ending, Wake, wait_for_the_end
 from fastload.workers.deaths import Death, examine
 from fastload.workers.loop import Job
 from fastload.workers.start import Closers, Starter, Worker, close_all, undisturbed
-from fastload.workers.tasks import Tasks
+from fastload.workers.tasks import InFlight, Tasks
 
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
-BEFORE_MULTIPROCESSING = 100
-"""Exit priority: multiprocessing's own exit would wait for live children without limit."""
-
 LONGEST_HOLD_S = 0.0005
+
+
+Lost = dict[int, list[tuple[int, InFlight]]]
+"""By run: the tasks that a dead worker had, by sequence number."""
 
 
 class Run(Protocol):
@@ -58,12 +58,17 @@ class Run(Protocol):
 class Pool:
     """Workers, the slots they write to and the runs they work for.
 
+    Attributes:
+        dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
+
     Guarantees:
         - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
         - ``close`` ends every worker within about two seconds, whatever it does;
         - a slot is free again once its batch was dropped, its task failed or was cancelled;
         - an exception from outside (a signal handler) that hits a call half-way leaves
-          ``is_busy`` set: the pool must not be used any more.
+          ``is_busy`` set: the pool must not be used any more;
+        - a ``close`` from within a call (by a signal handler, by a sampler) leaves that call what
+          it has in hand; whatever the call raises then means that the pool was closed.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Pool:
         self.slots = slots
         self.workers: list[Worker] = []
         self.dead: dict[int, Death] = {}
+        self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
         self.tasks = Tasks(slots)
         self.is_busy = False
@@ -101,12 +107,8 @@ class Pool:
         self._wake = Wake()
         watcher = object()
         closers: Closers = []
-        self._end = util.Finalize(
-            self,
-            end_workers,
-            args=(self.workers, self._selector, self._wake, slots, closers, watcher),
-            exitpriority=BEFORE_MULTIPROCESSING,
-        )
+        self._end = Ending(self.workers, self._selector, self._wake, slots, closers, watcher)
+        weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._wake.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
@@ -189,7 +191,7 @@ class Pool:
         self._wake.up()  # a thread that waits in `pump` holds the lock
         with self.lock:
             if self.is_busy and self.slots is not None:
-                self.slots.is_keepable = False  # a call that we interrupt may still go on
+                self.slots.tear()
             self.tasks.close()
             self._end()
 
@@ -218,9 +220,9 @@ class Pool:
             yield
         finally:
             self._held_back_until_s = 0.0
-            for worker_id, worker in enumerate(self.workers):
-                worker.orders.flush()
-                self._sync_watch(worker_id)
+        for worker_id, worker in enumerate(self.workers):
+            worker.orders.flush()
+            self._sync_watch(worker_id)
 
     def _send(self, worker_id: int, frame: bytes) -> None:
         orders = self.workers[worker_id].orders
@@ -282,12 +284,12 @@ class Pool:
             self.slots.reclaim(worker_id)
         if worker_id in self._dismissed and not self.tasks.has_flying(worker_id):
             return
-        self.tasks.forget(worker_id)
+        lost = self.tasks.forget(worker_id)
         death = examine(worker_id, worker, self._kills_before)
-        if self._restarts_left == 0 or not self._restart(death):
-            self.dead[worker_id] = death
+        if self._restarts_left == 0 or not self._restart(death, lost):
+            self.dead[worker_id], self.lost[worker_id] = death, lost
 
-    def _restart(self, death: Death) -> bool:
+    def _restart(self, death: Death, lost: Lost) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""
         assert self._starter is not None
         worker_id = death.worker_id
@@ -309,7 +311,7 @@ class Pool:
         for number in runs:
             state = self._states.get((number, worker_id))
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
-            for sequence, task in self.tasks.flying_of(worker_id, number):
+            for sequence, task in lost.get(number, ()):
                 self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
         if worker_id in self._dismissed:
             self._send(worker_id, encode(Stop()))
@@ -317,6 +319,9 @@ class Pool:
 
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
+        if not self._dropped_runs:
+            return
+        was_busy, self.is_busy = self.is_busy, True
         while self._dropped_runs:
             number = self._dropped_runs.pop()
             is_over = self.tasks.drop(number, len(self.workers))
@@ -326,3 +331,4 @@ class Pool:
                 self._ended.discard((number, worker_id))
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(Cancel(number, is_over)))
+        self.is_busy = was_busy

@@ -77,20 +77,20 @@ class Tasks:
         """The tasks of a run that have no report yet, by sequence number."""
         return self._flying[run]
 
-    def flying_of(self, worker_id: int, run: int) -> list[tuple[int, InFlight]]:
-        """The tasks of a run that a worker has not reported, in the order they were sent."""
-        tasks = self._flying[run].items()
-        return sorted(item for item in tasks if item[1].worker_id == worker_id)
-
     def has_flying(self, worker_id: int) -> bool:
         """Whether a worker has anything to report, of any run."""
         return self._loads[worker_id] > 0
 
-    def forget(self, worker_id: int) -> None:
-        """A worker is gone, and with it what it had to say about dropped runs."""
+    def forget(self, worker_id: int) -> dict[int, list[tuple[int, InFlight]]]:
+        """A worker is gone, and with it what it had to say about dropped runs.
+
+        Returns:
+            By run: the tasks that it has not reported, in the order they were sent.
+        """
+        lost = {run: self._ground(run, worker_id) for run in self._flying}
         for run in tuple(self._unsettled):
             self._settle(run, worker_id)
-        self._loads[worker_id] = 0
+        return lost
 
     def drop(self, run: int, workers: int) -> bool:
         """Nobody wants the rest of a run; a worker may still write until it says Cancelled.
@@ -112,10 +112,19 @@ class Tasks:
         self._settle(report.run, worker_id)
 
     def _settle(self, run: int, worker_id: int) -> None:
-        self._loads[worker_id] -= len(self.flying_of(worker_id, run))
+        self._ground(run, worker_id)
         self._unsettled[run].discard(worker_id)
         if not self._unsettled[run]:
             del self._unsettled[run], self._flying[run]
+
+    def _ground(self, run: int, worker_id: int) -> list[tuple[int, InFlight]]:
+        """Of a worker's tasks of a run, none flies any more."""
+        flying = self._flying[run]
+        lost = sorted(item for item in flying.items() if item[1].worker_id == worker_id)
+        for sequence, _ in lost:
+            del flying[sequence]
+        self._loads[worker_id] -= len(lost)
+        return lost
 
     def _take_back(self, slot: int, worker_id: int) -> None:
         """Free a slot that a worker had and nobody will read."""

@@ -121,6 +121,52 @@ def test_leaves_of_every_dimension_keep_their_shape() -> None:
     arena.close_descriptor()
 
 
+def test_a_skeleton_need_not_name_all_leaves() -> None:
+    """Two batches that look alike but for a leaf that nothing refers to have two forms."""
+    arena = Arena.create(1, 1 << 16, 1)
+    before = None
+    for count in (2, 2, 2, 3, 3, 3):
+        place = SlotPlace(arena, 0)
+        tensors = [place.tensor((2,), torch.float32) for _ in range(count)]
+        for number, tensor in enumerate(tensors):
+            tensor.fill_(number)
+        layout, skeleton = write_batch(tensors[:2], place)
+        if before is None or before.layout != layout:
+            before = Form(layout, skeleton, before)
+        batch = before.skeleton.assemble(before.view(arena.slot(0)))
+        assert [tensor[0].item() for tensor in batch] == [0, 1]
+    arena.close_descriptor()
+
+
+def test_a_tensor_that_is_changed_after_it_was_placed_is_sent_as_it_is() -> None:
+    """It is not the leaf any more."""
+    arena = Arena.create(1, 1 << 16, 1)
+    place = SlotPlace(arena, 0)
+    batch = [place.tensor((2,), torch.float32).fill_(1).requires_grad_()]
+    form = Form(*write_batch(batch, place))
+    (tensor,) = form.skeleton.assemble(form.view(arena.slot(0)))
+
+    assert tensor.requires_grad
+    assert tensor.tolist() == [1, 1]
+    arena.close_descriptor()
+
+
+def test_tensors_as_keys() -> None:
+    """Each batch has its own."""
+    loader = fastload.DataLoader(range(8), batch_size=2, num_workers=1, collate_fn=by_itself)
+
+    for number, batch in enumerate(loader):
+        ((key, value),) = batch.items()
+        assert key is value
+        assert value.tolist() == [2 * number, 2 * number + 1]
+
+
+def by_itself(samples):
+    """A tensor by itself."""
+    tensor = torch.tensor(samples)
+    return {tensor: tensor}
+
+
 @pytest.mark.parametrize("make", [list, lambda placed: dict(zip("abc", placed, strict=True))])
 def test_placed_leaves_are_written_as_tensors_are(make) -> None:
     """With the same layout and skeleton, in their order and out of it."""

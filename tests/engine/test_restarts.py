@@ -69,6 +69,37 @@ def values(loader: DataLoader) -> list[list[int]]:
     return [batch.tolist() for batch in loader]
 
 
+class Forgetful(IterableDataset):
+    """Tensors of two shapes and dtypes; cannot tell its state at the first of the second kind."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __iter__(self):
+        for self.position in range(8):
+            dtype = torch.float32 if self.position < 3 else torch.int32
+            yield torch.full((2 + (self.position >= 3),), self.position, dtype=dtype)
+
+    def state_dict(self):
+        if self.position == 3:
+            raise OSError("disk full")
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+def test_a_state_that_cannot_be_told_costs_its_batch_alone():
+    """The next one is not taken to look like those before."""
+    iterator = iter(DataLoader(Forgetful(), batch_size=1, num_workers=1, max_worker_restarts=1))
+    found = [next(iterator).tolist() for _ in range(3)]
+    with pytest.raises(OSError, match="disk full"):
+        next(iterator)
+    found += [batch.tolist() for batch in iterator]
+
+    assert found == [[[n] * (2 if n < 3 else 3)] for n in (0, 1, 2, 4, 5, 6, 7)]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_worker_killed_once_is_started_again_and_nothing_is_missing(method):
     """Every sample arrives once and in its place, under every start method."""

@@ -131,6 +131,23 @@ def test_the_memory_stays_while_another_loader_has_used_it_too() -> None:
     assert arena_bytes() < PAGES
 
 
+def test_epochs_that_overlap_leave_no_more_than_one() -> None:
+    """Of a loader whose iterators were alive at a time; and nothing when it is closed."""
+    loader = fastload.DataLoader(Stamped(), num_workers=1)
+    check(loader)
+    alone = arena_bytes()
+    first, second = iter(loader), iter(loader)
+    assert [batch[0, 0].item() for batch in first] == list(range(BATCHES))
+    assert [batch[0, 0].item() for batch in second] == list(range(BATCHES))
+    del first, second
+    gc.collect()
+    assert PAGES < arena_bytes() <= alone + 2 * 8 * SIDE
+    loader.close()
+
+    assert arena_bytes() < PAGES
+    check(loader)
+
+
 def test_a_copied_loader_has_memory_of_its_own() -> None:
     """Nothing that is alive is copied."""
     loader = fastload.DataLoader(Stamped(), num_workers=1)

@@ -281,6 +281,34 @@ def test_limit_for_all_loaders_counts_what_the_others_hold() -> None:
         arena.close_descriptor()
 
 
+class Dropping:
+    """The flags of a worker: the first that is changed drops a batch, as a collection may."""
+
+    def __init__(self, flags, held: list[object]) -> None:
+        self.flags = flags
+        self.held = held
+
+    def __setitem__(self, slot: int, flag: int) -> None:
+        self.flags[slot] = flag
+        self.held.clear()
+
+
+def test_a_batch_that_is_dropped_while_a_workers_slots_are_taken_back() -> None:
+    """Its slot is granted to that worker, and taken back with the others."""
+    slots = make_slots()
+    slot = take(slots, 0)
+    slots.come_back(slot, 0)
+    held: list[object] = [slots.lease(slot, 0, 32)]
+    slots.provide(0, 2)
+    slots._flags[0] = Dropping(slots._flags[0], held)
+    slots.reclaim(0)
+
+    assert not held
+    assert not any(slots.arena.flags(0))
+    slots._flags[0] = slots.arena.flags(0)
+    assert free_slots(slots) == set(range(SLOTS))
+
+
 def test_leased_slot_at_a_foreign_fork_is_never_used_again() -> None:
     """A child that nobody knows may look at the batch for ever."""
     slots = make_slots()
