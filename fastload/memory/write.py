@@ -20,6 +20,7 @@ import io
 import math
 import pickle
 from collections import ChainMap
+from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
@@ -184,7 +185,7 @@ def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
     Raises:
         Exception: Whatever pickling an object of the batch raises.
     """
-    skeleton = _skeleton_of_leaves(batch, len(place.leaves))
+    skeleton = _written_leaves(batch, place)
     if skeleton is None:
         skeleton = _pickled(batch, place)
     return tuple(place.leaves), skeleton
@@ -196,26 +197,45 @@ def _pickled(batch: Any, place: SlotPlace) -> bytes:
     return file.getvalue()
 
 
-def _skeleton_of_leaves(batch: Any, count: int) -> bytes | None:
-    """That of a list or dict of all leaves in their order, which are in the slot; else None."""
-    if type(batch) is list:
-        placed, keys = batch, None
-    elif type(batch) is dict and all(type(key) is str for key in batch):
-        placed, keys = list(batch.values()), tuple(batch)
+def _written_leaves(batch: Any, place: SlotPlace) -> bytes | None:
+    """Do it without a pickler for one container of leaves; None: it is another batch.
+
+    They lie in the slot already, all that are there and in their order; or none does, and each is
+    a tensor of the usual kind.
+    """
+    kind: Any = type(batch)
+    keys = None
+    if kind is list or kind is tuple:
+        leaves = batch
+    elif kind is dict and all(type(key) is str for key in batch):
+        keys, leaves = tuple(batch), list(batch.values())
     else:
         return None
-    if len(placed) != count:
-        return None
-    for number, each in enumerate(placed):
-        if type(each) is not Placed or each.number != number:
+    if place.leaves:
+        if len(leaves) != len(place.leaves):
             return None
-    return _common_skeleton(keys, count)
+        for number, each in enumerate(leaves):
+            if type(each) is not Placed or each.number != number:
+                return None
+    elif not _all_copied(leaves, place):
+        place.empty()
+        return None
+    return _common_skeleton(kind, keys, len(leaves))
+
+
+def _all_copied(tensors: Sequence[Any], place: SlotPlace) -> bool:
+    """Copy different tensors into an empty slot; False: not all, of which one is another thing."""
+    return (
+        all(type(each) is Tensor for each in tensors)
+        and len(set(map(id, tensors))) == len(tensors)
+        and all(_copied(each, place) is not None for each in tensors)
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def _common_skeleton(keys: tuple[str, ...] | None, count: int) -> bytes:
+def _common_skeleton(kind: Any, keys: tuple[str, ...] | None, count: int) -> bytes:
     placed = [Placed(number) for number in range(count)]
-    batch = placed if keys is None else dict(zip(keys, placed, strict=True))
+    batch = kind(placed) if keys is None else dict(zip(keys, placed, strict=True))
     return _pickled(batch, SlotPlace(None, NO_SLOT))
 
 

@@ -151,6 +151,22 @@ def test_a_tensor_that_is_changed_after_it_was_placed_is_sent_as_it_is() -> None
     arena.close_descriptor()
 
 
+def test_a_tensor_that_does_not_fit_beside_the_others() -> None:
+    """The batch is written anew: what fits lies in the slot once, the rest comes along."""
+    arena = Arena.create(1, 1 << 16, 1)
+    place = SlotPlace(arena, 0)
+    batch = {"one": torch.full((10_000,), 1.0), "two": torch.full((10_000,), 2.0)}
+    layout, skeleton = write_batch(batch, place)
+    form = Form(layout, skeleton)
+
+    assert len(layout) == 1
+    assert place.used_bytes == 40_000
+    assert len(skeleton) > 40_000
+    for _ in range(3):
+        assert equal(form.skeleton.assemble(form.view(arena.slot(0))), batch)
+    arena.close_descriptor()
+
+
 def test_tensors_as_keys() -> None:
     """Each batch has its own."""
     loader = fastload.DataLoader(range(8), batch_size=2, num_workers=1, collate_fn=by_itself)
