@@ -286,7 +286,9 @@ def race(loader: str, workloads: Sequence[str], options: Sequence[str]) -> dict[
         file = Path(folder) / "results.json"
         chosen = [option for workload in workloads for option in ("--workload", workload)]
         command = [sys.executable, "-m", "fastload", "bench", "--loader", loader, *chosen]
-        subprocess.run([*command, *options, "--json", str(file)], cwd=ROOT, check=False)
+        ended = subprocess.run([*command, *options, "--json", str(file)], cwd=ROOT, check=False)
+        if not file.exists():  # wrong options, or --help
+            sys.exit(ended.returncode)
         document: dict[str, Any] = json.loads(file.read_text())
         return document
 
