@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from fastload.memory.arena import Bytes
 from fastload.memory.sharing import find_owners_with
-from fastload.memory.slots import all_slots
+from fastload.memory.slots import Slots, all_slots
 
 _forking = threading.local()
 _FOREIGN_FORK = object()
@@ -51,10 +51,33 @@ find_owners_with(_view_at)
 def _before_fork() -> None:
     """No lease begins or ends during a fork, in any thread; what the child will see is kept."""
     watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
-    _forking.locked = all_slots.all()
+    _forking.locked = _locked(all_slots.all())
     for slots in _forking.locked:
-        slots.lock.acquire()
         slots.quarantine(watcher)
+
+
+def _locked(every: list[Slots]) -> list[Slots]:
+    """All of them, locked, without waiting for one while another is held.
+
+    A thread that holds one may need another: garbage collection ends leases and pools wherever it
+    comes.
+    """
+    busy: Slots | None = None
+    while True:
+        held: list[Slots] = []
+        if busy is not None:
+            busy.lock.acquire()
+            held.append(busy)
+        for slots in every:
+            if slots is not busy:
+                if not slots.lock.acquire(blocking=False):
+                    busy = slots
+                    break
+                held.append(slots)
+        else:
+            return held
+        for slots in held:
+            slots.lock.release()
 
 
 def _after_fork_in_parent() -> None:
@@ -64,7 +87,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for slots in _forking.locked:
+    for slots in all_slots.all():
         slots.lock = threading.RLock()
     del _forking.locked
 

@@ -239,8 +239,10 @@ class Slots:
             return view
 
     def _released(self, hold: _Hold) -> None:
+        if self.owner != os.getpid():
+            return
         with self.lock:
-            if self._leased.pop(hold.slot, None) is None or self.owner != os.getpid():
+            if self._leased.pop(hold.slot, None) is None:
                 return
             if hold.slot in self._watchers:
                 self._released_while_watched[hold.slot] = hold.worker

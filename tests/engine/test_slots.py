@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 
 import numpy as np
 import torch
@@ -350,6 +351,36 @@ def test_leases_that_the_garbage_collector_ends_during_a_fork_harm_nobody() -> N
     thread.start()
     thread.join()
     assert taken == [True]
+
+
+def test_a_fork_does_not_wait_for_one_lock_while_it_holds_another() -> None:
+    """Whoever has that one may want this one: garbage collection ends leases wherever it comes."""
+    first, second = make_slots(), make_slots()
+    is_held = threading.Event()
+    done: list[str] = []
+
+    def collect_within() -> None:
+        with second.lock:
+            is_held.set()
+            time.sleep(0.3)
+            with first.lock:
+                done.append("collected")
+
+    def fork() -> None:
+        is_held.wait()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        done.append("forked")
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (collect_within, fork)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert done == ["collected", "forked"]
 
 
 def test_sharing_a_tensor_keeps_its_slot_while_an_alias_is_used() -> None:
