@@ -14,9 +14,12 @@ import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-MMAP_THRESHOLD_BYTES = 32 << 20
-TRIM_THRESHOLD_BYTES = 64 << 20
-"""Where glibc's own thresholds end up when it adjusts them to blocks of that size."""
+MMAP_THRESHOLD_BYTES = 4 << 20
+TRIM_THRESHOLD_BYTES = 16 << 20
+"""A block of the first size is given back when it is freed, the end of a heap from the second on.
+
+More would be kept by each worker where a control group may have no room for it.
+"""
 
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 
