@@ -14,8 +14,6 @@ whole batch, and the plain gather, which is no loader, is the ceiling.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import itertools
 import json
 import math
@@ -33,6 +31,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, StackDataset, Subset, default_collate
 
 import fastload
+from fastload.bench.machine import version_of
 from fastload.bench.workloads.images import PooledImages
 from fastload.bench.workloads.rows import ArrayRows
 
@@ -302,11 +301,8 @@ def _ratios(document: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("torch", "torchdata", "grain", "spdl"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    found = {name: version_of(name) for name in ("torch", "torchdata", "grain", "spdl")}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def main() -> None:

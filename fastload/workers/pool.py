@@ -37,15 +37,11 @@ from fastload.workers.closing import Ending, Wake, wait_for_the_end
 from fastload.workers.deaths import Death, examine
 from fastload.workers.loop import Job
 from fastload.workers.start import Closers, Starter, Worker, close_all, undisturbed
-from fastload.workers.tasks import InFlight, Tasks
+from fastload.workers.tasks import Lost, Tasks
 
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
 LONGEST_HOLD_S = 0.0005
-
-
-Lost = dict[int, list[tuple[int, InFlight]]]
-"""By run: the tasks that a dead worker had, by sequence number."""
 
 
 class Run(Protocol):

@@ -25,6 +25,10 @@ class InFlight(NamedTuple):
     sent_ns: int
 
 
+Lost = dict[int, list[tuple[int, InFlight]]]
+"""By run: the tasks that a dead worker has not reported, in the order they were sent."""
+
+
 class Tasks:
     """Of all runs of one pool."""
 
@@ -81,15 +85,11 @@ class Tasks:
         """Whether a worker has anything to report, of any run."""
         return self._loads[worker_id] > 0
 
-    def forget(self, worker_id: int) -> dict[int, list[tuple[int, InFlight]]]:
-        """A worker is gone, and with it what it had to say about dropped runs.
-
-        Returns:
-            By run: the tasks that it has not reported, in the order they were sent.
-        """
+    def forget(self, worker_id: int) -> Lost:
+        """A worker is gone, and with it what it had to say about dropped runs."""
         lost = {run: self._ground(run, worker_id) for run in self._flying}
         for run in tuple(self._unsettled):
-            self._settle(run, worker_id)
+            self._sign_off(run, worker_id)
         return lost
 
     def drop(self, run: int, workers: int) -> bool:
@@ -109,10 +109,11 @@ class Tasks:
 
     def settle(self, report: Cancelled, worker_id: int) -> None:
         """A worker has forgotten a dropped run."""
-        self._settle(report.run, worker_id)
+        self._ground(report.run, worker_id)
+        self._sign_off(report.run, worker_id)
 
-    def _settle(self, run: int, worker_id: int) -> None:
-        self._ground(run, worker_id)
+    def _sign_off(self, run: int, worker_id: int) -> None:
+        """A worker has nothing more to do with a dropped run; behind the last one it is gone."""
         self._unsettled[run].discard(worker_id)
         if not self._unsettled[run]:
             del self._unsettled[run], self._flying[run]

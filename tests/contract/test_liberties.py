@@ -145,7 +145,7 @@ def test_what_a_dataset_is_made_of_may_be_replaced_meanwhile(make_loader, make_r
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry():
     """Torch's registry, as it was again after the test."""
     registry = torch_collate.default_collate_fn_map
     before = dict(registry)
