@@ -9,15 +9,20 @@ torch's version first).
 Caveats: an adapter is written as its library's documentation shows it, with as many workers as
 torch gets and two batches ahead for each, not tuned further. Loaders with a file format of their
 own answer another question and are not here. The last rows know the data: ``__getitems__`` makes a
-whole batch, and the plain gather, which is no loader, is the ceiling.
+whole batch, and the plain gather, which is no loader, is the ceiling. For ``tokens`` the ceiling is
+what processes reach that only load, copy and say where the batch lies.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
+import marshal
 import math
+import mmap
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, StackDataset, Subset, default_collate
 
@@ -34,6 +40,7 @@ import fastload
 from fastload.bench.machine import version_of
 from fastload.bench.workloads.images import PooledImages
 from fastload.bench.workloads.rows import ArrayRows
+from fastload.workers.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"
@@ -248,6 +255,67 @@ class PlainGather(Peer):
         return map(WithGetitems(self.dataset).__getitems__, self.batches())
 
 
+class BareProcesses(Peer):
+    """No loader either: what processes in Python can't do without, for dicts of int64 tensors.
+
+    Nothing is checked, counted or kept in use as long as somebody looks at it; a process that
+    dies is waited for without end.
+    """
+
+    slot_bytes = 1 << 20
+    report_bytes = 256
+
+    def produce(self) -> Iterator[Any]:
+        """The batches of one epoch, as many ahead as torch's loader has."""
+        workers, most = self.num_workers, AHEAD * self.num_workers
+        self.slots = most + 2
+        self.memory = np.frombuffer(mmap.mmap(-1, self.slots * self.slot_bytes), np.uint8)
+        orders = [os.pipe() for _ in range(workers)]
+        reports = [os.pipe() for _ in range(workers)]
+        start = multiprocessing.get_context("fork").Process
+        processes = [
+            start(target=self.serve, args=(ordered[0], reported[1]), daemon=True)
+            for ordered, reported in zip(orders, reports, strict=True)
+        ]
+        try:
+            for process in processes:
+                process.start()
+            for number in range(min(most, len(self))):
+                os.write(orders[number % workers][1], number.to_bytes(8, "little"))
+            for number in range(len(self)):
+                report = os.read(reports[number % workers][0], self.report_bytes)
+                if number + most < len(self):
+                    os.write(orders[number % workers][1], (number + most).to_bytes(8, "little"))
+                yield {
+                    key: torch.frombuffer(
+                        self.memory, dtype=torch.int64, count=math.prod(shape), offset=offset
+                    ).resize_(shape)
+                    for key, offset, shape in marshal.loads(report)
+                }
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+            for descriptor in itertools.chain(*orders, *reports):
+                os.close(descriptor)
+
+    def serve(self, orders: int, reports: int) -> None:
+        """Load, copy and report, one batch after the other."""
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        address = self.memory.ctypes.data
+        while True:
+            number = int.from_bytes(os.read(orders, 8), "little")
+            first = number * self.batch_size
+            batch = self.load(list(range(first, min(first + self.batch_size, len(self.dataset)))))
+            offset, layout = number % self.slots * self.slot_bytes, []
+            for key, tensor in batch.items():
+                ctypes.memmove(address + offset, tensor.data_ptr(), tensor.nbytes)
+                layout.append((key, offset, tuple(tensor.shape)))
+                offset += tensor.nbytes
+            os.write(reports, marshal.dumps(layout).ljust(self.report_bytes))
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -275,6 +343,7 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "fastload, torch's `StackDataset`": ("benchmarks.peers:fastload_in_memory", IN_MEMORY),
     "plain gather, no loader": ("benchmarks.peers:PlainGather", IN_MEMORY),
+    "bare processes, no loader": ("benchmarks.peers:BareProcesses", ("tokens",)),
 }
 """The class, and the workloads for which it makes sense."""
 
