@@ -62,22 +62,17 @@ def _locked(every: list[Slots]) -> list[Slots]:
     A thread that holds one may need another: garbage collection ends leases and pools wherever it
     comes.
     """
-    busy: Slots | None = None
     while True:
         held: list[Slots] = []
-        if busy is not None:
-            busy.lock.acquire()
-            held.append(busy)
         for slots in every:
-            if slots is not busy:
-                if not slots.lock.acquire(blocking=False):
-                    busy = slots
-                    break
-                held.append(slots)
+            if not slots.lock.acquire(blocking=not held):
+                break
+            held.append(slots)
         else:
             return held
-        for slots in held:
-            slots.lock.release()
+        for each in held:
+            each.lock.release()
+        every = [slots, *(each for each in every if each is not slots)]
 
 
 def _after_fork_in_parent() -> None:
