@@ -267,28 +267,27 @@ class BareProcesses(Peer):
 
     def produce(self) -> Iterator[Any]:
         """The batches of one epoch, as many ahead as torch's loader has."""
-        workers, most = self.num_workers, AHEAD * self.num_workers
-        self.slots = most + 2
-        self.memory = np.frombuffer(mmap.mmap(-1, self.slots * self.slot_bytes), np.uint8)
+        workers, most, batches = self.num_workers, AHEAD * self.num_workers, list(self.batches())
+        memory = np.frombuffer(mmap.mmap(-1, (most + 2) * self.slot_bytes), np.uint8)
         orders = [os.pipe() for _ in range(workers)]
         reports = [os.pipe() for _ in range(workers)]
         start = multiprocessing.get_context("fork").Process
         processes = [
-            start(target=self.serve, args=(ordered[0], reported[1]), daemon=True)
+            start(target=self.serve, args=(batches, memory, ordered[0], reported[1]), daemon=True)
             for ordered, reported in zip(orders, reports, strict=True)
         ]
+        for process in processes:
+            process.start()
         try:
-            for process in processes:
-                process.start()
-            for number in range(min(most, len(self))):
+            for number in range(min(most, len(batches))):
                 os.write(orders[number % workers][1], number.to_bytes(8, "little"))
-            for number in range(len(self)):
+            for number in range(len(batches)):
                 report = os.read(reports[number % workers][0], self.report_bytes)
-                if number + most < len(self):
+                if number + most < len(batches):
                     os.write(orders[number % workers][1], (number + most).to_bytes(8, "little"))
                 yield {
                     key: torch.frombuffer(
-                        self.memory, dtype=torch.int64, count=math.prod(shape), offset=offset
+                        memory, dtype=torch.int64, count=math.prod(shape), offset=offset
                     ).resize_(shape)
                     for key, offset, shape in marshal.loads(report)
                 }
@@ -299,17 +298,15 @@ class BareProcesses(Peer):
             for descriptor in itertools.chain(*orders, *reports):
                 os.close(descriptor)
 
-    def serve(self, orders: int, reports: int) -> None:
+    def serve(self, batches: list[list[int]], memory: Any, orders: int, reports: int) -> None:
         """Load, copy and report, one batch after the other."""
         torch.set_num_threads(1)
         keep_freed_memory()
-        address = self.memory.ctypes.data
+        address = memory.ctypes.data
         while True:
             number = int.from_bytes(os.read(orders, 8), "little")
-            first = number * self.batch_size
-            batch = self.load(list(range(first, min(first + self.batch_size, len(self.dataset)))))
-            offset, layout = number % self.slots * self.slot_bytes, []
-            for key, tensor in batch.items():
+            offset, layout = number * self.slot_bytes % len(memory), []
+            for key, tensor in self.load(batches[number]).items():
                 ctypes.memmove(address + offset, tensor.data_ptr(), tensor.nbytes)
                 layout.append((key, offset, tuple(tensor.shape)))
                 offset += tensor.nbytes
