@@ -28,18 +28,18 @@ sys.path.insert(0, str(ROOT))
 import fastload  # noqa: E402
 from benchmarks.limits import Ready, best_s, cost_of  # noqa: E402
 from benchmarks.publish import put  # noqa: E402
+from fastload._epoch.order import InOrder  # noqa: E402
+from fastload._memory.arena import Arena  # noqa: E402
+from fastload._memory.granted import Grants  # noqa: E402
+from fastload._memory.slots import Slots  # noqa: E402
+from fastload._memory.view import BatchTemplate  # noqa: E402
+from fastload._memory.write import SlotPlace, write_batch  # noqa: E402
+from fastload._pool.tasks import Tasks  # noqa: E402
+from fastload._wire.indices import pack, plain, unpack  # noqa: E402
+from fastload._wire.messages import Loaded, Task, decode, encode, encode_task  # noqa: E402
 from fastload.collate.inplace import collate_in_place  # noqa: E402
-from fastload.delivery.order import InOrder  # noqa: E402
-from fastload.indices import pack, plain, unpack  # noqa: E402
-from fastload.memory.arena import Arena  # noqa: E402
-from fastload.memory.grants import Grants  # noqa: E402
-from fastload.memory.slots import Slots  # noqa: E402
-from fastload.memory.view import Form  # noqa: E402
-from fastload.memory.write import SlotPlace, write_batch  # noqa: E402
-from fastload.messages import Loaded, Task, decode, encode, encode_task  # noqa: E402
 from fastload.samplers.batches import compact  # noqa: E402
-from fastload.stats import Counters  # noqa: E402
-from fastload.workers.tasks import Tasks  # noqa: E402
+from fastload.stats.snapshot import Counters  # noqa: E402
 
 PAGE, MARKS = ROOT / "docs" / "design.md", ("<!-- budget -->", "<!-- end of budget -->")
 BATCH, CALLS = 64, 5_000
@@ -106,7 +106,7 @@ class _Way:
         self._slots.provide(0, 2)
         self._place = SlotPlace(self._arena, self._grants.take())
         self._batch = collate_in_place(SAMPLES, self._place)
-        self._form = Form(*write_batch(self._batch, self._place))
+        self._form = BatchTemplate(*write_batch(self._batch, self._place))
         now = time.monotonic_ns()
         stamps: Any = (BATCH, *[now] * 4, 1_000, 1_000, "", 0, 0)
         self._report = Loaded(0, 0, 0, self._place.used_bytes, stamps, None, None, None)
@@ -123,7 +123,7 @@ class _Way:
         worker = self._order.choose()
         assert worker is not None
         sequence = self._order.send(worker)
-        self._tasks.fly(0, sequence, worker, self._drawn)
+        self._tasks.add(0, sequence, worker, self._drawn)
         del self._tasks.flying(0)[sequence]
 
     def write_task(self) -> None:
@@ -154,7 +154,7 @@ class _Way:
     def view(self) -> None:
         slots = self._slots
         slot = next(iter(slots._granted[0]))
-        slots.come_back(slot, 0)
+        slots.returned(slot, 0)
         memory = slots.lease(slot, 0, self._place.used_bytes)
         if memory is not None:
             self._form.skeleton.assemble(self._form.view(memory))

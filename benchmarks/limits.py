@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 
 import fastload  # noqa: E402
 from benchmarks.publish import BENCHMARKS, put  # noqa: E402
-from fastload.bench.catalogue import find  # noqa: E402
+from fastload.tools.bench.catalogue import find  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "limits.json"
 MARKS = "<!-- limits -->", "<!-- end of limits -->"

@@ -37,10 +37,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, StackDataset, Subset, default_collate
 
 import fastload
-from fastload.bench.machine import version_of
-from fastload.bench.workloads.images import PooledImages
-from fastload.bench.workloads.rows import ArrayRows
-from fastload.workers.allocator import keep_freed_memory
+from fastload._worker.allocator import keep_freed_memory
+from fastload.tools.bench.machine import version_of
+from fastload.tools.bench.workloads.images import PooledImages
+from fastload.tools.bench.workloads.rows import ArrayRows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"

@@ -4,8 +4,8 @@
     python benchmarks/profiling.py --only auto          # one table
     python benchmarks/profiling.py --page               # the page again, from the last results
 
-Each of the six loads of ``tests/profile/loads.py`` is profiled with either loader: is the verdict
-right, and how far is the predicted throughput of the recommended setting from the measured one?
+Each of the six loads of ``tests/tools/profile/loads.py`` is profiled with either loader: is the
+verdict right, and how far is the predicted throughput of the recommended setting from the measured?
 Then the reference training is profiled, run as it is, and run with what was recommended.
 ``num_workers="auto"`` is set against no workers and against the best of a grid, over three epochs
 with workers that stay; its first epoch, in which it tries settings, is included.
@@ -52,14 +52,14 @@ def main() -> None:
 def _machine() -> dict[str, Any]:
     from dataclasses import asdict
 
-    from fastload.bench.machine import describe_machine
+    from fastload.tools.bench.machine import describe_machine
 
     return asdict(describe_machine())
 
 
 def _verdicts(budget_s: float) -> list[dict[str, Any]]:
-    from fastload.profile.profiler import Plan, profile
-    from tests.profile.loads import CASES, make
+    from fastload.tools.profile.profiler import Plan, profile
+    from tests.tools.profile.loads import CASES, make
 
     found = []
     for kind in ("fastload", "torch"):
@@ -94,11 +94,11 @@ def _trainings(budget_s: float) -> list[dict[str, Any]]:
 
 def _training(task: Any, own_workers: int, budget_s: float) -> dict[str, Any]:
     """Profile, then train as it is and as advised, in turn, every second time the other first."""
-    from fastload.profile.profiler import Plan, profile
-    from fastload.profile.target import find_loader, find_step
-    from fastload.training import TrainingConfig, train
+    from fastload.tools.profile.profiler import Plan, profile
+    from fastload.tools.profile.target import find_loader, find_step
+    from fastload.tools.training import TrainingConfig, train
 
-    home = f"fastload.training.profiled:{task}"
+    home = f"fastload.tools.training.profiled:{task}"
     loader = find_loader(home)
     if own_workers != loader.num_workers:
         loader = loader.replace(num_workers=own_workers)
@@ -139,7 +139,7 @@ def _autos(_budget_s: float) -> list[dict[str, Any]]:
 
 def _auto(name: str) -> dict[str, Any]:
     import fastload
-    from tests.profile.loads import CASES
+    from tests.tools.profile.loads import CASES
 
     case = CASES[name]
 

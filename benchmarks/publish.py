@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastload.bench.ratios import geometric_mean
+from fastload.tools.bench.ratios import geometric_mean
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"

@@ -42,8 +42,8 @@ from torch.utils.data import Dataset
 
 import fastload
 from fastload import Pack, Packed, Pad, Padded, PadDict
-from fastload.bench.equality import difference
-from fastload.collate.plan import first_fit_decreasing
+from fastload.collate.packing_plan import first_fit_decreasing
+from fastload.tools.bench.equality import difference
 
 SEQUENCES = 1024
 BATCH = 64

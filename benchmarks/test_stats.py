@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import fastload
-from fastload.messages import Loaded, Stamps, decode, encode
-from fastload.stats import Counters
-from fastload.workers.watch import Watch
+from fastload._loading.stopwatch import Watch
+from fastload._wire.messages import Loaded, Stamps, decode, encode
+from fastload.stats.counters import Counters
 
 BATCH, BATCHES, CALLS = 256, 400, 20_000
 

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         WeightedRandomSampler,
         shard,
     )
-    from fastload.stats import SkippedSample, Stats
+    from fastload.stats.snapshot import SkippedSample, Stats
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from fastload.cli import main
+from fastload.tools.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,7 @@ import contextlib
 import itertools
 import os
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -19,21 +18,23 @@ import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import auto, rebuild, resume
-from fastload.gathering import GatheringIterator, needs_no_workers
-from fastload.inline import InlineIterator
+from fastload import _arguments as rebuild
+from fastload._autotune import numbers as auto
+from fastload._epoch import resume
+from fastload._epoch.in_memory import InMemoryIterator, needs_no_workers
+from fastload._epoch.inline import InlineIterator
+from fastload._loader_state import LoaderState
+from fastload._loading.on_error import OnError
 from fastload.integrations import lightning
-from fastload.memory.shelf import Tenancy
 from fastload.samplers.random import RandomSampler
-from fastload.stats import Counters, Stats
-from fastload.workers.tolerance import OnError
+from fastload.stats.snapshot import Stats
 
-HAS_PIPELINE = os.name == "posix"
+HAS_OWN_WORKERS = os.name == "posix"
 """Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
-if HAS_PIPELINE:
-    from fastload.pipeline import PipelineIterator
-    from fastload.trying import AutoIterator
+if HAS_OWN_WORKERS:
+    from fastload._autotune.segmented_epoch import AutoIterator
+    from fastload._epoch.with_workers import WorkersIterator
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -53,8 +54,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         batch_sampler: Yields the indices of a whole batch; excludes ``batch_size``, ``shuffle``,
             ``sampler`` and ``drop_last``.
         num_workers: Worker processes; 0 loads in the calling process, and so does any number where
-            the dataset lies in memory and batches are small (see ``fastload.gathering``). "auto":
-            chosen while the first epoch runs, so that the training loop does not wait;
+            the dataset lies in memory and batches are small, where sending them would take longer.
+            "auto": chosen while the first epoch runs, so that the training loop does not wait;
             ``stats().choice`` says why.
         collate_fn: Makes a batch of a list of samples.
         pin_memory: Copy batches into page-locked memory where an accelerator is present.
@@ -138,7 +139,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.on_error = on_error
         self.max_errors = max_errors
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
-        self._live = _Live()
+        self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
         super().__init__(
             dataset,
@@ -169,7 +170,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         With persistent workers, ``_iterator`` is the newest iterator and keeps them. An iterator
         that somebody still holds goes on beside the new one, on the same workers.
         """
-        if not HAS_PIPELINE:
+        if not HAS_OWN_WORKERS:
             return super().__iter__()
         tuner = self._live.tuner_of(self)
         if self.num_workers > 0 and needs_no_workers(self):
@@ -182,21 +183,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return self._get_iterator()
         before: Any = self._iterator
         # A trainer that replays attributes on a copy may have given us another loader's iterator.
-        crew = getattr(before, "crew", None) if self._live.owns(before) else None
+        kept_workers = getattr(before, "kept_workers", None) if self._live.owns(before) else None
         del before
         self._iterator = None
-        if crew is None or not crew.is_usable:
+        if kept_workers is None or not kept_workers.is_usable:
             self._iterator = self._get_iterator()
         else:
-            self._iterator = self._begin(lambda: PipelineIterator(self, crew), resume.KEPT_WORKERS)
+            self._iterator = self._begin(
+                lambda: WorkersIterator(self, kept_workers), resume.KEPT_WORKERS
+            )
         return self._iterator
 
     def _get_iterator(self) -> Any:
         if self.num_workers == 0:
             return self._begin(lambda: InlineIterator(self), resume.INLINE)
-        if not HAS_PIPELINE:
+        if not HAS_OWN_WORKERS:
             return super()._get_iterator()
-        return self._begin(lambda: PipelineIterator(self), resume.NEW_WORKERS)
+        return self._begin(lambda: WorkersIterator(self), resume.NEW_WORKERS)
 
     def _choose(self, tuner: Any) -> Any:
         """Begin an epoch of which the number of workers is being chosen, or was chosen as 0."""
@@ -210,10 +213,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _gather(self) -> Any:
         before: Any = self._iterator if self._live.owns(self._iterator) else None
-        if not isinstance(before, GatheringIterator):
+        if not isinstance(before, InMemoryIterator):
             before = None
         began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
-        iterator = self._begin(lambda: GatheringIterator(self, before), began)
+        iterator = self._begin(lambda: InMemoryIterator(self, before), began)
         self._iterator = iterator if self.persistent_workers else None
         return iterator
 
@@ -222,17 +225,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         state, self._live.state = self._live.state, None
         start = resume.start_of(state)
         if state is None or start is None:
-            position = resume.Position(resume.draw_start(self, began), 0)
+            position = resume.EpochPosition(resume.draw_start(self, began), 0)
             return self._live.add(make_iterator(), position)
         delivered = state["_sampler_iter_yielded"]
         is_stream = isinstance(self.dataset, IterableDataset)
         is_replayed = is_stream and state["dataset_state"] is None
         if state["dataset_state"] is not None:
             self.dataset.load_state_dict(state["dataset_state"])  # type: ignore[attr-defined]
-        rest = None if is_stream else resume.Rest(start, delivered)
-        with resume.drawn_again(self, start), self._live.going_on(rest):
+        rest = None if is_stream else resume.Remainder(start, delivered)
+        with resume.with_saved_rng(self, start), self._live.resuming(rest):
             iterator = make_iterator()
-        self._live.add(iterator, resume.Position(start, 0 if is_replayed else delivered))
+        self._live.add(iterator, resume.EpochPosition(start, 0 if is_replayed else delivered))
         if is_replayed:
             for _ in itertools.islice(iterator, delivered):
                 pass
@@ -316,7 +319,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             >>> with loader.watch():
             ...     batches = list(loader)
         """
-        from fastload.live import watching
+        from fastload.tools.live import watching
 
         return watching(lambda: [self._live.counters])
 
@@ -341,54 +344,4 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader is pickled and copied without its iterators."""
-        return {**vars(self), "_iterator": None, "_live": _Live()}
-
-
-class _Live:
-    """What is alive of a loader: nothing that a copy of the loader would share."""
-
-    def __init__(self) -> None:
-        self.counters = Counters()
-        self.position: resume.Position | None = None
-        self.state: dict[str, Any] | None = None
-        self.rest: resume.Rest | None = None
-        self.tenancy = Tenancy()
-        self._tuner: Any = None
-        self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def tuner_of(self, loader: Any) -> Any:
-        """What chooses the number of workers of an automatic loader; None for any other."""
-        if self._tuner is None and auto.is_auto(loader):
-            self._tuner = auto.make_tuner(loader)
-        if self._tuner is not None and self._tuner.is_settled:
-            auto.apply(loader, self._tuner)
-        return self._tuner
-
-    def add(self, iterator: Any, position: resume.Position) -> Any:
-        iterator.position = self.position = position
-        self._iterators.add(iterator)
-        self.counters = iterator._counters
-        if self._tuner is not None:
-            self.counters.describe_choice = self._tuner.__str__
-        return iterator
-
-    def owns(self, iterator: Any) -> bool:
-        """Whether an iterator was made by this very loader."""
-        return iterator is not None and iterator in self._iterators
-
-    @contextlib.contextmanager
-    def going_on(self, rest: resume.Rest | None) -> Iterator[None]:
-        """Iterators made inside give the rest of an epoch."""
-        self.rest = rest
-        try:
-            yield
-        finally:
-            self.rest = None
-
-    def close(self) -> None:
-        for iterator in tuple(self._iterators):
-            iterator.close()
-        self.tenancy.leave()
-
-    def __reduce__(self) -> tuple[type[_Live], tuple[()]]:
-        return _Live, ()
+        return {**vars(self), "_iterator": None, "_live": LoaderState()}

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, default_convert
 
+from fastload._memory.layout import Shape
+from fastload._memory.write import HEAP, Place, fill, is_plain
+from fastload._torch_private import collate_module as torch_collate
+from fastload._torch_private import function_modes
 from fastload.collate.placed import as_placed
-from fastload.internals import collate_module as torch_collate
-from fastload.internals import function_modes
-from fastload.memory.layout import Shape
-from fastload.memory.write import HEAP, Place, fill, is_plain
 
 Collate = Callable[[Any, Place], Any]
 Kernel = Callable[..., Any]
@@ -80,12 +80,14 @@ def collate_in_place(samples: Any, place: Place) -> Any:
 
 def collate_column(values: Any, place: Place) -> Any:
     """The same for a part of a batch, which other code of ours will look at."""
-    return _Kernels(place, is_seen=True).collate(values)
+    return _Kernels(place, must_be_tensor=True).collate(values)
 
 
 def registry_for(place: Place) -> Registry:
     """Torch's registry, as the user may have extended it, with our kernels for torch's own."""
-    return _Kernels(HEAP if _read_registry().has_users_kernels else place, is_seen=True).kernels
+    return _Kernels(
+        HEAP if _read_registry().has_users_kernels else place, must_be_tensor=True
+    ).kernels
 
 
 def is_cpu_default() -> bool:
@@ -96,12 +98,12 @@ def is_cpu_default() -> bool:
 class _Kernels:
     """One per batch: the kernels that fill ``place``.
 
-    What they give is a tensor if anybody but our own walk may look at it; ``is_seen`` says so.
+    Their results are tensors where anything but our own walk sees them (``must_be_tensor``).
     """
 
-    def __init__(self, place: Place, *, is_seen: bool = False) -> None:
+    def __init__(self, place: Place, *, must_be_tensor: bool = False) -> None:
         self._place = place
-        self._is_seen = is_seen
+        self._must_be_tensor = must_be_tensor
         self._on_heap = place is HEAP
         self._reading = _read_registry()
         self._known = self._reading.kernels
@@ -125,7 +127,7 @@ class _Kernels:
         return self.kernels if self._on_heap else _Kernels(HEAP).kernels
 
     def _filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Any:
-        if self._is_seen:
+        if self._must_be_tensor:
             return fill(self._place.tensor(shape, dtype), content)
         return self._place.filled(shape, dtype, content)
 
@@ -170,7 +172,7 @@ class _Kernels:
             return collate_tensors_privately(batch, collate_fn_map=self.registry)
         out = self._place.tensor((len(batch), *first.shape), first.dtype)
         found = torch.stack(tuple(batch), 0, out=out)  # a subclass among them gives another
-        return found if self._is_seen or found is not out else self._place.finished(out)
+        return found if self._must_be_tensor or found is not out else self._place.reference(out)
 
     def arrays(self, batch: Sequence[Any], **_: Any) -> Any:
         first = batch[0]
@@ -200,7 +202,7 @@ class _Kernels:
             return torch_collate.collate_numpy_array_fn(batch, collate_fn_map=self.registry)
         out = self._place.tensor(shape, dtype)
         np.stack(batch, out=out.numpy())
-        return out if self._is_seen else self._place.finished(out)
+        return out if self._must_be_tensor else self._place.reference(out)
 
     def numpy_scalars(self, batch: Sequence[Any], **_: Any) -> Any:
         kinds = set(map(type, batch))
@@ -261,7 +263,7 @@ def _is_named_tuple(kind: type) -> bool:
     )
 
 
-class _Reading:
+class RegistrySnapshot:
     """What torch's registry says, as long as it stays as it was.
 
     Attributes:
@@ -293,11 +295,11 @@ class _Reading:
         return not torchs.issuperset(self.registry.values())
 
 
-def _read_registry() -> _Reading:
+def _read_registry() -> RegistrySnapshot:
     global _reading  # noqa: PLW0603  (replaced as a whole, so that threads agree)
     reading = _reading
     if reading.registry != torch_collate.default_collate_fn_map:
-        reading = _reading = _Reading()
+        reading = _reading = RegistrySnapshot()
     return reading
 
 
@@ -374,4 +376,4 @@ _WALKED: dict[type, str] = {
 _GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
 """Of what samples can be that are gathered without being made."""
 
-_reading = _Reading()
+_reading = RegistrySnapshot()

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastload._memory.write import HEAP, Place
+from fastload._torch_private import jagged
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import check_dtype, equal_outside
+from fastload.collate.ragged_rows import check_dtype, equal_outside
 from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
-from fastload.internals import jagged
-from fastload.memory.write import HEAP, Place
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastload._memory.write import HEAP, Place
 from fastload.collate.misfit import Misfit
+from fastload.collate.packing_plan import PackingPlan
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.plan import Plan
-from fastload.collate.rows import (
+from fastload.collate.ragged_rows import (
     Side,
     check_lengths,
     check_value,
@@ -43,7 +44,6 @@ from fastload.collate.walk import (
     sequences_only,
 )
 from fastload.errors import CollateError
-from fastload.memory.write import HEAP, Place
 
 
 class Packed(NamedTuple):
@@ -100,7 +100,7 @@ class Pack(PlacedCollate):
         with misfits_explained(samples):
             if is_sequence(samples):
                 found = self._cut(_converted(samples), samples)
-                plan = Plan.of(_lengths(found), self.max_length, self.multiple_of)
+                plan = PackingPlan.of(_lengths(found), self.max_length, self.multiple_of)
                 value = 0 if isinstance(self.value, Mapping) else self.value
                 return _indexed(plan.write(found, value, place), plan, place)
             return self._containers(samples, place)
@@ -118,7 +118,7 @@ class Pack(PlacedCollate):
         for key in ordered[1:]:
             _refuse_unequal(ordered[0], key, found, columns[key])
         found = {key: self._cut(each, columns[key]) for key, each in found.items()}
-        plan = Plan.of(_lengths(found[ordered[0]]), self.max_length, self.multiple_of)
+        plan = PackingPlan.of(_lengths(found[ordered[0]]), self.max_length, self.multiple_of)
         data = {
             key: plan.write(found[key], self._value_of(key), place)
             if key in found
@@ -185,7 +185,7 @@ def pack(
     return Pack(max_length, value, truncate, multiple_of, fields).into(samples, HEAP)
 
 
-def _indexed(data: Any, plan: Plan, place: Place) -> Packed:
+def _indexed(data: Any, plan: PackingPlan, place: Place) -> Packed:
     """The data with its indices."""
     shape = (plan.rows, plan.width)
     positions = place.tensor(shape, torch.int64)

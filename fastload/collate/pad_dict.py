@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastload._memory.write import Place
 from fastload.collate.padding import Masked, Pad, Padded
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import refuse_unless
+from fastload.collate.ragged_rows import refuse_unless
 from fastload.collate.sequences import Column, is_sequence
 from fastload.collate.walk import (
     checked,
@@ -25,7 +26,6 @@ from fastload.collate.walk import (
     sequences_only,
 )
 from fastload.errors import CollateError
-from fastload.memory.write import Place
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastload._memory.write import Place
 from fastload.collate.placed import PlacedCollate, function_of
-from fastload.collate.rows import (
+from fastload.collate.ragged_rows import (
     Side,
     check_dtype,
     check_lengths,
@@ -28,7 +29,6 @@ from fastload.collate.rows import (
 )
 from fastload.collate.sequences import Column, Row, carried, element_of, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
-from fastload.memory.write import Place
 
 Returns = Literal["lengths", "mask", "data"]
 

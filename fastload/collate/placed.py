@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from fastload.memory.write import HEAP, Place
+from fastload._memory.write import HEAP, Place
 
 
 class PlacedCollate(ABC):

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastload.collate.misfit import keys_of
 from fastload.collate.pad_dict import PadDict
 from fastload.collate.padding import Pad
-from fastload.collate.rows import as_dim
+from fastload.collate.ragged_rows import as_dim
 
 
 def propose(samples: Sequence[Any]) -> str:

@@ -22,10 +22,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastload._memory.layout import CARRIERS
+from fastload._memory.write import is_plain
 from fastload.collate.inplace import TORCH_DTYPES
 from fastload.collate.misfit import DEEPEST, Misfit
-from fastload.memory.layout import CARRIERS
-from fastload.memory.write import is_plain
 
 Row = npt.NDArray[Any]
 Column = Sequence[Any]

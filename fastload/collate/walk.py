@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fastload._memory.write import Place
+from fastload._torch_private import collate_module as torch_collate
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Registry, collate_column, registry_for
 from fastload.collate.misfit import Misfit, as_error, keys_of
 from fastload.collate.sequences import Column, is_sequence, is_text
 from fastload.errors import CollateError, annotate
-from fastload.internals import collate_module as torch_collate
-from fastload.memory.write import Place
 
 CONTAINERS = (
     "What is padded or packed are tensors, arrays and lists of numbers; tuples and dicts hold "

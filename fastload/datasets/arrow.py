@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastload.datasets.blocks import Block, BlockCache, TableBlock
+from fastload.datasets.files import Files, find_files, one_schema
 from fastload.datasets.ipc import IpcFile
-from fastload.datasets.sources import Files, find_files, one_schema
-from fastload.datasets.tabular import Form, Nulls, TableDataset, Values
+from fastload.datasets.row_blocks import Block, BlockCache, TableBlock
+from fastload.datasets.tabular import ColumnOptions, Nulls, TableDataset, Values
 
 SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 CACHE_BYTES = 256 << 20
@@ -107,7 +107,7 @@ class ArrowDataset(TableDataset):
             schema = one_schema([(file.path, file.schema) for file in files], columns)
             self._places = [(file.path, number) for file in files for number in file.blocks()]
             lengths = [n for file in files for n in file.block_lengths()]
-        form = Form(schema, nulls, fill, transform, batch_transform)
+        form = ColumnOptions(schema, nulls, fill, transform, batch_transform)
         super().__init__(schema, form, lengths)
 
     def __getstate__(self) -> dict[str, Any]:

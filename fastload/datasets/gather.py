@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
+from fastload._memory.layout import CARRIERS, Shape
+from fastload._memory.write import HEAP, Place, is_plain
+from fastload._wire.indices import Compact
 from fastload.collate.inplace import TORCH_DTYPES, collates_as_torch, is_cpu_default
 from fastload.datasets.arrays import ArrayDataset
-from fastload.indices import Compact
-from fastload.memory.layout import CARRIERS, Shape
-from fastload.memory.write import HEAP, Place, is_plain
 
-Rows = npt.NDArray[np.int64]
-Parts = Sequence[tuple[Rows, Any]]
+RowNumbers = npt.NDArray[np.int64]
+Parts = Sequence[tuple[RowNumbers, Any]]
 """Batches and the places of their rows in the batch that is made of them."""
 
 INTEGERS = frozenset({int, np.int64})
@@ -56,7 +56,7 @@ class Node(Protocol):
     def kind(self) -> Any:
         """Equal for nodes whose batches can be put together."""
 
-    def gather(self, rows: Rows, place: Place) -> Any:
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
         """The batch of these rows, each at least 0 and below ``length``.
 
         Raises:
@@ -127,14 +127,14 @@ def _signature(dataset: Any) -> Any:
     return id(dataset)
 
 
-def _numbers(indices: Compact) -> Rows:
+def _numbers(indices: Compact) -> RowNumbers:
     numbers = indices.numbers
     if isinstance(numbers, range):
         return np.arange(numbers.start, numbers.stop)
     return numbers.astype(np.int64)  # offsets are computed of them
 
 
-def _rows(indices: list[Any]) -> Rows:
+def _rows(indices: list[Any]) -> RowNumbers:
     """Indices as an array; a bool among them would count as a mask."""
     kinds = list(map(type, indices))
     if not kinds or (kinds.count(int) != len(kinds) and not INTEGERS.issuperset(kinds)):
@@ -145,13 +145,13 @@ def _rows(indices: list[Any]) -> Rows:
         raise NotGatherableError from None
 
 
-def _gather_within(node: Node, rows: Rows, place: Place) -> Any:
+def _gather_within(node: Node, rows: RowNumbers, place: Place) -> Any:
     """What a node gathers, if it has all these rows."""
     _check(rows, node.length)
     return node.gather(rows, place)
 
 
-def _check(rows: Rows, length: int) -> None:
+def _check(rows: RowNumbers, length: int) -> None:
     """Negative rows count from the end and others raise, each dataset in its way."""
     if int(rows.view(np.uint64).max()) >= length:
         raise NotGatherableError
@@ -171,7 +171,7 @@ class _Field:
     def kind(self) -> Any:
         return _Field, self._dtype, self._shape
 
-    def gather(self, rows: Rows, place: Place) -> Tensor:
+    def gather(self, rows: RowNumbers, place: Place) -> Tensor:
         numbers = torch.from_numpy(rows)
         if place is HEAP:
             found = torch.index_select(self._tensor, 0, numbers)
@@ -197,7 +197,7 @@ class _Fields:
         keys = None if self._keys is None else tuple(self._keys)
         return _Fields, keys, tuple(node.kind for node in self._nodes)
 
-    def gather(self, rows: Rows, place: Place) -> Any:
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
         return self._join([node.gather(rows, place) for node in self._nodes])
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
@@ -226,7 +226,7 @@ class _Selection:
     def kind(self) -> Any:
         return self._node.kind
 
-    def gather(self, rows: Rows, place: Place) -> Any:
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
         _check(rows, len(self._indices))
         if self._is_array:
             chosen = np.asarray(self._indices[rows]).astype(np.int64)
@@ -251,7 +251,7 @@ class _Chain:
     def kind(self) -> Any:
         return self._nodes[0].kind
 
-    def gather(self, rows: Rows, place: Place) -> Any:
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
         numbers = np.searchsorted(self._ends, rows, side="right")
         rows = rows - self._starts[numbers]
         first = int(numbers[0])

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastload.datasets.blocks import TableBlock, place, reading, refuse_nulls_within
-from fastload.datasets.buffers import Ints, Rows
+from fastload.datasets.arrow_buffers import BufferRows, Ints
+from fastload.datasets.arrow_columns import Column, make_column
 from fastload.datasets.checksums import ARROW, Extents, expect_table, is_intact, read_table
-from fastload.datasets.columns import Column, make_column
-from fastload.datasets.sources import Files
+from fastload.datasets.files import Files
+from fastload.datasets.row_blocks import TableBlock, place, reading, refuse_nulls_within
 from fastload.errors import CorruptDataError
 
 _STREAM_STARTS = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00")
@@ -157,13 +157,13 @@ class MappedBlock:
             name: make_column(file.schema.field(name).type, whole, len(rows)) for name in names
         }
 
-    def locate(self, rows: Ints) -> Rows:
+    def locate(self, rows: Ints) -> BufferRows:
         """As ``Block`` says."""
         chunks = np.searchsorted(self._ends, rows, side="right")
         if not self._is_attached[chunks].all():
             for chunk in np.unique(chunks[~self._is_attached[chunks]]).tolist():
                 self._attach(chunk)
-        return Rows(rows - self._starts[chunks], chunks)
+        return BufferRows(rows - self._starts[chunks], chunks)
 
     def _attach(self, chunk: int) -> None:
         batch = self._file.batch(chunk)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastload.datasets.blocks import Block, BlockCache, TableBlock
+from fastload.datasets.row_blocks import Block, BlockCache, TableBlock
 from fastload.datasets.row_groups import RowGroups
-from fastload.datasets.tabular import Form, Nulls, TableDataset, Values
+from fastload.datasets.tabular import ColumnOptions, Nulls, TableDataset, Values
 
 CACHE_BYTES = 256 << 20
 _PATIENCE = 8
@@ -74,7 +74,7 @@ class ParquetDataset(TableDataset):
         self._cache = BlockCache(cache_bytes)
         self._reads = 0
         schema = self._row_groups.schema
-        form = Form(schema, nulls, fill, transform, batch_transform)
+        form = ColumnOptions(schema, nulls, fill, transform, batch_transform)
         super().__init__(schema, form, self.block_lengths)
 
     @property

@@ -18,9 +18,9 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from fastload.datasets.blocks import in_one_piece, place, reading
 from fastload.datasets.checksums import PARQUET, Extents, expect_table, is_intact, read_table
-from fastload.datasets.sources import Files, find_files, one_schema
+from fastload.datasets.files import Files, find_files, one_schema
+from fastload.datasets.row_blocks import in_one_piece, place, reading
 from fastload.errors import CorruptDataError
 
 SUFFIXES = (".parquet", ".pq", ".parq")

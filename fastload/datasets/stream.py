@@ -26,19 +26,19 @@ import pyarrow.compute
 import pyarrow.parquet
 from torch.utils.data import IterableDataset
 
-from fastload.datasets.blocks import refuse_nulls
+from fastload._memory.write import HEAP, Place
+from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
+from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
-from fastload.datasets.sharing import Epoch, Share, this_rank, this_share
-from fastload.datasets.tabular import Form, Nulls, Values
-from fastload.datasets.windows import Cutter, Piece, Window, read, shuffled
-from fastload.memory.write import HEAP, Place
+from fastload.datasets.tabular import ColumnOptions, Nulls, Values
+from fastload.datasets.windows import Cutter, Piece, RowWindow, read, shuffled
 
 BUFFER_ROWS = 65_536
 _SAMPLES_AT_ONCE = 256
 _VERSION = 1
 
 
-class Position(NamedTuple):
+class StreamPosition(NamedTuple):
     """Where a reader stands in its order."""
 
     epoch: int
@@ -59,7 +59,7 @@ class ParquetStream(IterableDataset[Any]):
     Args:
         source: Path, glob pattern, folder, URI, or an iterable of those.
         columns: Names of the columns to read; None: all. Others are not touched.
-        batch_size: Rows a batch; None: samples are yielded one by one.
+        batch_size: BufferRows a batch; None: samples are yielded one by one.
         drop_last: Leave out a batch that is not full at the end of a worker's rows.
         shuffle: Read row groups in random order, and rows in random order within a buffer.
         buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
@@ -126,9 +126,9 @@ class ParquetStream(IterableDataset[Any]):
         self._filters = _expression(filters)
         self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
         self.schema = self._row_groups.schema
-        self._form = Form(self.schema, nulls, fill, transform, batch_transform)
+        self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform)
         self._epoch = Epoch()
-        self._position: Position | None = None
+        self._position: StreamPosition | None = None
         self._loaded: dict[str, Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -168,7 +168,7 @@ class ParquetStream(IterableDataset[Any]):
         order = self._order(self.epoch)
         total = 0
         for worker in range(max(workers, 1)):
-            share = Share(self.rank, self.world_size, worker, max(workers, 1))
+            share = StreamShare(self.rank, self.world_size, worker, max(workers, 1))
             yielded = sum(self._row_groups.groups[number].rows for number in share.of(order))
             yielded = _batches(yielded, self.batch_size, drop_last=self.drop_last)
             total += _batches(yielded, batch_size, drop_last=drop_last)
@@ -185,7 +185,7 @@ class ParquetStream(IterableDataset[Any]):
         """Where the newest iterator in this process stands, as plain values."""
         if self._loaded is not None:
             return dict(self._loaded)
-        position = self._position or Position(self.epoch, 0, 0)
+        position = self._position or StreamPosition(self.epoch, 0, 0)
         share = this_share(self.rank, self.world_size)
         return {
             "version": _VERSION,
@@ -208,16 +208,16 @@ class ParquetStream(IterableDataset[Any]):
             )
         self._loaded = dict(state_dict)
 
-    def _start(self, share: Share) -> Position:
+    def _start(self, share: StreamShare) -> StreamPosition:
         state, self._loaded = self._loaded, None
         if state is None:
-            return Position(self.epoch, 0, 0)
+            return StreamPosition(self.epoch, 0, 0)
         if state["share"] != list(share):
             raise ValueError(
-                f"this state is of {Share(*state['share'])}, but is to be gone on with in {share}: "
-                f"rows are dealt to as many ranks and workers as there were"
+                f"this state is of {StreamShare(*state['share'])}, but cannot be resumed in "
+                f"{share}: rows are dealt to as many ranks and workers as there were"
             )
-        return Position(state["epoch"], state["window"], state["row"])
+        return StreamPosition(state["epoch"], state["window"], state["row"])
 
     def _fingerprint(self) -> list[Any]:
         groups = self._row_groups.groups
@@ -231,7 +231,7 @@ class ParquetStream(IterableDataset[Any]):
         order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(groups).tolist()
         return order
 
-    def _windows(self, share: Share, epoch: int) -> list[list[int]]:
+    def _windows(self, share: StreamShare, epoch: int) -> list[list[int]]:
         windows: list[list[int]] = []
         rows = self.buffer_rows
         for number in share.of(self._order(epoch)):
@@ -242,23 +242,23 @@ class ParquetStream(IterableDataset[Any]):
             rows += self._row_groups.groups[number].rows
         return windows
 
-    def _read(self, share: Share, start: Position, hand: _Hand) -> Iterator[Any]:
+    def _read(self, share: StreamShare, start: StreamPosition, hand: _Hand) -> Iterator[Any]:
         windows = self._windows(share, start.epoch)
         cutter = Cutter(self.batch_size or _SAMPLES_AT_ONCE, spans_windows=bool(self.batch_size))
         for number, window in self._read_ahead(windows, start):
             first = start.row if number == start.window else 0
             for pieces, end in cutter.cut(window, first):
                 for row, item in self._items(pieces, end, hand):
-                    self._position = Position(start.epoch, number, row)
+                    self._position = StreamPosition(start.epoch, number, row)
                     yield item
-        self._position = Position(start.epoch, len(windows), 0)
+        self._position = StreamPosition(start.epoch, len(windows), 0)
         if cutter.waiting and not self.drop_last:
             yield self._batch(cutter.waiting, hand)
         self._position = None
 
     def _read_ahead(
-        self, windows: list[list[int]], start: Position
-    ) -> Iterator[tuple[int, Window]]:
+        self, windows: list[list[int]], start: StreamPosition
+    ) -> Iterator[tuple[int, RowWindow]]:
         """Each window; the next one is read while it is used."""
         if start.window >= len(windows):
             return
@@ -270,7 +270,7 @@ class ParquetStream(IterableDataset[Any]):
                     coming = thread.submit(self._fill, windows[number + 1], start.epoch)
                 yield number, window
 
-    def _fill(self, numbers: list[int], epoch: int) -> Window:
+    def _fill(self, numbers: list[int], epoch: int) -> RowWindow:
         """The rows of some row groups; without shuffling, of one."""
         tables, spans = [], []
         for group in (self._row_groups.groups[number] for number in numbers):
@@ -282,10 +282,10 @@ class ParquetStream(IterableDataset[Any]):
             tables.append(table)
             spans.append(range(group.first, group.first + table.num_rows))
         if not self.shuffle:
-            return Window(tables[0], spans)
+            return RowWindow(tables[0], spans)
         draw = np.random.default_rng([self.seed, epoch, numbers[0]])
         order = draw.permutation(sum(map(len, spans)))
-        return Window(shuffled(tables, order), spans, order)
+        return RowWindow(shuffled(tables, order), spans, order)
 
     def _items(self, pieces: list[Piece], end: int, hand: _Hand) -> Iterator[tuple[int, Any]]:
         """What is yielded of pieces that end at a row, and the row that comes then."""

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastload._memory.write import HEAP, Place
 from fastload.collate.inplace import collate_column
-from fastload.datasets.blocks import Block, group
-from fastload.datasets.buffers import Bools, Ints, Rows
-from fastload.datasets.columns import Column, Ragged, is_ragged, is_text
+from fastload.datasets.arrow_buffers import Bools, BufferRows, Ints
+from fastload.datasets.arrow_columns import Column, RaggedValues, is_ragged, is_text
 from fastload.datasets.gather import Node, NotGatherableError, Parts, merge_tensors
-from fastload.memory.write import HEAP, Place
+from fastload.datasets.row_blocks import Block, group
 
 Values = dict[str, Any]
 Nulls = Literal["error", "mask"]
 MASK_SUFFIX = "_valid"
 
 
-class Form:
+class ColumnOptions:
     """What becomes of columns: nulls, transforms, batches, samples. Shared with the stream.
 
     Args:
@@ -128,10 +128,10 @@ class TableDataset(Dataset[Any]):
     Args:
         schema: Of the columns that are read.
         form: What becomes of them.
-        lengths: Rows of each block.
+        lengths: BufferRows of each block.
     """
 
-    def __init__(self, schema: Any, form: Form, lengths: list[int]) -> None:
+    def __init__(self, schema: Any, form: ColumnOptions, lengths: list[int]) -> None:
         self.schema = schema
         self._form = form
         self._ends = np.cumsum(lengths, dtype=np.int64)
@@ -157,7 +157,7 @@ class TableDataset(Dataset[Any]):
         return self._form.samples(self.read(rows, HEAP), len(rows))
 
     def read(self, rows: Ints, place: Place) -> Values:
-        """The columns of rows: tensors, ``Ragged`` ones, or lists of Python objects."""
+        """The columns of rows: tensors, ``RaggedValues`` ones, or lists of Python objects."""
         found = self._find(rows)
         columns: Values = {}
         for name in self.schema.names:
@@ -166,7 +166,7 @@ class TableDataset(Dataset[Any]):
             columns |= self._form.settle(name, values, valid, len(rows), lambda at: int(rows[at]))
         return columns
 
-    def _find(self, rows: Ints) -> list[tuple[Ints, Block, Rows]]:
+    def _find(self, rows: Ints) -> list[tuple[Ints, Block, BufferRows]]:
         """Which of the rows lie in which block, and where."""
         if len(self._ends) == 1:
             block = self._block(0)
@@ -193,7 +193,7 @@ class TableDataset(Dataset[Any]):
 class _TableNode:
     """A dataset on a table, as it is gathered."""
 
-    def __init__(self, dataset: TableDataset, form: Form) -> None:
+    def __init__(self, dataset: TableDataset, form: ColumnOptions) -> None:
         self._dataset = dataset
         self._form = form
         self.length = len(dataset)
@@ -236,9 +236,9 @@ def split(columns: Any, count: int) -> list[Any]:
         if not parts:
             return [{} for _ in range(count)]
         return [dict(zip(columns, row, strict=True)) for row in zip(*parts, strict=True)]
-    if isinstance(columns, tuple) and not isinstance(columns, Ragged):
+    if isinstance(columns, tuple) and not isinstance(columns, RaggedValues):
         return list(zip(*(split(values, count) for values in columns), strict=True))
-    if isinstance(columns, Ragged):
+    if isinstance(columns, RaggedValues):
         rows: list[Any] = [*columns.values.split(columns.lengths.tolist())]  # type: ignore[no-untyped-call]
     else:
         rows = list(columns.unbind(0) if isinstance(columns, Tensor) else columns)
@@ -276,7 +276,7 @@ def _filled(values: Any, valid: Bools, fill: Any) -> Any:
     if isinstance(values, Tensor):
         values[torch.from_numpy(~valid)] = torch.as_tensor(fill).to(values.dtype)
         return values
-    if isinstance(values, Ragged):
+    if isinstance(values, RaggedValues):
         return values  # null rows are empty
     return [value if is_valid else fill for value, is_valid in zip(values, valid, strict=True)]
 
@@ -287,7 +287,7 @@ def _blank(values: Any, valid: Bools) -> Any:
 
 
 def _as_ragged_tensor(values: Any) -> Any:
-    if not isinstance(values, Ragged):
+    if not isinstance(values, RaggedValues):
         return values
     offsets = torch.from_numpy(np.concatenate(([0], values.lengths.cumsum())))
     return torch.nested.nested_tensor_from_jagged(values.values, offsets)

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fastload.datasets.blocks import TableBlock, in_one_piece
-from fastload.datasets.buffers import Bools, Ints
-from fastload.datasets.tabular import Form, Values, merged
-from fastload.memory.write import HEAP, Place
+from fastload._memory.write import HEAP, Place
+from fastload.datasets.arrow_buffers import Bools, Ints
+from fastload.datasets.row_blocks import TableBlock, in_one_piece
+from fastload.datasets.tabular import ColumnOptions, Values, merged
 
 
-class Window:
+class RowWindow:
     """Some rows in memory, in order.
 
     Args:
@@ -41,12 +41,12 @@ class Window:
         self.rows = sum(map(len, spans)) - skipped
         self.columns = TableBlock(table, "the buffer").columns
 
-    def rest(self, first: int) -> Window:
+    def rest(self, first: int) -> RowWindow:
         """The rows from one on in memory of their own, so that the others need not be kept."""
         if first == 0:
             return self
         table = self._table.take(pa.array(np.arange(first, self.rows)))
-        return Window(table, self._spans, self._order, self._skipped + first)
+        return RowWindow(table, self._spans, self._order, self._skipped + first)
 
     def number(self, row: int) -> int:
         """The number of a row in the dataset, for errors."""
@@ -63,7 +63,7 @@ class Window:
 class Piece(NamedTuple):
     """Consecutive rows of a window."""
 
-    window: Window
+    window: RowWindow
     first: int
     rows: int
 
@@ -72,7 +72,7 @@ class Cutter:
     """Cuts what is to be delivered at once from window after window.
 
     Args:
-        count: Rows of a full batch.
+        count: BufferRows of a full batch.
         spans_windows: Whether rows left at the end of a window wait for those of the next.
     """
 
@@ -81,7 +81,7 @@ class Cutter:
         self._spans_windows = spans_windows
         self.waiting: list[Piece] = []
 
-    def cut(self, window: Window, first: int) -> Iterator[tuple[list[Piece], int]]:
+    def cut(self, window: RowWindow, first: int) -> Iterator[tuple[list[Piece], int]]:
         """The pieces of each batch that is full, and the row of the window that comes then."""
         missing = self._count - sum(piece.rows for piece in self.waiting)
         while first < window.rows:
@@ -111,7 +111,7 @@ def shuffled(tables: list[Any], order: Ints) -> Any:
     return pa.table(moved, names)
 
 
-def read(pieces: list[Piece], form: Form, place: Place) -> Values:
+def read(pieces: list[Piece], form: ColumnOptions, place: Place) -> Values:
     """The columns of a batch, as ``TableDataset.read`` gives them."""
     count = sum(piece.rows for piece in pieces)
     columns: Values = {}

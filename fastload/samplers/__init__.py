@@ -8,7 +8,7 @@ whose order follows from a seed and an epoch (``epochs``).
 
 from torch.utils.data import BatchSampler, Sampler, SequentialSampler
 
-from fastload.samplers.blocks import BlockShuffleSampler
+from fastload.samplers.block_shuffle import BlockShuffleSampler
 from fastload.samplers.distributed import DistributedSampler
 from fastload.samplers.lengths import LengthGroupedBatchSampler
 from fastload.samplers.random import RandomSampler

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from fastload.indices import Compact
-from fastload.internals import InfiniteSampler
+from fastload._torch_private import InfiniteSampler
+from fastload._wire.indices import Compact
 from fastload.samplers.random import RandomSampler
 
 

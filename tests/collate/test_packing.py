@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload import CollateError, Pack, Packed, pack
-from fastload.collate.plan import first_fit_decreasing
+from fastload.collate.packing_plan import first_fit_decreasing
 
 from .samples import DTYPES, assert_equal, bits, sequence
 

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 import fastload
 from fastload import Pack, Pad, PadDict, Ragged, pack, pad, pad_dict, ragged
+from fastload._memory.arena import Arena
+from fastload._memory.write import SlotPlace, write_batch
 from fastload.collate.inplace import make_collate
-from fastload.memory.arena import Arena
-from fastload.memory.write import SlotPlace, write_batch
 from tests.contract.same import assert_same
 from tests.contract.ways import closing
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 import fastload
-from fastload.auto import Auto
+from fastload._autotune.numbers import Auto
 
 
 class Slow:

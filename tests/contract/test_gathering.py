@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
 import fastload
-from fastload.gathering import LARGEST_BATCH_BYTES, GatheringIterator
+from fastload._epoch.in_memory import LARGEST_BATCH_BYTES, InMemoryIterator
 
 LENGTH = 1000
 
@@ -66,7 +66,7 @@ def test_no_process_is_started():
     """Whatever ``num_workers`` says."""
     iterator = iter(fastload.DataLoader(table(), batch_size=32, num_workers=2))
     next(iterator)
-    assert isinstance(iterator, GatheringIterator)
+    assert isinstance(iterator, InMemoryIterator)
     assert not multiprocessing.active_children()
 
 
@@ -83,7 +83,7 @@ def test_workers_work_where_they_may_be_seen_or_needed(options):
     """Code of the user's, large batches and other datasets go to workers."""
     options = {"dataset": table(), "batch_size": 32, **options}
     loader = fastload.DataLoader(num_workers=1, **options)
-    assert not isinstance(iter(loader), GatheringIterator)
+    assert not isinstance(iter(loader), InMemoryIterator)
 
 
 def test_files_in_memory_maps_are_left_to_workers(tmp_path):
@@ -91,7 +91,7 @@ def test_files_in_memory_maps_are_left_to_workers(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((100, 4), np.float32))
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
     loader = fastload.DataLoader(fastload.ArrayDataset(rows), batch_size=8, num_workers=1)
-    assert not isinstance(iter(loader), GatheringIterator)
+    assert not isinstance(iter(loader), InMemoryIterator)
 
 
 def test_error_of_the_sampler_comes_in_its_place():

@@ -10,8 +10,10 @@ import torch
 from torch.utils.data import IterableDataset
 
 import fastload
-from fastload.rows import MOST_ROWS, Row, Rows, durations
-from fastload.stats import MOST_RECENT, Counters, Stats, recording
+from fastload.stats.counters import Counters
+from fastload.stats.recording import MOST_RECENT, recording
+from fastload.stats.rows import MOST_ROWS, Row, Rows, durations
+from fastload.stats.snapshot import Stats
 
 WORKERS = [0, 2]
 
@@ -82,15 +84,15 @@ def test_a_dataset_that_sleeps_shows_as_fetch_that_is_not_cpu(workers):
     """Waiting in the dataset is fetch time; neither collate, nor writing, nor CPU time."""
     loader = fastload.DataLoader(Sleepy(), batch_size=4, num_workers=workers)
     list(loader)
-    stations = loader.stats().stations
-    assert stations.fetch.total_s >= 0.03 + 0.04
-    assert stations.fetch_cpu.total_s < stations.fetch.total_s / 2
-    assert stations.collate.total_s + stations.write.total_s < stations.fetch.total_s / 2
+    stages = loader.stats().stages
+    assert stages.fetch.total_s >= 0.03 + 0.04
+    assert stages.fetch_cpu.total_s < stages.fetch.total_s / 2
+    assert stages.collate.total_s + stages.write.total_s < stages.fetch.total_s / 2
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_time_in_the_collate_function_shows_as_collate(workers):
-    """Collate has a station of its own."""
+    """Collate has a stage of its own."""
 
     def slow_collate(samples):
         threading.Event().wait(0.01)
@@ -100,8 +102,8 @@ def test_time_in_the_collate_function_shows_as_collate(workers):
         range(12), batch_size=4, num_workers=workers, collate_fn=slow_collate
     )
     list(loader)
-    stations = loader.stats().stations
-    assert stations.collate.total_s >= 0.03 > stations.fetch.total_s
+    stages = loader.stats().stages
+    assert stages.collate.total_s >= 0.03 > stages.fetch.total_s
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -128,13 +130,13 @@ def test_batches_behind_a_slow_one_wait_in_the_order():
     """The batches of the other worker were ready and waited for the one before."""
     loader = fastload.DataLoader(Sleepy(), batch_size=4, num_workers=2)
     list(loader)
-    assert loader.stats().stations.reorder.total_s > 0.02
-    assert loader.stats().stations.reorder.p50_s < 0.02
+    assert loader.stats().stages.reorder.total_s > 0.02
+    assert loader.stats().stages.reorder.p50_s < 0.02
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_a_stream_counts_too(workers):
-    """An iterable dataset has the same stations."""
+    """An iterable dataset has the same stages."""
     loader = fastload.DataLoader(Counting(), batch_size=4, num_workers=min(workers, 1))
     assert len(list(loader)) == loader.stats().batches == 5
 
@@ -166,7 +168,7 @@ def test_it_can_be_written_as_json():
     loader = fastload.DataLoader(range(8), batch_size=2, num_workers=1)
     list(loader)
     document = json.loads(json.dumps(loader.stats().to_dict()))
-    assert document["stations"]["fetch"]["p99_s"] >= document["stations"]["fetch"]["p50_s"] > 0
+    assert document["stages"]["fetch"]["p99_s"] >= document["stages"]["fetch"]["p50_s"] > 0
     assert 0 <= document["stall_share"] <= 1
 
 
@@ -218,7 +220,7 @@ def test_hand_off_begins_when_the_consumer_asks_or_the_worker_ends():
     assert durations(rows.newest())["busy"].tolist() == [40, 0]
 
 
-def test_pinning_is_part_of_the_wait_and_has_a_station():
+def test_pinning_is_part_of_the_wait_and_has_a_stage():
     """The batch leaves after it was pinned."""
     rows = Rows()
     rows.pinned(rows.add(row(asked=10, got=20, left=30)), 7)
@@ -265,8 +267,8 @@ def test_sums_are_those_of_all_rows_at_once():
         every.append(row(written=20 * number + late, **times))
         rows.add(every[-1])
     took, sums = durations(np.array(every)), rows.sums_by_worker()[0]
-    for station in ("busy", "wait", "reorder", "hand_off"):
-        assert sums[station] == took[station].sum()
+    for stage in ("busy", "wait", "reorder", "hand_off"):
+        assert sums[stage] == took[stage].sum()
 
 
 def test_an_epoch_takes_memory_as_it_has_batches():

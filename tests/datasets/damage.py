@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastload._memory.write import HEAP
 from fastload.datasets import (
     ArrowDataset,
     ParquetDataset,
@@ -24,7 +25,6 @@ from fastload.datasets import (
     write_parquet,
 )
 from fastload.errors import CorruptDataError
-from fastload.memory.write import HEAP
 from tests.datasets.tables import mixed_table
 
 ROWS = 400

@@ -17,9 +17,9 @@ import torch.utils.data
 from torch.utils.data import ConcatDataset, Subset
 
 import fastload
+from fastload._memory.write import HEAP
 from fastload.datasets import ArrowDataset, write_arrow
 from fastload.datasets.gather import gatherer
-from fastload.memory.write import HEAP
 from tests.contract.same import assert_same
 from tests.datasets.tables import ROWS, assert_batch, mixed_table
 
@@ -396,7 +396,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.arrow"):
         ArrowDataset(tmp_path / "nowhere.arrow")
     for source in (tmp_path / "*.arrow", tmp_path):
-        with pytest.raises(FileNotFoundError, match="no file fits"):
+        with pytest.raises(FileNotFoundError, match="no file matches"):
             ArrowDataset(source)
 
 

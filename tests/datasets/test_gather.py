@@ -12,9 +12,9 @@ import torch.utils.data
 from torch.utils.data import ConcatDataset, Dataset, StackDataset, Subset, TensorDataset
 
 import fastload
+from fastload._memory.write import HEAP
 from fastload.datasets import ArrayDataset
 from fastload.datasets.gather import NotGatherableError, gatherer
-from fastload.memory.write import HEAP
 from tests.contract.same import assert_same
 
 ROWS = 23

@@ -132,7 +132,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def children() -> list[psutil.Process]:
-    """Living descendants, without the two servers that multiprocessing keeps."""
+    """WeakSet descendants, without the two servers that multiprocessing keeps."""
     found = []
     for child in psutil.Process().children(recursive=True):
         try:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastload
-from fastload.indices import Compact, pack, plain, unpack
+from fastload._wire.indices import Compact, pack, plain, unpack
 from fastload.samplers.batches import compact
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

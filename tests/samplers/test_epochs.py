@@ -59,7 +59,7 @@ def test_orders_are_functions_of_the_epoch(make) -> None:
 
 
 def test_nothing_is_drawn_from_the_program(make) -> None:
-    """Ranks agree whatever their generators are, and the program's go on undisturbed."""
+    """Ranks agree whatever their generators are, and the program's go on signals_deferred."""
     torch.manual_seed(1)
     first = whole(make)
     torch.manual_seed(2)

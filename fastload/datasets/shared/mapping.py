@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, TypeVar
 
-from fastload.datasets.shared import columns
+from fastload._memory.shared_bytes import SharedBytes
+from fastload.datasets.shared import flat_objects as columns
 from fastload.datasets.shared.hashing import Table
-from fastload.memory.frozen import Frozen
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,10 +50,10 @@ class SharedDict(Mapping[K, V]):
         table = Table.of(keys)
         key_kind, key_chunks = columns.pack(keys)
         value_kind, value_chunks = columns.pack(list(content.values()))
-        frozen = Frozen.of([*table.chunks, *key_chunks, *value_chunks])
+        frozen = SharedBytes.of([*table.chunks, *key_chunks, *value_chunks])
         self._show(frozen, (key_kind, value_kind), len(keys))
 
-    def _show(self, frozen: Frozen, kinds: tuple[str, str], length: int) -> None:
+    def _show(self, frozen: SharedBytes, kinds: tuple[str, str], length: int) -> None:
         self._frozen = frozen
         self._kinds = kinds
         self._length = length
@@ -130,7 +130,7 @@ class _Items(ItemsView[K, V]):
         return zip(self._mapping, self._mapping.values(), strict=True)
 
 
-def _shown(frozen: Frozen, kinds: tuple[str, str], length: int) -> SharedDict[Any, Any]:
+def _shown(frozen: SharedBytes, kinds: tuple[str, str], length: int) -> SharedDict[Any, Any]:
     shared: SharedDict[Any, Any] = SharedDict.__new__(SharedDict)
     shared._show(frozen, kinds, length)
     return shared

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
-from fastload.datasets.shared import columns
-from fastload.memory.frozen import Frozen
+from fastload._memory.shared_bytes import SharedBytes
+from fastload.datasets.shared import flat_objects as columns
 
 T = TypeVar("T")
 
@@ -44,9 +44,9 @@ class SharedList(Sequence[T]):
     def __init__(self, items: Iterable[T] = ()) -> None:
         objects = items if isinstance(items, list | tuple) else list(items)
         kind, chunks = columns.pack(objects)
-        self._show(Frozen.of(chunks), kind, range(len(objects)))
+        self._show(SharedBytes.of(chunks), kind, range(len(objects)))
 
-    def _show(self, frozen: Frozen, kind: str, positions: range) -> None:
+    def _show(self, frozen: SharedBytes, kind: str, positions: range) -> None:
         self._frozen = frozen
         self._kind = kind
         self._positions = positions
@@ -102,7 +102,7 @@ class SharedList(Sequence[T]):
         return _shown, (self._frozen, self._kind, self._positions)
 
 
-def _shown(frozen: Frozen, kind: str, positions: range) -> SharedList[Any]:
+def _shown(frozen: SharedBytes, kind: str, positions: range) -> SharedList[Any]:
     shared: SharedList[Any] = SharedList.__new__(SharedList)
     shared._show(frozen, kind, positions)
     return shared

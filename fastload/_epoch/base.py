@@ -1,0 +1,111 @@
+"""What both of our iterators do alike: step, count, and go on in the middle of an epoch.
+
+Runs in: consumer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastload._epoch.resume import EpochPosition, Remainder
+from fastload._torch_private import BaseIterator, profiler_enabled
+from fastload._wire.exceptions import unpack
+from fastload._wire.messages import Skip
+from fastload.errors import TooManyErrors, show
+from fastload.samplers.batches import compact
+from fastload.stats.counters import Counters
+from fastload.stats.snapshot import SkippedSample
+
+
+class Hand:
+    """A batch on its way out of ``__next__``, which an exception from outside must not lose.
+
+    An iterator that lets others load shares its hand with them: so a batch is kept until it has
+    left the outermost.
+
+    Attributes:
+        kept: The thread that asked, and its batch; None once it has left.
+    """
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        self.kept: tuple[int, Any] | None = None
+
+
+class EpochIterator:
+    """Goes before one of torch's iterator classes, whose ``__next__`` it shortens."""
+
+    position: EpochPosition
+    _index_sampler: Any
+    _sampler_iter: Any
+    _num_yielded: int
+    _IterableDataset_len_called: int | None
+    _shared_seed: int | None
+    _pipes_seed: int | None
+    _counters: Counters
+    _max_errors: int
+    drawn: dict[str, Any]
+    _hand = Hand()  # stays empty where batches are loaded by the caller
+
+    def __next__(self) -> Any:
+        # torch's own also opens a profiler event, and warns of a stream longer than it said.
+        if self._IterableDataset_len_called is None and not profiler_enabled():
+            batch = self._next_data()
+            self._num_yielded += 1
+        else:
+            batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
+        # Python runs signal handlers at calls and jumps: nothing can come between these two.
+        self._hand.kept = None
+        return batch
+
+    def _next_data(self) -> Any:
+        raise NotImplementedError
+
+    def _draw_as_with_workers(self, loader: Any, before: Any) -> None:
+        """Draw what torch's iterator draws as an epoch begins.
+
+        Args:
+            loader: Whose epoch it is.
+            before: The iterator of the epoch before, if its workers would be kept: what was drawn
+                when they started, the base seed, is not drawn again.
+        """
+        if before is None:
+            BaseIterator.__init__(self, loader)
+            self.drawn = dict(vars(self))
+        else:
+            self.__dict__.update(before.drawn, drawn=before.drawn)
+        self._reset_as_with_workers(loader, is_new=before is None)
+
+    def _reset_as_with_workers(self, loader: Any, *, is_new: bool) -> None:
+        """Draw what an epoch draws; new workers of torch's get the seed of before, however."""
+        before = self._shared_seed
+        BaseIterator._reset(self, loader)
+        self._pipes_seed = before if is_new else self._shared_seed
+
+    def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
+        """Count samples that could not be loaded.
+
+        Raises:
+            TooManyErrors: They are more than the loader allows in an epoch.
+        """
+        errors = [unpack(skip.error, f"dataset index {show(skip.index)}") for skip in skipped]
+        number = self._counters.skipped(
+            SkippedSample(skip.index, f"{type(error).__name__}: {error}")
+            for skip, error in zip(skipped, errors, strict=True)
+        )
+        if errors and number > self._max_errors:
+            raise TooManyErrors(
+                f"{number} samples of this epoch could not be loaded, more than "
+                f"max_errors={self._max_errors}; the last is dataset index "
+                f"{show(skipped[-1].index)}. loader.stats().skipped names them."
+            ) from errors[-1]
+
+    def _start_sampler(self, loader: Any) -> None:
+        """Choose how the epoch's order is drawn; leave out what was delivered of it before."""
+        rest: Remainder | None = loader._live.rest
+        if rest is not None:
+            self._sampler_iter = rest.draw(loader)
+            self._num_yielded = rest.delivered
+        elif (batches := compact(self._index_sampler)) is not None:
+            self._sampler_iter = batches

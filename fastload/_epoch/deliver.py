@@ -1,0 +1,51 @@
+"""Hand a batch to the user: as a view of its slot, or as a private copy.
+
+Runs in: consumer.
+Takes: a loaded batch and the slot it lies in.
+Gives: the batch, and the slot back: at once for a copy, when the last view is gone for a lease.
+
+A user may hold any number of batches. While few are held they are leased, without a copy; beyond
+that, or when shared memory would exceed its limit, batches are copied, so that workers always
+find free slots and shared memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastload._memory.arena import SMALLEST_FAULT_IN_BYTES
+from fastload._memory.granted import NO_SLOT
+from fastload._memory.slots import Slots
+from fastload._memory.view import BatchTemplate, copy_leaves
+from fastload._wire.messages import Loaded
+
+
+def unwrap(report: Loaded, form: BatchTemplate | None, slots: Slots | None, worker_id: int) -> Any:
+    """The batch of a report.
+
+    Raises:
+        BrokenBatchError: Unpickling an object of the batch raised something.
+    """
+    slot = report.slot
+    if report.skeleton_at is not None:
+        assert slots is not None
+        assert report.layout is not None
+        start, length = report.skeleton_at
+        form = BatchTemplate(
+            report.layout, slots.arena.slot(slot)[start : start + length].tobytes()
+        )
+    assert form is not None
+    if slots is None or slot == NO_SLOT:
+        return form.skeleton.assemble([])
+    if not form.layout:
+        slots.release(slot, worker_id)
+        return form.skeleton.assemble([])
+    if report.used_bytes >= SMALLEST_FAULT_IN_BYTES:
+        slots.arena.fault_in(slot, report.used_bytes, to_write=False)
+    memory = slots.lease(slot, worker_id, report.used_bytes)
+    if memory is not None:
+        return form.skeleton.assemble(form.view(memory))
+    # Leaf by leaf, so that a small leaf that is kept does not keep a large one beside it.
+    leaves = copy_leaves(slots.arena.slot(slot), form.layout)
+    slots.release(slot, worker_id)
+    return form.skeleton.assemble(leaves)

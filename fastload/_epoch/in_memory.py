@@ -1,0 +1,80 @@
+"""Small batches of a dataset that lies in memory: the training loop gathers them itself.
+
+Runs in: consumer.
+
+To gather such a batch takes less of the training loop's time than to take it from a worker. So
+nothing is gained by workers, whatever ``num_workers`` says; and nothing of the user's runs in them,
+so nobody can tell. Order and random draws are those of a loader with workers: as many batches of
+indices are drawn ahead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from torch.utils.data import default_collate
+
+from fastload._epoch.inline import InlineIterator
+from fastload.datasets.footprint import sample_bytes
+from fastload.datasets.gather import gatherer
+from fastload.stats.counters import Counters
+
+LARGEST_BATCH_BYTES = 1 << 17
+"""Up to this size, gathering takes the training loop no longer than taking it from a worker.
+
+Shuffled rows of a TensorDataset, batches of 256, CPU time of the consumer here against with two
+workers: 51 and 82 µs for 16 KiB, 76 and 78 for 128 KiB, 187 and 101 for 256 KiB.
+"""
+
+
+def needs_no_workers(loader: Any) -> bool:
+    """Whether a loader's batches are gathered here although it may have workers."""
+    if loader.batch_size is None or loader.worker_init_fn is not None:
+        return False
+    if loader.collate_fn is not default_collate:
+        return False
+    size_bytes = sample_bytes(loader.dataset)
+    return (
+        size_bytes is not None
+        and size_bytes * loader.batch_size <= LARGEST_BATCH_BYTES
+        and gatherer(loader.dataset) is not None
+    )
+
+
+class InMemoryIterator(InlineIterator):
+    """What ``iter(loader)`` gives in this case."""
+
+    _is_live = False  # workers would have a dataset of their own
+
+    def __init__(self, loader: Any, before: InMemoryIterator | None) -> None:
+        """Begin an epoch; ``before`` is the iterator whose workers would be kept."""
+        self._draw_as_with_workers(loader, before)
+        self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
+        self._start(loader, Counters())
+        self._start_sampler(loader)
+        self._ahead: deque[Any] = deque()
+        for _ in range(loader.prefetch_factor * loader.num_workers):
+            self._draw()
+
+    def _draw(self) -> None:
+        try:
+            self._ahead.append(next(self._sampler_iter))
+        except StopIteration:
+            pass
+        except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
+            self._ahead.append(error)
+
+    def _next_index(self) -> Any:
+        if not self._ahead:
+            raise StopIteration
+        indices = self._ahead.popleft()
+        self._draw()
+        if isinstance(indices, Exception):
+            raise indices
+        return indices
+
+    _workers: tuple[()] = ()
+
+    def _shutdown_workers(self) -> None:
+        """What trainers call of torch's iterator."""

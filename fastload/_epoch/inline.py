@@ -1,0 +1,105 @@
+"""The whole way of a batch in one process: ``num_workers=0``.
+
+Runs in: consumer.
+
+This is what ``pipeline`` does with workers, without them: its specification.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils.data import IterDataPipe, MapDataPipe
+
+from fastload._epoch.base import EpochIterator
+from fastload._loading.fetch import EndOfStream, make_fetcher
+from fastload._loading.on_error import NothingLeft, Tolerance
+from fastload._memory.write import HEAP
+from fastload._torch_private import (
+    BaseIterator,
+    SingleProcessIterator,
+    is_iterable_kind,
+    pin_memory,
+)
+from fastload._wire.exceptions import reraisable
+from fastload._wire.indices import count
+from fastload.collate.inplace import make_collate
+from fastload.stats.counters import Counters
+
+
+class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc]  # its base is untyped
+    """What ``iter(loader)`` gives without workers."""
+
+    _is_live = True
+
+    def __init__(self, loader: Any) -> None:
+        BaseIterator.__init__(self, loader)
+        if self._timeout != 0:
+            raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
+        if isinstance(self._dataset, IterDataPipe | MapDataPipe):
+            torch.utils.data.graph_settings.apply_sharding(
+                self._dataset, self._world_size, self._rank
+            )
+        self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
+        self._start(loader, Counters())
+        self._start_sampler(loader)
+
+    def _start(self, loader: Any, counters: Counters) -> None:
+        """All but what torch draws at the beginning of an epoch."""
+        self._counters = counters
+        self._max_errors = loader.max_errors
+        self._tolerance = None if loader.on_error == "raise" else Tolerance(loader.on_error)
+        self._fetcher = make_fetcher(
+            self._dataset,
+            iterable=self._dataset_kind == is_iterable_kind,
+            batched=self._auto_collation,
+            collate=make_collate(self._collate_fn),
+            drop_last=self._drop_last,
+            tolerance=self._tolerance,
+            is_live=self._is_live,
+        )
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _next_data(self) -> Any:
+        asked_ns = time.monotonic_ns()
+        batch: Any = NothingLeft
+        while batch is NothingLeft:
+            try:
+                indices = self._next_index()
+            except StopIteration:
+                self.position.is_finished = True
+                raise
+            drawn = time.monotonic_ns(), time.thread_time_ns()
+            batch = self._fetch(indices)
+            self.position.advance()
+            if self._tolerance is not None:
+                self._count_skipped(self._tolerance.take_skipped())
+        pin_ns = 0
+        if self._pin_memory:
+            pinning_ns = time.monotonic_ns()
+            batch = pin_memory(batch, self._pin_memory_device)
+            pin_ns = time.monotonic_ns() - pinning_ns
+        samples, watch = count(indices) if self._auto_collation else 1, self._fetcher.watch
+        watch.note(samples, watch.fetched_ns - drawn[0])
+        self._counters.loaded_inline(watch, samples, asked_ns, drawn, pin_ns)
+        return batch
+
+    def _fetch(self, indices: Any) -> Any:
+        """The batch, or NothingLeft in its place."""
+        try:
+            return self._fetcher.fetch(indices, HEAP)
+        except NothingLeft:
+            return NothingLeft
+        except EndOfStream:
+            self.position.is_finished = True
+            raise StopIteration from None
+        except StopIteration as error:
+            self.position.note_error()
+            raise reraisable(error) from error
+        except BaseException:
+            self.position.note_error()
+            raise

@@ -1,0 +1,195 @@
+"""Show a batch that lies in a slot, or copy it out.
+
+Runs in: consumer.
+Takes: the bytes of a slot, the layout of its leaves and the skeleton that refers to them.
+Gives: the batch: ordinary tensors and arrays. Each tensor has a storage of its own; those that
+view the slot keep the view of it alive.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from fastload._memory.arena import Bytes
+from fastload._memory.layout import DTYPES, Layout, Leaf
+from fastload._memory.share_memory import remember
+from fastload._memory.write import LEAF_MODULE, LEAF_NAME
+
+_frombuffer: Final = torch.frombuffer
+
+
+class BrokenBatchError(Exception):
+    """An object of a batch can't be unpickled; the cause says why."""
+
+
+class Skeleton:
+    """How leaves are put together; from the second batch on, without unpickling where it can be."""
+
+    __slots__ = ("_assemble", "_uses", "content")
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._uses = 0
+        self._assemble: Callable[[list[Any]], Any] | None = None
+
+    def assemble(self, leaves: list[Any]) -> Any:
+        """The batch of these leaves.
+
+        Raises:
+            BrokenBatchError: Unpickling an object of the batch raised something.
+        """
+        if self._assemble is not None:
+            return self._assemble(leaves)
+        if self._uses == 1:
+            self._assemble = self._shortcut(len(leaves))
+        self._uses += 1
+        return rebuild_batch(leaves, self.content)
+
+    def _shortcut(self, count: int) -> Callable[[list[Any]], Any] | None:
+        """How a batch is made that is one container of leaves, or a leaf; None: it is another."""
+        marks = [object() for _ in range(count)]
+        try:
+            batch = _LeavesOnly(io.BytesIO(self.content), marks).load()
+        except Exception:  # noqa: BLE001  (whatever else is in it)
+            return None
+        if count == 1 and batch is marks[0]:
+            return lambda leaves: leaves[0]
+        if type(batch) in (list, tuple) and list(batch) == marks:
+            return type(batch)
+        keys = tuple(batch) if type(batch) is dict else ()
+        if keys and all(type(key) in (str, int) for key in keys) and list(batch.values()) == marks:
+            return lambda leaves: dict(zip(keys, leaves, strict=True))
+        return None
+
+
+class BatchTemplate:
+    """Where the leaves of a batch lie, and how they are put together.
+
+    Consecutive batches of a worker usually have the same one: from the second on, what can be
+    computed of it beforehand is.
+    """
+
+    __slots__ = ("_common", "_uses", "layout", "skeleton")
+
+    def __init__(self, layout: Layout, content: bytes, before: BatchTemplate | None = None) -> None:
+        """``before`` is the worker's form before this one, which may have the same skeleton."""
+        self.layout = layout
+        same = (
+            before is not None
+            and before.skeleton.content == content
+            and len(before.layout) == len(layout)  # not all of them need be in the skeleton
+        )
+        self.skeleton: Skeleton = before.skeleton if before and same else Skeleton(content)
+        self._uses = 0
+        self._common: list[Any] | None = None
+
+    def view(self, memory: Bytes) -> list[Any]:
+        """The leaves, as views of a slot."""
+        if self._common is None:
+            if self._uses == 1 and all(map(_is_common, self.layout)):
+                self._common = list(map(_prepared, self.layout))
+            self._uses += 1
+            return view_leaves(memory, self.layout)
+        leaves = []
+        for dtype, count, offset, shape in self._common:
+            tensor = _frombuffer(memory, dtype=dtype, count=count, offset=offset)
+            if shape is not None:
+                tensor.resize_(*shape)  # as one argument it would take twice as long
+            leaves.append(tensor)
+        return leaves
+
+
+def _is_common(leaf: Leaf) -> bool:
+    dtype, _, shape, strides, requires_grad = leaf
+    return type(dtype) is int and shape != () and strides is None and not requires_grad
+
+
+def _prepared(leaf: Leaf) -> Any:
+    dtype, offset, shape, _, _ = leaf
+    return DTYPES[int(dtype)], math.prod(shape), offset, shape if len(shape) != 1 else None
+
+
+def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
+    """Put the leaves in their places.
+
+    Raises:
+        BrokenBatchError: Unpickling an object of the batch raised something.
+        BaseException: A signal handler raised it: a batch of leaves in containers runs no code.
+    """
+    unpickler = _BatchUnpickler(io.BytesIO(skeleton), leaves)
+    try:
+        return unpickler.load()
+    except (Exception, SystemExit) as error:
+        if unpickler.has_objects:
+            raise BrokenBatchError from error
+        raise
+
+
+def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
+    """The leaves of a batch, in the order in which they were written."""
+    leaves: list[Any] = []
+    exporter: Any = None
+    for dtype, offset, shape, strides, requires_grad in layout:
+        count = math.prod(shape)
+        if type(dtype) is int:
+            tensor = _frombuffer(memory, dtype=DTYPES[dtype], count=count, offset=offset)
+            if strides is not None:
+                tensor.as_strided_(shape, strides)
+            elif len(shape) > 1:
+                tensor.resize_(*shape)
+            elif not shape:
+                tensor.resize_(())
+            if requires_grad:
+                tensor.requires_grad_()
+            leaves.append(tensor)
+        else:
+            # An array whose base is an array takes that one's base and would not keep `memory`.
+            if exporter is None:
+                exporter = memoryview(memory)  # type: ignore[arg-type]  # NumPy: from 3.12 on
+            array = np.frombuffer(exporter, dtype=str(dtype), count=count, offset=offset)
+            # A leaf that is not contiguous in rows is so in columns: nothing else is written.
+            leaves.append(array.reshape(shape, order="C" if strides is None else "F"))
+    return leaves
+
+
+def copy_leaves(memory: Bytes, layout: Layout) -> list[Any]:
+    """The same, each leaf in private memory of its own; ``memory`` is not kept."""
+    leaves: list[Any] = []
+    for leaf in layout:
+        dtype, offset, shape = leaf[:3]
+        itemsize = DTYPES[dtype].itemsize if type(dtype) is int else np.dtype(str(dtype)).itemsize
+        own = memory[offset : offset + math.prod(shape) * itemsize].copy()
+        remember(own.ctypes.data, own)
+        leaves += view_leaves(own, ((dtype, 0, *leaf[2:]),))
+    return leaves
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """An unpickler for which the global ``leaf`` is this batch's list of leaves."""
+
+    def __init__(self, file: io.BytesIO, leaves: list[Any]) -> None:
+        super().__init__(file)
+        self._leaves = leaves
+        self.has_objects = False
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == LEAF_MODULE and name == LEAF_NAME:
+            return self._leaves.__getitem__
+        self.has_objects = True
+        return super().find_class(module, name)
+
+
+class _LeavesOnly(_BatchUnpickler):
+    """Refuses whatever is no leaf: nobody's code runs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == LEAF_MODULE and name == LEAF_NAME:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no leaf")

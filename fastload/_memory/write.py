@@ -1,0 +1,387 @@
+"""Write one batch into a slot of the arena.
+
+Runs in: worker.
+Takes: a batch (any tree of any objects) and the slot named in its task.
+Gives: the layout of the leaves that lie in the slot and a skeleton: the batch pickled with a
+reference in the place of each leaf.
+
+The pickler's own walk is the one walk over the batch: it knows every container there is, keeps
+objects that occur twice the same object, and is written in C. Plain dense tensors and arrays
+become leaves; everything else is pickled as always. A leaf that does not fit into the slot is
+pickled too: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import ctypes
+import functools
+import io
+import math
+import pickle
+from collections import ChainMap
+from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload._memory.arena import SMALLEST_FAULT_IN_BYTES, Arena, Bytes
+from fastload._memory.granted import NO_SLOT
+from fastload._memory.layout import (
+    ALIGNMENT_BYTES,
+    DTYPE_NUMBERS,
+    DTYPES,
+    Layout,
+    Leaf,
+    Shape,
+    dense_strides,
+    row_strides,
+)
+from fastload._memory.share_memory import remember
+
+NO_MEMORY: Bytes = np.empty(0, np.uint8)
+LEAF_MODULE = __name__
+LEAF_NAME = "leaf"
+ARRAY_KINDS = frozenset("biufcmMSU")
+
+
+class LeafRef:
+    """Stands in a batch for the leaf of this number, which lies in the slot and has no tensor.
+
+    Only for a batch that nobody sees before it is written.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Place(Protocol):
+    """Where a collate function puts its results."""
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """A new contiguous tensor with undefined content, to be filled by the caller."""
+
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
+        """A new contiguous tensor of these bytes, or what stands for it."""
+
+    def reference(self, tensor: Tensor) -> Tensor | LeafRef:
+        """A tensor of this place that has its content, or what stands for it."""
+
+
+class Heap:
+    """Ordinary private memory."""
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """As ``torch.empty``, on the CPU."""
+        return torch.empty(shape, dtype=dtype, device="cpu")
+
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor:
+        """Always a tensor."""
+        return fill(self.tensor(shape, dtype), content)
+
+    def reference(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+
+def fill(tensor: Tensor, content: bytes) -> Tensor:
+    """Copy all of a new tensor's bytes: views of it and of them would cost more than the copy."""
+    assert len(content) == tensor.nbytes
+    ctypes.memmove(tensor.data_ptr(), content, len(content))
+    return tensor
+
+
+HEAP = Heap()
+
+
+class SlotPlace:
+    """A slot, for one batch at a time; what does not fit lies in private memory."""
+
+    def __init__(self, arena: Arena | None, slot: int) -> None:
+        self._arena = arena
+        self._slot = slot
+        usable = arena is not None and slot != NO_SLOT
+        self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
+        self.address = 0 if arena is None else arena.address + slot * arena.stride_bytes
+        self._size_bytes = len(self.memory)
+        self._content = self.memory.data
+        self.empty()
+
+    def empty(self) -> None:
+        """The next batch begins."""
+        self.used_bytes = 0
+        self.leaves: list[Leaf] = []
+        self._placed: dict[int, tuple[Tensor, int, int]] = {}
+
+    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """A tensor in the slot, known to be a leaf of the batch; in private memory if full."""
+        number = DTYPE_NUMBERS.get(dtype)
+        offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
+        if number is None or offset is None:
+            return HEAP.tensor(shape, dtype)
+        tensor = torch.frombuffer(self.memory, dtype=dtype, count=math.prod(shape), offset=offset)
+        if len(shape) > 1:
+            tensor.resize_(*shape)  # as one argument it would take twice as long
+        elif not shape:
+            tensor.resize_(())
+        self._placed[id(tensor)] = tensor, len(self.leaves), tensor.data_ptr()
+        self.leaves.append((number, offset, shape, None, False))
+        return tensor
+
+    def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
+        """No tensor, unless the slot is full: making one takes longer than a small copy."""
+        offset = self.reserve(len(content))
+        if offset is None:
+            return HEAP.filled(shape, dtype, content)
+        self._content[offset : offset + len(content)] = content
+        leaves = self.leaves
+        leaves.append((DTYPE_NUMBERS[dtype], offset, shape, None, False))
+        return LeafRef(len(leaves) - 1)
+
+    def reference(self, tensor: Tensor) -> Tensor | LeafRef:
+        """What stands for it, unless it lies in private memory."""
+        known = self._placed.get(id(tensor))
+        return tensor if known is None else LeafRef(known[1])
+
+    def reserve(self, size_bytes: int) -> int | None:
+        """Where the next ``size_bytes`` may be written, or None: nothing to write, or no room."""
+        offset = (self.used_bytes + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
+        end = offset + size_bytes
+        arena = self._arena
+        if arena is None or size_bytes == 0 or end > self._size_bytes:
+            return None
+        if not (arena.is_memory or arena.has_room(self._slot, end)):
+            return None
+        self.used_bytes = end
+        if end >= SMALLEST_FAULT_IN_BYTES:
+            arena.fault_in(self._slot, end, to_write=True)
+        return offset
+
+    def number_of(self, tensor: Tensor) -> int | None:
+        """The leaf that a tensor is, if it was made by this place and is unchanged since."""
+        known = self._placed.get(id(tensor))
+        if known is None:
+            return None
+        placed, number, address = known
+        same = (
+            placed is tensor
+            and tensor.data_ptr() == address
+            and tensor.shape == self.leaves[number][2]
+            and tensor.is_contiguous()
+            and not tensor.requires_grad
+        )
+        return number if same else None
+
+
+def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
+    """Put a batch into a slot, except for leaves that lie there already.
+
+    Raises:
+        Exception: Whatever pickling an object of the batch raises.
+    """
+    skeleton = _write_flat_container(batch, place)
+    if skeleton is None:
+        skeleton = _pickled(batch, place)
+    return tuple(place.leaves), skeleton
+
+
+def _pickled(batch: Any, place: SlotPlace) -> bytes:
+    file = io.BytesIO()
+    _BatchPickler(file, place).dump(batch)
+    return file.getvalue()
+
+
+def _write_flat_container(batch: Any, place: SlotPlace) -> bytes | None:
+    """Do it without a pickler for one container of leaves; None: it is another batch.
+
+    They lie in the slot already, all that are there and in their order; or none does, and each is
+    a tensor of the usual kind.
+    """
+    kind: Any = type(batch)
+    keys = None
+    if kind is list or kind is tuple:
+        leaves = batch
+    elif kind is dict and all(type(key) is str for key in batch):
+        keys, leaves = tuple(batch), list(batch.values())
+    else:
+        return None
+    if place.leaves:
+        if len(leaves) != len(place.leaves):
+            return None
+        for number, each in enumerate(leaves):
+            if type(each) is not LeafRef or each.number != number:
+                return None
+    elif not _copy_all(leaves, place):
+        place.empty()
+        return None
+    return _common_skeleton(kind, keys, len(leaves))
+
+
+def _copy_all(tensors: Sequence[Any], place: SlotPlace) -> bool:
+    """Copy different tensors into an empty slot; False: not all, of which one is another thing."""
+    return (
+        all(type(each) is Tensor for each in tensors)
+        and len(set(map(id, tensors))) == len(tensors)
+        and all(_copy_plain(each, place) is not None for each in tensors)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _common_skeleton(kind: Any, keys: tuple[str, ...] | None, count: int) -> bytes:
+    placed = [LeafRef(number) for number in range(count)]
+    batch = kind(placed) if keys is None else dict(zip(keys, placed, strict=True))
+    return _pickled(batch, SlotPlace(None, NO_SLOT))
+
+
+def leaf(number: int) -> Any:
+    """Stands in a skeleton for the leaf of this number; the consumer puts the leaf there."""
+    raise RuntimeError(f"leaf {number} of a skeleton was read without its slot")
+
+
+def empty_tensor(dtype: int, shape: Shape, strides: Shape, requires_grad: bool) -> Tensor:
+    """A tensor without elements, which no slot can hold."""
+    tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype])
+    return tensor.requires_grad_(requires_grad)
+
+
+def inline_tensor(
+    dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: bytearray
+) -> Tensor:
+    """A tensor that did not fit into the slot and came with the skeleton instead."""
+    memory = np.frombuffer(content, np.uint8)
+    remember(memory.ctypes.data, memory)
+    tensor = torch.frombuffer(memory, dtype=DTYPES[dtype])
+    tensor = tensor.resize_(shape) if strides is None else tensor.as_strided_(shape, strides)
+    return tensor.requires_grad_(requires_grad)
+
+
+def storage_of(tensor: Tensor) -> torch.UntypedStorage:
+    """A storage comes as a tensor of its bytes."""
+    return tensor.untyped_storage()
+
+
+@functools.cache
+def picklers() -> ChainMap[type, Any]:
+    """What multiprocessing can pickle beyond pickle, without torch's one file per tensor."""
+    extra = {
+        kind: reducer
+        for kind, reducer in ForkingPickler._extra_reducers.items()  # type: ignore[attr-defined]
+        if not kind.__module__.startswith("torch")
+    }
+    return ChainMap(extra, copyreg.dispatch_table)
+
+
+class _BatchPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, place: SlotPlace) -> None:
+        super().__init__(file, protocol=5)
+        self.dispatch_table = picklers()
+        self._place = place
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is Tensor:
+            number = self._place.number_of(obj)
+            if number is None:
+                number = _copy_plain(obj, self._place)
+            return _reduce_tensor(obj, self._place) if number is None else (leaf, (number,))
+        if kind is LeafRef:
+            return leaf, (obj.number,)
+        if kind is np.ndarray:
+            return _reduce_array(obj, self._place)
+        if kind is torch.UntypedStorage:  # which torch pickles so that it can't be unpickled
+            return storage_of, (torch.empty(0, dtype=torch.uint8, device=obj.device).set_(obj),)
+        return NotImplemented
+
+
+def _copy_plain(tensor: Tensor, place: SlotPlace) -> int | None:
+    """The leaf that a tensor has become if it is of the usual kind, for which this is fast.
+
+    The six torch operations of the general way cost more than a small tensor.
+    """
+    if (
+        tensor.requires_grad
+        or not is_plain(tensor)
+        or not tensor.is_contiguous()
+        or tensor.is_conj()
+        or tensor.is_neg()
+    ):
+        return None
+    shape = tuple(tensor.shape)
+    if 1 in shape and tensor.stride() != row_strides(shape):
+        return None
+    source = tensor.data_ptr()
+    if source == 0:  # nothing in it, or torch's tensor of zeros that has no memory
+        return None
+    size_bytes = tensor.nbytes
+    offset = place.reserve(size_bytes)
+    if offset is None:
+        return None
+    ctypes.memmove(place.address + offset, source, size_bytes)
+    leaves = place.leaves
+    leaves.append((DTYPE_NUMBERS[tensor.dtype], offset, shape, None, False))
+    return len(leaves) - 1
+
+
+def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
+    if tensor.requires_grad and not tensor.is_leaf:
+        # torch's own words: its loader refuses the same.
+        raise RuntimeError(
+            "Cowardly refusing to serialize non-leaf tensor which requires_grad, since autograd "
+            "does not support crossing process boundaries.  If you just want to transfer the "
+            "data, call detach() on the tensor before serializing (e.g., putting it on the queue)."
+        )
+    if not is_plain(tensor):
+        return NotImplemented
+    if tensor.numel() == 0:
+        place_of = tuple(tensor.shape), tensor.stride()
+        return empty_tensor, (DTYPE_NUMBERS[tensor.dtype], *place_of, tensor.requires_grad)
+    requires_grad = tensor.requires_grad
+    source = tensor.detach().resolve_conj().resolve_neg()
+    shape = tuple(source.shape)
+    strides: Shape | None = None
+    if source.stride() != row_strides(shape):  # also where a dimension of size 1 has an odd one
+        if dense_strides(shape, source.stride()):
+            strides = source.stride()
+        else:
+            source = source.contiguous()
+    flat = source.as_strided((source.numel(),), (1,)).view(torch.uint8)
+    dtype = DTYPE_NUMBERS[source.dtype]
+    offset = place.reserve(source.nbytes)
+    if offset is None:
+        content = bytearray(flat.numpy())
+        return inline_tensor, (dtype, shape, strides, requires_grad, content)
+    target = torch.frombuffer(place.memory, dtype=torch.uint8, count=source.nbytes, offset=offset)
+    target.copy_(flat)
+    place.leaves.append((dtype, offset, shape, strides, requires_grad))
+    return leaf, (len(place.leaves) - 1,)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, on the CPU and of a kind whose bytes are all there is to it."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.is_cpu
+        and not tensor.is_quantized
+        and not tensor.is_nested
+        and tensor.dtype in DTYPE_NUMBERS
+    )
+
+
+def _reduce_array(array: npt.NDArray[Any], place: SlotPlace) -> Any:
+    if array.dtype.kind not in ARRAY_KINDS or array.size == 0 or array.dtype.metadata is not None:
+        return NotImplemented
+    offset = place.reserve(array.nbytes)
+    if offset is None:
+        return NotImplemented
+    in_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    target = np.frombuffer(place.memory, array.dtype, array.size, offset)
+    np.copyto(target.reshape(array.shape, order="F" if in_columns else "C"), array)
+    strides = array.strides if in_columns else None
+    place.leaves.append((array.dtype.str, offset, array.shape, strides, False))
+    return leaf, (len(place.leaves) - 1,)

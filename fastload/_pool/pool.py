@@ -1,0 +1,331 @@
+"""A pool of workers: sends them orders, sees their reports and their deaths, ends them.
+
+Runs in: consumer.
+Takes: orders of one or several runs.
+Gives: each run its reports, in the order in which each worker made them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from fastload._memory.slots import Slots
+from fastload._memory.view import BatchTemplate
+from fastload._pool.deaths import Death, examine
+from fastload._pool.handle import WorkerHandle
+from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
+from fastload._pool.start import Closers, Starter, close_all, signals_deferred
+from fastload._pool.tasks import Lost, Tasks
+from fastload._system.cgroups import oom_kills
+from fastload._wire.indices import pack
+from fastload._wire.messages import (
+    Begin,
+    Cancel,
+    Cancelled,
+    Ended,
+    Loaded,
+    Outcome,
+    Stop,
+    decode,
+    encode,
+    encode_task,
+)
+from fastload._worker.job import WorkerSpec
+from fastload.datasets.ranks_and_workers import epoch_of
+
+_REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
+
+LONGEST_HOLD_S = 0.0005
+
+
+class Run(Protocol):
+    """What the pool tells a run; it keeps only weak references to runs."""
+
+    def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
+        """A report on one of the run's tasks has arrived; ``form`` is that of a batch."""
+
+
+class Pool:
+    """Workers, the slots they write to and the runs they work for.
+
+    Attributes:
+        dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
+
+    Guarantees:
+        - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
+        - ``close`` ends every worker within about two seconds, whatever it does;
+        - a slot is free again once its batch was dropped, its task failed or was cancelled;
+        - an exception from outside (a signal handler) that hits a call half-way leaves
+          ``is_busy`` set: the pool must not be used any more;
+        - a ``close`` from within a call (by a signal handler, by a sampler) leaves that call what
+          it has in hand; whatever the call raises then means that the pool was closed.
+    """
+
+    def __init__(
+        self,
+        job: WorkerSpec,
+        slots: Slots | None,
+        context: Any,
+        most_restarts: int = 0,
+    ) -> None:
+        """To be called ``signals_deferred``: until the pool is there, nobody ends its workers."""
+        self.lock = threading.RLock()
+        self.owner = os.getpid()
+        self.slots = slots
+        self.workers: list[WorkerHandle] = []
+        self.dead: dict[int, Death] = {}
+        self.lost: dict[int, Lost] = {}
+        self.restarts: list[Death] = []
+        self.tasks = Tasks(slots)
+        self.is_busy = False
+        self._is_closing = False
+        self._dismissed: set[int] = set()
+        self._held_back_until_s = 0.0
+        self._runs: dict[int, weakref.ref[Run]] = {}
+        self._dropped_runs: list[int] = []
+        self._full: set[int] = set()
+        self._last_run = -1
+        self._begun: dict[int, Begin] = {}
+        self._states: dict[tuple[int, int], bytes] = {}
+        self._ended: set[tuple[int, int]] = set()
+        self._is_stream = job.iterable
+        self._dataset = job.dataset
+        self._context = context
+        self._restarts_left = most_restarts
+        self._kills_before = oom_kills()
+        self._selector = selectors.DefaultSelector()
+        self._waker = Waker()
+        watcher = object()
+        closers: Closers = []
+        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, watcher)
+        weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
+        try:
+            self._watch(self._waker.read, _WOKEN, -1)
+            arena = None if slots is None else slots.arena
+            starter = Starter(job, arena, context, watcher, closers)
+            for worker_id in range(job.workers):
+                self.workers.append(starter.start(worker_id))
+                self._watch_worker(worker_id)
+        except BaseException:
+            self.close()
+            raise
+        self._starter = starter if most_restarts else None
+        if not most_restarts:
+            close_all(closers)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the workers have not been ended."""
+        return not (self._is_closing or self._waker.is_over)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another run can begin: open, whole, and in the process that made it."""
+        return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
+
+    def begin(self, run: Run, shared_seed: int | None) -> int:
+        """Start a run on every worker; returns its number."""
+        self._cancel_dropped_runs()
+        self._last_run += 1
+        number = self._last_run
+        self._runs[number] = weakref.ref(run)
+        self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
+        self.tasks.open(number)
+        weakref.finalize(run, self._dropped_runs.append, number).atexit = False
+        for worker_id in range(len(self.workers)):
+            self._send(worker_id, encode(self._begun[number]))
+        return number
+
+    def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
+        """Send a task; ``packed`` is ``indices``, for the worker."""
+        self.tasks.add(run, sequence, worker_id, indices)
+        self._send(worker_id, encode_task(run, sequence, packed))
+
+    def dismiss(self, worker_ids: Iterable[int]) -> None:
+        """These workers get no more tasks: each may leave as soon as it has done those it has."""
+        for worker_id in worker_ids:
+            self._dismissed.add(worker_id)
+            self._send(worker_id, encode(Stop()))
+
+    def pump(self, timeout_s: float | None) -> bool:
+        """Wait for something to happen and tell the runs; returns whether anything did."""
+        self._cancel_dropped_runs()
+        try:
+            events = self._selector.select(timeout_s)
+        except (OSError, ValueError):
+            if self.is_open:
+                raise
+            events = []
+        if not self.is_open:
+            if not self._is_closing:
+                block_for_ever()
+            return True
+        self.is_busy = True
+        for key, _ in events:
+            what, worker_id = key.data
+            if what is _REPORTED:
+                self._take_reports(worker_id)
+            elif what is _DIED:
+                self._mark_dead(worker_id)
+            elif what is _WRITABLE:
+                self.workers[worker_id].orders.flush()
+                self._sync_watch(worker_id)
+        self.is_busy = False
+        return bool(events)
+
+    def close(self) -> None:
+        """End the workers; safe to call again, from any thread, and in a forked child."""
+        if self.owner != os.getpid():
+            return
+        self._is_closing = True
+        self._waker.wake()  # a thread that waits in `pump` holds the lock
+        with self.lock:
+            if self.is_busy and self.slots is not None:
+                self.slots.abandon()
+            self.tasks.close()
+            self._end()
+
+    def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:
+        # Plain data: a bound method here would keep the pool alive through its own finalizer.
+        events = selectors.EVENT_WRITE if what is _WRITABLE else selectors.EVENT_READ
+        self._selector.register(descriptor, events, (what, worker_id))
+
+    def _watch_worker(self, worker_id: int) -> None:
+        worker = self.workers[worker_id]
+        self._watch(worker.reports.descriptor, _REPORTED, worker_id)
+        self._watch(worker.ended, _DIED, worker_id)
+
+    def _unwatch(self, descriptor: Any) -> None:
+        with contextlib.suppress(KeyError):  # two events of one call may both lead here
+            self._selector.unregister(descriptor)
+
+    @contextlib.contextmanager
+    def sending_together(self) -> Iterator[None]:
+        """What is sent to a worker in the block goes in one write, which wakes it once.
+
+        Unless that takes long: a sampler may be slow.
+        """
+        self._held_back_until_s = time.monotonic() + LONGEST_HOLD_S
+        try:
+            yield
+        finally:
+            self._held_back_until_s = 0.0
+        for worker_id, worker in enumerate(self.workers):
+            worker.orders.flush()
+            self._sync_watch(worker_id)
+
+    def _send(self, worker_id: int, frame: bytes) -> None:
+        orders = self.workers[worker_id].orders
+        if self._held_back_until_s and time.monotonic() < self._held_back_until_s:
+            orders.put(frame)
+            return
+        orders.send(frame)
+        if orders.unsent or self._full:
+            self._sync_watch(worker_id)
+
+    def _sync_watch(self, worker_id: int) -> None:
+        """Wait for room in a worker's pipe exactly while something is unsent."""
+        orders = self.workers[worker_id].orders
+        if bool(orders.unsent) != (worker_id in self._full):
+            if orders.unsent:
+                self._full.add(worker_id)
+                self._watch(orders.descriptor, _WRITABLE, worker_id)
+            else:
+                self._full.discard(worker_id)
+                self._unwatch(orders.descriptor)
+
+    def _take_reports(self, worker_id: int) -> None:
+        receiver = self.workers[worker_id].reports
+        for frame in receiver.receive():
+            self._route(worker_id, decode(frame))
+        if receiver.is_closed:
+            self._unwatch(receiver.descriptor)
+
+    def _route(self, worker_id: int, report: Any) -> None:
+        form = None
+        if type(report) is Loaded:
+            worker = self.workers[worker_id]
+            if report.layout is not None and report.skeleton is not None:
+                worker.form = BatchTemplate(report.layout, report.skeleton, worker.form)
+            form = worker.form
+            if report.dataset_state is not None and report.run in self._begun:
+                self._states[report.run, worker_id] = report.dataset_state
+        elif type(report) is Cancelled:
+            self.tasks.on_cancelled(report, worker_id)
+            return
+        elif type(report) is Ended and report.run in self._begun:
+            self._ended.add((report.run, worker_id))
+        held = self._runs.get(report.run)
+        run = None if held is None else held()
+        self.tasks.complete(worker_id, report, is_wanted=run is not None)
+        if run is not None:
+            run.accept(worker_id, report, form)
+
+    def _mark_dead(self, worker_id: int) -> None:
+        """A worker has ended; what it had sent before is taken first."""
+        worker = self.workers[worker_id]
+        self._unwatch(worker.ended)
+        self._take_reports(worker_id)
+        self._unwatch(worker.reports.descriptor)
+        if worker_id in self._full:
+            self._full.discard(worker_id)
+            self._unwatch(worker.orders.descriptor)
+        if self.slots is not None:
+            self.slots.revoke(worker_id)
+        if worker_id in self._dismissed and not self.tasks.has_flying(worker_id):
+            return
+        lost = self.tasks.forget(worker_id)
+        death = examine(worker_id, worker, self._kills_before)
+        if self._restarts_left == 0 or not self._restart(death, lost):
+            self.dead[worker_id], self.lost[worker_id] = death, lost
+
+    def _restart(self, death: Death, lost: Lost) -> bool:
+        """Put a new worker in a dead one's place and give it the tasks again."""
+        assert self._starter is not None
+        worker_id = death.worker_id
+        alive = [number for number, held in self._runs.items() if held() is not None]
+        runs = [run for run in alive if (run, worker_id) not in self._ended]
+        if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
+            return False
+        with signals_deferred(self._context):
+            try:
+                worker = self._starter.start(worker_id)
+            except OSError:  # no more processes or descriptors to be had: the death stays one
+                return False
+            self.workers[worker_id].hang_up(b"")
+            self.workers[worker_id].release()
+            self.workers[worker_id] = worker
+            self._watch_worker(worker_id)
+        self._restarts_left -= 1
+        self.restarts.append(death)
+        for number in runs:
+            state = self._states.get((number, worker_id))
+            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
+            for sequence, task in lost.get(number, ()):
+                self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
+        if worker_id in self._dismissed:
+            self._send(worker_id, encode(Stop()))
+        return True
+
+    def _cancel_dropped_runs(self) -> None:
+        """Free what nobody will ask for; a worker may still write until it says Cancelled."""
+        if not self._dropped_runs:
+            return
+        was_busy, self.is_busy = self.is_busy, True
+        while self._dropped_runs:
+            number = self._dropped_runs.pop()
+            is_over = self.tasks.drop(number, len(self.workers))
+            del self._begun[number], self._runs[number]
+            for worker_id in range(len(self.workers)):
+                self._states.pop((number, worker_id), None)
+                self._ended.discard((number, worker_id))
+            for worker_id in range(len(self.workers)):
+                self._send(worker_id, encode(Cancel(number, is_over)))
+        self.is_busy = was_busy

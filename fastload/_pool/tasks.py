@@ -1,0 +1,134 @@
+"""The tasks of every run that are on their way, and the slots that go with them.
+
+Runs in: consumer.
+
+A task flies from the moment it is sent until its report arrives. A loaded batch has then landed,
+and its slot is in hand until the batch is delivered or its run is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from fastload._memory.granted import NO_SLOT
+from fastload._memory.slots import Slots
+from fastload._wire.messages import Cancelled, Loaded, Outcome
+
+
+class InFlight(NamedTuple):
+    """A task that was sent and has no report yet."""
+
+    worker_id: int
+    indices: Any
+    sent_ns: int
+
+
+Lost = dict[int, list[tuple[int, InFlight]]]
+"""By run: the tasks that a dead worker has not reported, in the order they were sent."""
+
+
+class Tasks:
+    """Of all runs of one pool."""
+
+    def __init__(self, slots: Slots | None) -> None:
+        self._slots = slots
+        self._loads: defaultdict[int, int] = defaultdict(int)
+        self._flying: dict[int, dict[int, InFlight]] = {}
+        self._landed: dict[int, dict[int, tuple[int, int]]] = {}
+        self._unsettled: dict[int, set[int]] = {}
+
+    def open(self, run: int) -> None:
+        """A run begins."""
+        self._flying[run] = {}
+        self._landed[run] = {}
+
+    def add(self, run: int, sequence: int, worker_id: int, indices: Any) -> None:
+        """A task is about to be sent; its worker gets a slot for it, if there is one."""
+        self._loads[worker_id] = tasks = self._loads[worker_id] + 1
+        if self._slots is not None and not self._slots.provide(worker_id, tasks):
+            self._provide(self._slots, worker_id)
+        self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
+
+    def _provide(self, slots: Slots, worker_id: int) -> None:
+        """Take slots from workers that have nothing to do."""
+        for idle, tasks in self._loads.items():
+            if tasks == 0:  # it writes nothing until it gets a task from here
+                slots.revoke(idle)
+        slots.provide(worker_id, self._loads[worker_id])
+
+    def complete(self, worker_id: int, report: Outcome, *, is_wanted: bool) -> None:
+        """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
+        del self._flying[report.run][report.sequence]
+        self._loads[worker_id] -= 1
+        slots = self._slots
+        if is_wanted and type(report) is Loaded and report.slot != NO_SLOT and slots is not None:
+            slots.returned(report.slot, worker_id)
+            self._landed[report.run][report.sequence] = report.slot, worker_id
+        else:
+            self._take_back(report.slot, worker_id)
+
+    def deliver(self, run: int, sequence: int) -> None:
+        """Hand over a batch that has landed; its slot is now the caller's."""
+        self._landed[run].pop(sequence, None)
+
+    def close(self) -> None:
+        """The workers are gone, and their slots may be other workers' by now."""
+        self._slots = None
+
+    def flying(self, run: int) -> dict[int, InFlight]:
+        """The tasks of a run that have no report yet, by sequence number."""
+        return self._flying[run]
+
+    def has_flying(self, worker_id: int) -> bool:
+        """Whether a worker has anything to report, of any run."""
+        return self._loads[worker_id] > 0
+
+    def forget(self, worker_id: int) -> Lost:
+        """A worker is gone, and with it what it had to say about dropped runs."""
+        lost = {run: self._remove_tasks_of(run, worker_id) for run in self._flying}
+        for run in tuple(self._unsettled):
+            self._acknowledge(run, worker_id)
+        return lost
+
+    def drop(self, run: int, workers: int) -> bool:
+        """Nobody wants the rest of a run; a worker may still write until it says Cancelled.
+
+        Returns:
+            Whether nothing of it is on its way, so that nobody need say so.
+        """
+        for slot, worker_id in self._landed.pop(run).values():
+            if self._slots is not None:
+                self._slots.release(slot, worker_id)
+        if not self._flying[run]:
+            del self._flying[run]
+            return True
+        self._unsettled[run] = set(range(workers))
+        return False
+
+    def on_cancelled(self, report: Cancelled, worker_id: int) -> None:
+        """A worker has forgotten a dropped run."""
+        self._remove_tasks_of(report.run, worker_id)
+        self._acknowledge(report.run, worker_id)
+
+    def _acknowledge(self, run: int, worker_id: int) -> None:
+        """A worker has nothing more to do with a dropped run; behind the last one it is gone."""
+        self._unsettled[run].discard(worker_id)
+        if not self._unsettled[run]:
+            del self._unsettled[run], self._flying[run]
+
+    def _remove_tasks_of(self, run: int, worker_id: int) -> list[tuple[int, InFlight]]:
+        """Of a worker's tasks of a run, none flies any more."""
+        flying = self._flying[run]
+        lost = sorted(item for item in flying.items() if item[1].worker_id == worker_id)
+        for sequence, _ in lost:
+            del flying[sequence]
+        self._loads[worker_id] -= len(lost)
+        return lost
+
+    def _take_back(self, slot: int, worker_id: int) -> None:
+        """Free a slot that a worker had and nobody will read."""
+        if self._slots is not None and slot != NO_SLOT:
+            self._slots.returned(slot, worker_id)
+            self._slots.release(slot, worker_id)

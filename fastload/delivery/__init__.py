@@ -1,4 +1,0 @@
-"""What happens to a batch between its arrival and the training loop.
-
-Runs in: consumer.
-"""

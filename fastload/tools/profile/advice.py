@@ -1,0 +1,216 @@
+"""Which lines of code to change, and what each is expected to give.
+
+Runs in: consumer.
+Takes: the load, the verdict, the settings that were tried.
+Gives: fixes, the largest gain first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastload.tools.profile.contest import Showing
+from fastload.tools.profile.replay import Load, replay
+from fastload.tools.profile.report import LEAST_GAIN, Culprit, Fix, Setting, Verification
+
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What advice depends on.
+
+    Attributes:
+        loader: What was profiled.
+        load: Its load.
+        culprit: What limits it.
+        setting: Its own setting, at which it gave ``samples_per_s``.
+        samples_per_s: Measured.
+        recommended: The setting to change to.
+        verified: Settings that were run.
+        as_fastload: What our class gained at the loader's own setting, if the loader is torch's.
+        startup_s: From ``iter`` to the first batch, workers being started.
+        epoch_batches: Batches of an epoch; None if not known.
+        has_floats: Whether batches hold tensors of 32 or 64 bits per number.
+    """
+
+    loader: Any
+    load: Load
+    culprit: Culprit
+    setting: Setting
+    samples_per_s: float
+    recommended: Setting
+    verified: tuple[Verification, ...]
+    as_fastload: Showing | None
+    startup_s: float
+    epoch_batches: int | None
+    has_floats: bool
+
+
+def make_fixes(situation: Situation) -> tuple[Fix, ...]:
+    """All fixes that are worth it; one that says so if none is."""
+    candidates = (
+        _setting(situation),
+        _class(situation),
+        _order(situation),
+        _persistent(situation),
+        *_of_culprit(situation),
+    )
+    worth = [fix for fix in candidates if fix is not None and fix.gain >= LEAST_GAIN]
+    worth.sort(key=lambda fix: -fix.gain)
+    return tuple(worth) or (_nothing(situation),)
+
+
+def constructor(setting: Setting, loader: str = "DataLoader") -> str:
+    """The line of code for a setting."""
+    if setting.num_workers == 0:
+        return f"{loader}(..., num_workers=0)"
+    return (
+        f"{loader}(..., num_workers={setting.num_workers}, "
+        f"prefetch_factor={setting.prefetch_factor})"
+    )
+
+
+def _setting(situation: Situation) -> Fix | None:
+    """None unless the gain is sure: one within the noise of measuring is none."""
+    run = next((v for v in situation.verified if v.setting == situation.recommended), None)
+    if run is None or not run.is_gain:
+        return None
+    return Fix(
+        f"Use {_words(situation.recommended)} instead of {_words(situation.setting)}",
+        constructor(situation.recommended),
+        run.gain,
+        "measured",
+        "the smallest setting within 3 % of the best; faster in every round",
+    )
+
+
+def _words(setting: Setting) -> str:
+    workers = setting.num_workers
+    if workers == 0:
+        return "no workers"
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"{many} with prefetch_factor={setting.prefetch_factor}"
+
+
+def _class(situation: Situation) -> Fix | None:
+    showing = situation.as_fastload
+    if showing is None or showing.least_gain < LEAST_GAIN:
+        return None
+    return Fix(
+        "Use fastload's DataLoader",
+        "from fastload import DataLoader",
+        showing.gain,
+        "measured",
+        "the same batches in the same order, handed over without a copy",
+    )
+
+
+def _order(situation: Situation) -> Fix | None:
+    setting = situation.setting if situation.setting.num_workers > 1 else situation.recommended
+    if setting.num_workers < 2 or not getattr(situation.loader, "in_order", True):
+        return None
+    kept = replay(situation.load, setting).samples_per_s
+    gives = replay(situation.load, setting, in_order=False).samples_per_s
+    return Fix(
+        "Let fast batches pass slow ones",
+        "DataLoader(..., in_order=False)",
+        gives / kept,
+        "replayed",
+        "a slow batch no longer holds up those behind it; the order of batches then varies",
+    )
+
+
+def _persistent(situation: Situation) -> Fix | None:
+    batches, rate = situation.epoch_batches, situation.samples_per_s
+    is_kept = situation.loader.persistent_workers or situation.setting.num_workers == 0
+    if is_kept or not batches or not rate:
+        return None
+    epoch_s = batches * situation.load.samples / rate
+    return Fix(
+        "Keep the workers from one epoch to the next",
+        "DataLoader(..., persistent_workers=True)",
+        (epoch_s + situation.startup_s) / epoch_s,
+        "estimated",
+        f"each epoch begins with {situation.startup_s * 1e3:.0f} ms of starting workers",
+    )
+
+
+def _of_culprit(situation: Situation) -> list[Fix]:
+    """What only a change of the dataset or the collate function can give."""
+    load, setting = situation.load, situation.recommended
+
+    def gain(other: Load) -> float:
+        return replay(other, setting).samples_per_s / replay(load, setting).samples_per_s
+
+    if situation.culprit == "fetch-wait":
+        pool = f"ThreadPoolExecutor({THREADS}).map(self.__getitem__, indices)"
+        return [
+            Fix(
+                f"Load the samples of a batch in {THREADS} threads",
+                f"def __getitems__(self, indices): return list({pool})",
+                gain(load.faster(wait=1 / THREADS)),
+                "replayed",
+                "waiting for several samples at a time needs no further processes",
+            )
+        ]
+    if situation.culprit == "stragglers":
+        return [
+            Fix(
+                "Mend the slowest samples, or leave them out",
+                "DataLoader(..., sampler=SubsetRandomSampler(indices_without_the_slowest))",
+                gain(load.without_stragglers()),
+                "replayed",
+                "no batch then takes more than twice the median",
+            )
+        ]
+    if situation.culprit == "fetch-cpu":
+        return [
+            Fix(
+                "Halve the CPU time of __getitem__: cache what is decoded, store what is computed",
+                "def __getitem__(self, index): return self.prepared[index]  # computed once",
+                gain(load.faster(cpu=0.5)),
+                "estimated",
+                "the cores are what there is too little of",
+            )
+        ]
+    if situation.culprit == "collate":
+        return [
+            Fix(
+                "Collate in one operation: return arrays of one shape and use the default",
+                "DataLoader(..., collate_fn=None)",
+                gain(load.faster(cpu=0.5)),
+                "estimated",
+                "the default collate writes into shared memory directly; expected to halve it",
+            )
+        ]
+    if situation.culprit == "hand-off" and situation.has_floats:
+        return [
+            Fix(
+                "Send smaller numbers and convert them in the training loop",
+                "def __getitem__(self, index): return image.to(torch.uint8)  # .float() later",
+                gain(load.faster(cpu=0.5, take=0.5)),
+                "estimated",
+                "batches of half the size take half the time to hand over",
+            )
+        ]
+    return []
+
+
+def _nothing(situation: Situation) -> Fix:
+    if situation.culprit == "consumer":
+        return Fix(
+            "Nothing: the training step is what takes the time",
+            "# make the step faster: a larger batch, a compiled model",
+            1.0,
+            "measured",
+            "no setting of the loader is sure to change the throughput by 3 %",
+        )
+    return Fix(
+        "Nothing in the loader's settings",
+        "# the dataset is as fast as this machine allows",
+        1.0,
+        "measured",
+        "no setting of the loader is sure to change the throughput by 3 %",
+    )

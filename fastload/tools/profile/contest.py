@@ -1,0 +1,84 @@
+"""Run loaders in turn and compare them: what one gains over another, and whether that is sure.
+
+Runs in: consumer.
+Takes: contenders; the first is the loader as it is.
+Gives: what each gave in each round.
+
+A machine that others use, or that throttles, is another one a few seconds later: throughput drifts
+by more than most settings gain. So the loader as it is runs again in each round, every contender is
+compared with it within the round, and a gain is sure if every round shows it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from fastload.tools.profile.plan import Plan
+from fastload.tools.profile.report import Setting
+from fastload.tools.profile.trials import Trial
+
+ROUNDS, PARTS = 3, 0.5
+"""How often each contender runs, and for how many tenths of the budget each time."""
+
+SLOW_START = 0.05
+"""If starting takes this part of the budget, there is one round less."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Whose loader, "fastload" or "torch", at which setting."""
+
+    kind: str
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What a contender gave, round by round; ``gains`` are against the first contender."""
+
+    trials: tuple[Trial, ...]
+    gains: tuple[float, ...]
+
+    @property
+    def gain(self) -> float:
+        """How many times as many samples per second."""
+        return statistics.median(self.gains)
+
+    @property
+    def least_gain(self) -> float:
+        """In the round in which it gained least."""
+        return min(self.gains)
+
+    @property
+    def samples_per_s(self) -> float:
+        """The mean over rounds: slow samples that come once in a while count as they come."""
+        return statistics.fmean(each.samples_per_s for each in self.trials)
+
+    @property
+    def stall_share(self) -> float:
+        """The mean over rounds."""
+        return statistics.fmean(each.stall_share for each in self.trials)
+
+
+def compete(plan: Plan, contenders: list[Contender], startup_s: float) -> dict[Contender, Showing]:
+    """Run each once a round, every second round the other way about.
+
+    Args:
+        plan: What is profiled.
+        contenders: The first is what the others are compared with.
+        startup_s: What starting workers takes, as far as that is known.
+    """
+    rounds = ROUNDS if startup_s < SLOW_START * plan.budget_s else ROUNDS - 1
+    trials: dict[Contender, list[Trial]] = {each: [] for each in contenders}
+    for number in range(rounds):
+        for each in contenders if number % 2 == 0 else reversed(contenders):
+            trials[each].append(plan.trial(each.setting, PARTS, plan.step, kind=each.kind))
+    first = [each.samples_per_s for each in trials[contenders[0]]]
+    return {
+        each: Showing(
+            tuple(ran),
+            tuple(trial.samples_per_s / rate for trial, rate in zip(ran, first, strict=True)),
+        )
+        for each, ran in trials.items()
+    }

@@ -1,0 +1,138 @@
+"""Predict every setting, run the best for real, recommend one that ran.
+
+Runs in: consumer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import psutil
+
+from fastload.tools.profile.contest import Contender, Showing, compete
+from fastload.tools.profile.load import Measured
+from fastload.tools.profile.plan import Plan
+from fastload.tools.profile.rebuild import is_stream, kind_of
+from fastload.tools.profile.replay import Load, replay
+from fastload.tools.profile.report import Prediction, Setting, Verification
+
+NEAR_BEST = 0.97
+"""A setting that reaches this part of the best throughput is as good."""
+
+AS_GOOD = 0.999
+"""Predictions that differ by less differ by rounding."""
+
+
+def predict(plan: Plan, measured: Measured, load: Load) -> tuple[Prediction, ...]:
+    """What replaying the load gives at every setting worth a thought."""
+    free_bytes = psutil.virtual_memory().available
+    found = []
+    for setting in _settings(plan, measured, load):
+        outcome = replay(load, setting)
+        memory = _memory_bytes(setting, measured)
+        found.append(
+            Prediction(
+                setting,
+                outcome.samples_per_s,
+                outcome.stall_share,
+                memory,
+                outcome.cpu_share,
+                memory < 0.8 * free_bytes,
+            )
+        )
+    return tuple(found)
+
+
+def _settings(plan: Plan, measured: Measured, load: Load) -> list[Setting]:
+    """The grid; a stream keeps its number of workers, which may decide what it yields."""
+    own, cores = measured.own.setting, math.ceil(plan.cores.usable)
+    ahead = sorted({1, 2, 4, 8, own.prefetch_factor} - {0})
+    if is_stream(plan.loader):
+        numbers = [own.num_workers] if own.num_workers > 1 else [0, 1]
+        numbers = [n for n in numbers if n == 0 or measured.alone is not None]
+    else:
+        cpu, wait = float(load.cpu_s.mean()), float(load.wait_s.mean())
+        most = 2 * cores if cpu > wait else min(64, 8 * cores)
+        if measured.alone is not None:  # starting them, by spawn perhaps, is no part of the budget
+            in_time = plan.budget_s / max(measured.alone.startup_s, 1e-3)
+            most = min(most, max(cores, int(in_time)))
+        some = (*range(5), 6, 8, 12, 16, 24, 32, 48, 64)
+        numbers = sorted({own.num_workers, *(n for n in some if n <= most)})
+    return [
+        Setting(workers, factor if workers else 0)
+        for workers in numbers
+        for factor in (ahead if workers else [0])
+    ]
+
+
+def _memory_bytes(setting: Setting, measured: Measured) -> int:
+    worker_bytes = max(measured.own.worker_bytes, measured.clean.worker_bytes)
+    in_flight = setting.num_workers * setting.prefetch_factor + 2
+    return setting.num_workers * worker_bytes + in_flight * measured.batch_bytes
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Settings that were run for real; and what our class gains over torch's, if it was torch's."""
+
+    settings: tuple[Verification, ...]
+    as_fastload: Showing | None
+
+
+def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Verified:
+    """Run the loader's own setting, the smallest good one and the best one, in turn."""
+    own, kind = measured.own.setting, kind_of(plan.loader)
+    by_setting = {each.setting: each for each in grid}
+    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *_chosen(grid)))]
+    ours = Contender("fastload", own)
+    if kind != "fastload":
+        contenders.append(ours)
+    startup_s = max(measured.own.startup_s, measured.clean.startup_s)
+    showings = compete(plan, contenders, startup_s)
+    as_fastload = showings.pop(ours) if kind != "fastload" else None
+    before = by_setting[own].samples_per_s
+    return Verified(
+        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in showings),
+        as_fastload,
+    )
+
+
+def _chosen(grid: tuple[Prediction, ...]) -> list[Setting]:
+    possible = [each for each in grid if each.is_possible] or list(grid)
+    best = _smallest_good(possible, AS_GOOD)
+    chosen = [_smallest_good(possible, NEAR_BEST), best]
+    if len(set(chosen)) == 1 and len(possible) > 1:
+        chosen.append(_smallest_good([p for p in possible if p.setting != best], AS_GOOD))
+    return chosen
+
+
+def _verification(predicted: Prediction, before: float, showing: Showing) -> Verification:
+    return Verification(
+        predicted.setting,
+        predicted.samples_per_s,
+        showing.samples_per_s,
+        predicted.stall_share,
+        showing.stall_share,
+        sum(len(rows) for trial in showing.trials for rows in trial.epochs),
+        predicted.samples_per_s / before,
+        showing.gain,
+        showing.least_gain,
+    )
+
+
+def _smallest_good(predictions: list[Prediction], part: float) -> Setting:
+    best = max(each.samples_per_s for each in predictions)
+    return min(each.setting for each in predictions if each.samples_per_s >= part * best)
+
+
+def recommend(verified: tuple[Verification, ...]) -> Setting:
+    """The smallest of those that are sure to be faster; or else that is sure to be no slower.
+
+    The first is the loader's own setting, which therefore stays where nothing is sure.
+    """
+    faster = [each for each in verified if each.is_gain]
+    if faster:
+        best = max(each.gain for each in faster)
+        return min(each.setting for each in faster if each.gain >= NEAR_BEST * best)
+    return min(each.setting for each in verified if each.least_gain >= NEAR_BEST)

@@ -1,0 +1,249 @@
+"""The verdict: how input-bound, by what, and what shows it.
+
+Runs in: consumer.
+Takes: trials and the load they describe.
+Gives: the parts of a report that judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastload._system.cores import Cores
+from fastload.stats.rows import columns
+from fastload.tools.profile.load import SLOW, Measured, hand_off_in_worker_s, take_s
+from fastload.tools.profile.replay import Load, replay
+from fastload.tools.profile.report import Bound, Culprit, Resource, Setting, Share, Verdict
+from fastload.tools.profile.trials import Trial
+
+# The thresholds of TensorFlow's input-pipeline analyzer.
+MODERATE, HIGH = 0.05, 0.20
+
+STRAGGLER_GAIN = 1.25
+"""Stragglers are the culprit if batches without them would come this much faster."""
+
+STRAGGLER_SHARE = 0.3
+"""More slow batches than this are no stragglers: they are the load."""
+
+EXHAUSTED = 0.9
+
+WORDS: dict[Culprit, str] = {
+    "fetch-cpu": "the CPU time of the dataset's __getitem__",
+    "fetch-wait": "waiting inside the dataset's __getitem__: files, network, sleep",
+    "collate": "the collate function",
+    "hand-off": "handing batches from the workers to the training loop",
+    "stragglers": "a few slow samples that hold up every batch behind them",
+    "consumer": "the training step itself",
+    "sampler": "the sampler",
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a batch costs at each possible culprit, in seconds of the period that it adds to."""
+
+    by_culprit: dict[Culprit, float]
+
+    @property
+    def largest(self) -> Culprit:
+        """The culprit that costs most."""
+        return max(self.by_culprit, key=lambda culprit: self.by_culprit[culprit])
+
+
+def find_costs(measured: Measured) -> Costs:
+    """What each culprit costs at the loader's own number of workers."""
+    clean, workers = measured.clean, max(1, measured.own.setting.num_workers)
+    cpu = clean.mean_s("fetch_cpu")
+    waiting = clean.mean_s("fetch") - cpu - clean.core_wait_per_batch_s
+    collating, sending = _after_fetch(clean)
+    taking = 0.0
+    if measured.alone is not None:
+        sending += hand_off_in_worker_s(measured.alone)
+        taking = take_s(measured.alone)
+    sampler = float(np.median(measured.inline.took("sampler")))
+    return Costs(
+        {
+            "fetch-cpu": cpu / workers,
+            "fetch-wait": max(0.0, waiting) / workers,
+            "collate": collating / workers,
+            "hand-off": sending / workers + max(0.0, taking - sampler),
+            "sampler": sampler,
+        }
+    )
+
+
+def _after_fetch(clean: Trial) -> tuple[float, float]:
+    """What collating and writing a batch take: their CPU time, or more if they wait by themselves.
+
+    On a busy machine their elapsed time says little. CPU time is stamped for both together; their
+    medians divide it.
+    """
+    of = columns(clean.rows)
+    computing = float((of["cpu"] - of["fetch_cpu"]).mean()) / 1e9
+    collate, write = (float(np.median(clean.took(stage))) for stage in ("collate", "write"))
+    part = collate / (collate + write) if collate + write else 0.0
+    waiting = clean.mean_s("collate") - clean.core_wait_per_batch_s
+    return max(part * computing, waiting), (1 - part) * computing
+
+
+def find_culprit(measured: Measured, load: Load, setting: Setting, *, has_step: bool) -> Culprit:
+    """What limits throughput at the loader's own setting."""
+    if has_step and measured.own.stall_share < MODERATE:
+        return "consumer"
+    return "stragglers" if _has_stragglers(load, setting) else find_costs(measured).largest
+
+
+def _has_stragglers(load: Load, setting: Setting) -> bool:
+    share = 0.0 if load.is_slow is None else float(load.is_slow.mean())
+    if not 0 < share < STRAGGLER_SHARE:
+        return False
+    setting = setting if setting.num_workers else Setting(1, 2)
+    now = replay(load, setting).samples_per_s
+    return replay(load.without_stragglers(), setting).samples_per_s > STRAGGLER_GAIN * now
+
+
+def make_verdict(measured: Measured, culprit: Culprit, *, has_step: bool) -> Verdict:
+    """The answer in words, with its numbers."""
+    own, step_s = measured.own, measured.consumer.step_s
+    stall = own.stall_share
+    bound: Bound = "unknown"
+    headroom: float | None = None
+    rate = f"{own.samples_per_s:,.0f} samples/s"
+    if not has_step:
+        sentence = (
+            f"The loader gives {rate}; what limits it is {WORDS[culprit]}. "
+            f"Give --step-ms or --train to learn whether that is enough."
+        )
+    else:
+        bound = "not" if stall < MODERATE else "moderately" if stall <= HIGH else "highly"
+        headroom = _headroom(own, step_s)
+        sentence = _sentence(bound, stall, headroom, rate, culprit)
+    return Verdict(bound, culprit, sentence, stall, headroom, own.samples_per_s, step_s)
+
+
+def _headroom(own: Trial, step_s: float) -> float | None:
+    if not step_s or not own.samples_per_s:
+        return None
+    return max(1.0, own.samples_per_batch / own.samples_per_s / step_s)
+
+
+def _sentence(
+    bound: Bound, stall: float, headroom: float | None, rate: str, culprit: Culprit
+) -> str:
+    if bound == "not":
+        return (
+            f"Not input-bound: the training loop waits {stall:.1%} of the time, at {rate}. "
+            f"What limits it is {WORDS['consumer']}; stop tuning the loader."
+        )
+    ideal = f" An ideal loader would make it {headroom:.2f} times as fast." if headroom else ""
+    return (
+        f"{bound.capitalize()} input-bound: the training loop waits {stall:.0%} of the time, at "
+        f"{rate}. What limits it is {WORDS[culprit]}.{ideal}"
+    )
+
+
+_EXPLAINED = (
+    ("sampler", "consumer", "draw the indices of a batch, send them"),
+    ("fetch, computing", "worker", "CPU time in the dataset"),
+    ("fetch, waiting", "worker", "waiting in the dataset: files, network, locks"),
+    ("waiting for a core", "worker", "ready to run, but every core was taken"),
+    ("collate", "worker", "make a batch of samples"),
+    ("write", "worker", "copy into shared memory what was not collated there"),
+    ("hand-off", "consumer", "from the worker's end of a batch to the training loop"),
+    ("reorder", "consumer", "ready, but a batch before it is not"),
+    ("pin", "consumer", "copy into page-locked memory"),
+    ("step", "consumer", "the training loop's own time"),
+)
+
+
+def make_breakdown(own: Trial) -> tuple[Share, ...]:
+    """Where a batch's time goes at the loader's own setting."""
+    took = {name: own.took(name) for name in ("sampler", "collate", "write", "hand_off", "pin")}
+    fetch, cpu = own.took("fetch"), own.took("fetch_cpu")
+    waiting = np.maximum(0.0, fetch - cpu)
+    core_wait = np.zeros_like(waiting)
+    if own.setting.num_workers and waiting.sum():
+        part = min(1.0, own.core_wait_per_batch_s / float(waiting.mean()))
+        waiting, core_wait = waiting * (1 - part), waiting * part
+    times = (
+        *(took["sampler"], cpu, waiting, core_wait, took["collate"], took["write"]),
+        *(took["hand_off"], own.took("reorder"), took["pin"], own.took("busy")),
+    )
+    whole = sum(map(_mean, times)) or 1.0
+    return tuple(
+        _share(stage, where, explanation, each, whole)
+        for (stage, where, explanation), each in zip(_EXPLAINED, times, strict=True)
+    )
+
+
+def _share(stage: str, where: Any, explanation: str, seconds: Any, whole: float) -> Share:
+    quantiles = np.quantile(seconds, (0.5, 0.95, 0.99)).tolist() if len(seconds) else (0, 0, 0)
+    mean = _mean(seconds)
+    return Share(stage, where, explanation, mean / whole, mean, *quantiles)
+
+
+def _mean(seconds: Any) -> float:
+    return float(seconds.mean()) if len(seconds) else 0.0
+
+
+def make_resources(
+    measured: Measured, load: Load, cores: Cores, culprit: Culprit
+) -> tuple[Resource, ...]:
+    """What is in use, how much of it, and how one knows."""
+    own = measured.own
+    costs = find_costs(measured).by_culprit
+    cost = sum(costs.values()) or 1.0
+    batches = sum(map(len, own.epochs))
+    used = own.consumer_cpu_s
+    if own.setting.num_workers:
+        used += float(_cpu_s(own)) * batches
+    core_use = min(1.0, used / (own.elapsed_s * cores.usable)) if own.elapsed_s else 0.0
+    busy = 1 - own.stall_share
+    taking, crossing = costs["hand-off"], measured.batch_bytes / 1e6
+    whole_s = load.wait_s + load.cpu_s
+    is_slow = np.zeros(len(whole_s), bool) if load.is_slow is None else load.is_slow
+    tail = float(whole_s[is_slow].sum() / whole_s.sum()) if whole_s.sum() else 0.0
+    per_second = own.read_bytes / own.elapsed_s / 1e6 if own.elapsed_s else 0.0
+    wait_share = costs["fetch-wait"] / cost
+    return (
+        Resource(
+            "cores",
+            core_use,
+            core_use > EXHAUSTED or (culprit in {"fetch-cpu", "collate"} and core_use > 0.8),
+            f"{used / own.elapsed_s if own.elapsed_s else 0:.1f} of {cores.usable:g} in use "
+            f"({cores}); {own.core_wait_per_batch_s * 1e3:.1f} ms a batch waiting for one",
+        ),
+        Resource(
+            "I/O wait",
+            wait_share,
+            culprit == "fetch-wait",
+            f"{wait_share:.0%} of what a batch costs is waiting in the dataset; "
+            f"{per_second:.1f} MB/s read from storage",
+        ),
+        Resource(
+            "hand-off",
+            taking / cost,
+            culprit == "hand-off",
+            f"{taking * 1e3:.2f} ms a batch of {crossing:.1f} MB",
+        ),
+        Resource(
+            "stragglers",
+            tail,
+            culprit == "stragglers",
+            f"{is_slow.mean():.0%} of the batches take more than {SLOW:g} times the median, "
+            f"{tail:.0%} of all time; the slowest {float(whole_s.max()) * 1e3:.0f} ms",
+        ),
+        Resource(
+            "consumer",
+            busy,
+            culprit == "consumer",
+            f"busy {busy:.0%} of the time; its step takes {measured.consumer.step_s * 1e3:.2f} ms",
+        ),
+    )
+
+
+def _cpu_s(trial: Trial) -> float:
+    return float(columns(trial.rows)["cpu"].mean()) / 1e9

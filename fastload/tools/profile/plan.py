@@ -1,0 +1,109 @@
+"""What is profiled, and the trials from which everything else follows.
+
+Runs in: consumer.
+Takes: a loader of either kind and what stands for the training step.
+Gives: ``Measured``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastload._memory.leaves import has_wide_numbers, size_bytes
+from fastload._system.cores import Cores, find_cores
+from fastload.tools.profile.load import Consumer, Measured
+from fastload.tools.profile.rebuild import is_stream, kind_of, setting_of
+from fastload.tools.profile.report import Setting
+from fastload.tools.profile.trials import Step, Trial, run_trial
+
+MOST_CACHED, MOST_CACHED_BYTES = 16, 256 << 20
+"""Batches that are kept to measure the consumer's step alone."""
+
+
+@dataclass
+class Plan:
+    """What is profiled, and how long each part may take.
+
+    Attributes:
+        loader: Of either kind; it is left alone.
+        target: Its name, for the report.
+        step: Is called with each batch; None if there is no consumer.
+        step_words: What that is.
+        budget_s: For everything.
+        tell: Is told what happens next.
+    """
+
+    loader: Any
+    target: str
+    step: Step | None = None
+    step_words: str = "none: batches are dropped"
+    budget_s: float = 20.0
+    tell: Callable[[str], None] = lambda _: None
+    cores: Cores = field(default_factory=find_cores)
+
+    def trial(self, setting: Setting, parts: float, step: Step | None, **options: Any) -> Trial:
+        """Run one, for this many tenths of the budget."""
+        kind = options.pop("kind", kind_of(self.loader))
+        words = f"{setting.num_workers} workers, prefetch_factor {setting.prefetch_factor}"
+        self.tell(f"{kind}: {words}" if setting.num_workers else f"{kind}: without workers")
+        return run_trial(
+            self.loader, setting, kind, step or _drop, parts * self.budget_s / 10, **options
+        )
+
+
+def measure(plan: Plan, cache: Cache) -> Measured:
+    """Run the loader without workers, with one, as it is, and with as many as cores."""
+    setting = setting_of(plan.loader)
+    inline = plan.trial(Setting(0, 0), 0.8, None, keep=cache.add)
+    alone = None
+    if not is_stream(plan.loader) or setting.num_workers == 1:
+        alone = plan.trial(Setting(1, 2), 1.4, None)
+    own = plan.trial(setting, 1.6, plan.step)
+    crowd = math.ceil(plan.cores.usable)
+    crowded: Trial | None = None
+    if alone is not None and crowd > 1 and not is_stream(plan.loader):
+        crowded = plan.trial(Setting(crowd, 2), 1.0, None)
+    plan.tell("the step alone, on batches that were kept")
+    consumer = cache.time_step(plan.step, plan.budget_s / 20)
+    return Measured(inline, alone, crowded, own, consumer, cache.largest_bytes)
+
+
+class Cache:
+    """A few batches that are kept, to learn what the consumer's step takes by itself."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._bytes = 0
+        self.largest_bytes = 0
+        self.has_wide_numbers = False
+
+    def add(self, batch: Any) -> None:
+        """Keep it, if there is room."""
+        if len(self._batches) >= MOST_CACHED:
+            return
+        size = size_bytes(batch)
+        self.largest_bytes = max(self.largest_bytes, size)
+        self.has_wide_numbers |= has_wide_numbers(batch)
+        if not self._batches or self._bytes + size <= MOST_CACHED_BYTES:
+            self._batches.append(batch)
+            self._bytes += size
+
+    def time_step(self, step: Step | None, seconds: float) -> Consumer:
+        """Run the step on what was kept."""
+        if step is None:
+            return Consumer(0.0, 0.0)
+        step(self._batches[0])
+        steps, began_s, cpu_began_s = 0, time.monotonic(), time.process_time()
+        while steps < 3 or time.monotonic() - began_s < seconds:
+            step(self._batches[steps % len(self._batches)])
+            steps += 1
+        cpu_s = time.process_time() - cpu_began_s
+        return Consumer((time.monotonic() - began_s) / steps, cpu_s / steps)
+
+
+def _drop(_batch: Any) -> None:
+    """The consumer that does nothing."""

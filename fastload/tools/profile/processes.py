@@ -1,0 +1,55 @@
+"""What the system knows of the workers: memory, CPU time, reading, waiting for a core.
+
+Runs in: consumer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import psutil
+
+from fastload._system.cores import core_wait_s
+
+
+class Seen(NamedTuple):
+    """All children of this process at one moment; this process itself if it has none.
+
+    Attributes:
+        largest_bytes: Memory that is one's alone, the largest.
+        read_bytes: What all have read from storage.
+        core_wait_s: How long all were ready to run without a core.
+        cpu_s: CPU time of all.
+    """
+
+    largest_bytes: int
+    read_bytes: int
+    core_wait_s: float
+    cpu_s: float
+
+    def since(self, before: Seen) -> tuple[int, float, float]:
+        """What was read, waited and computed since then."""
+        return (
+            max(0, self.read_bytes - before.read_bytes),
+            max(0.0, self.core_wait_s - before.core_wait_s),
+            max(0.0, self.cpu_s - before.cpu_s),
+        )
+
+
+NOTHING_SEEN = Seen(0, 0, 0.0, 0.0)
+
+
+def look_at_workers() -> Seen:
+    """Ask the system; takes some milliseconds."""
+    largest, read, waited_s, cpu_s = 0, 0, 0.0, 0.0
+    me = psutil.Process()
+    for child in me.children(recursive=True) or [me]:
+        with contextlib.suppress(psutil.Error, AttributeError):
+            times = child.cpu_times()
+            cpu_s += times.user + times.system
+            if child is not me:
+                largest = max(largest, int(child.memory_full_info().uss))
+            read += int(child.io_counters().read_bytes)
+        waited_s += core_wait_s(child.pid)
+    return Seen(largest, read, waited_s, cpu_s)

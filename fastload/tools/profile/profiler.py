@@ -1,0 +1,138 @@
+"""Profile a loader, from the first trial to the report.
+
+Runs in: consumer.
+Takes: a loader of either kind and what stands for the training step.
+Gives: a ``Profile``.
+
+    without workers ─┐
+    with one         ├─▶ load ─▶ replay every setting ─▶ run the best in turn ─▶ report
+    its own setting ─┤
+    as many as cores ┘
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from typing import Any
+
+from fastload._system.cores import Cores
+from fastload.tools.bench.machine import describe_machine
+from fastload.tools.profile.advice import Situation, make_fixes
+from fastload.tools.profile.grid import predict, recommend, verify
+from fastload.tools.profile.judge import (
+    find_culprit,
+    make_breakdown,
+    make_resources,
+    make_verdict,
+)
+from fastload.tools.profile.load import make_load
+from fastload.tools.profile.plan import Cache, Plan, measure
+from fastload.tools.profile.rebuild import is_stream, kind_of
+from fastload.tools.profile.replay import Load
+from fastload.tools.profile.report import Place, Profile
+from fastload.tools.profile.timeline import make_slowest, make_spans, make_workers
+from fastload.tools.profile.trials import Trial
+
+__all__ = ["Plan", "profile"]
+
+BUSY_MACHINE = 0.5
+"""Load per core, of others, above which figures are to be mistrusted."""
+
+
+def profile(plan: Plan) -> Profile:
+    """Run everything and say what was found.
+
+    Raises:
+        ValueError: The loader gives no batch.
+        Exception: Whatever the dataset, the collate function or the step raises.
+    """
+    started_s = time.monotonic()
+    load_before = os.getloadavg()[0]
+    cache = Cache()
+    measured = measure(plan, cache)
+    own = measured.own
+    epoch_batches = _epoch_batches(plan.loader)
+    load = make_load(measured, plan.cores.usable, load_before, epoch_batches)
+    culprit = find_culprit(measured, load, own.setting, has_step=plan.step is not None)
+    grid = predict(plan, measured, load)
+    verified = verify(plan, measured, grid)
+    recommended = recommend(verified.settings)
+    situation = Situation(
+        loader=plan.loader,
+        load=load,
+        culprit=culprit,
+        setting=own.setting,
+        samples_per_s=own.samples_per_s,
+        recommended=recommended,
+        verified=verified.settings,
+        as_fastload=verified.as_fastload,
+        startup_s=own.startup_s,
+        epoch_batches=epoch_batches,
+        has_floats=cache.has_wide_numbers,
+    )
+    return Profile(
+        target=plan.target,
+        loader=kind_of(plan.loader),  # type: ignore[arg-type]  # one of the two
+        created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        place=_place(plan.cores, load_before),
+        setting=own.setting,
+        batch_size=own.samples_per_batch,
+        batch_bytes=measured.batch_bytes,
+        step=plan.step_words,
+        budget_s=plan.budget_s,
+        elapsed_s=time.monotonic() - started_s,
+        verdict=make_verdict(measured, culprit, has_step=plan.step is not None),
+        breakdown=make_breakdown(own),
+        resources=make_resources(measured, load, plan.cores, culprit),
+        what_if=grid,
+        recommended=recommended,
+        verified=verified.settings,
+        fixes=make_fixes(situation),
+        spans=make_spans(own),
+        workers=make_workers(own),
+        slowest=make_slowest((measured.clean, own)),
+        batches=sum(map(len, own.epochs)),
+        warnings=_warnings(plan, own, load, load_before),
+    )
+
+
+def _epoch_batches(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def _place(cores: Cores, load: float) -> Place:
+    machine = describe_machine()
+    return Place(
+        machine.system,
+        machine.processor,
+        cores.usable,
+        load,
+        machine.python,
+        machine.torch,
+        machine.fastload,
+    )
+
+
+def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[str, ...]:
+    found = []
+    if load_before > BUSY_MACHINE * plan.cores.usable:
+        found.append(
+            f"other programs were using this machine (load {load_before:.1f} on "
+            f"{plan.cores.usable:g} cores): mistrust these figures"
+        )
+    if load.others > 0.5:
+        found.append(
+            f"workers had to share the cores with {load.others:.1f} other processes on average; "
+            f"predictions count on that to go on"
+        )
+    batches = sum(map(len, own.epochs))
+    if batches < 30:
+        found.append(f"only {batches} batches were measured: give a larger --budget")
+    if own.elapsed_s and is_stream(plan.loader):
+        found.append("a stream may yield other samples with another number of workers")
+    return tuple(found)

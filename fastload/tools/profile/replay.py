@@ -1,0 +1,257 @@
+"""Predict a setting: replay the recorded batches through the rule by which loaders give out tasks.
+
+Runs in: consumer.
+Takes: what each recorded batch took, on one worker that had the machine to itself.
+Gives: throughput, stall and CPU use at any number of workers and prefetch factor.
+
+Task *k* goes to worker *k mod n*; ``prefetch_factor * n`` tasks are out at a time; batches are
+taken in order. A worker begins task *k* once it was given (when batch *k - prefetch_factor * n* was
+taken) and once it has ended the one before. Fitting a curve to throughput can't see a slow batch
+that holds up those behind it; replaying sees it.
+
+CPU time stretches where processes want more cores than there are, until what is used fits; waiting
+does not.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.tools.profile.report import Setting
+
+Seconds = npt.NDArray[np.float64]
+
+LEAST_REPLAYED = 240
+"""Batches of a replay; fewer recorded ones are repeated."""
+
+LONGEST_EPOCH = 240
+"""In longer epochs, what their beginning takes is lost in the rest."""
+
+MOST_STRETCH = 64.0
+"""No more than this does CPU time stretch."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What batches take, in seconds, and what they take it on.
+
+    Attributes:
+        wait_s: Each batch's time in its worker that is no CPU time: ``(batches,)``.
+        cpu_s: Each batch's CPU time in its worker, the hand-off's part included: ``(batches,)``.
+        inline_s: The same without workers, CPU and waiting: ``(batches,)`` each, or None.
+        take_s: CPU time of the consumer to take over a batch that is ready.
+        transit_s: From a worker's last stamp until the consumer has the report.
+        step_s: The consumer's step.
+        step_cpu_s: CPU time of that.
+        samples: Samples per batch.
+        cores: Cores that there are.
+        contention: By how much more CPU time grows with each further busy core.
+        others: Processes of other programs that want a core at any moment, on average.
+        epoch_batches: Batches of an epoch; None if not known.
+        is_slow: Which batches took far longer than most: ``(batches,)`` of bool.
+    """
+
+    wait_s: Seconds
+    cpu_s: Seconds
+    inline_wait_s: Seconds
+    inline_cpu_s: Seconds
+    take_s: float
+    transit_s: float
+    step_s: float
+    step_cpu_s: float
+    samples: float
+    cores: float
+    contention: float = 0.0
+    others: float = 0.0
+    is_slow: npt.NDArray[np.bool_] | None = None
+    epoch_batches: int | None = None
+
+    def faster(self, *, wait: float = 1.0, cpu: float = 1.0, take: float = 1.0) -> Load:
+        """The same load where parts take that many times as long."""
+        return replace(
+            self,
+            wait_s=self.wait_s * wait,
+            cpu_s=self.cpu_s * cpu,
+            inline_wait_s=self.inline_wait_s * wait,
+            inline_cpu_s=self.inline_cpu_s * cpu,
+            take_s=self.take_s * take,
+        )
+
+    def without_stragglers(self) -> Load:
+        """The same load where a slow batch takes what the others take on average."""
+        if self.is_slow is None or self.is_slow.all():
+            return self
+        usual = float((self.wait_s + self.cpu_s)[~self.is_slow].mean())
+        most = usual / np.maximum(self.wait_s + self.cpu_s, 1e-12)
+        factor = np.where(self.is_slow, np.minimum(1.0, most), 1.0)
+        return replace(self, wait_s=self.wait_s * factor, cpu_s=self.cpu_s * factor)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a replay gives."""
+
+    samples_per_s: float
+    stall_share: float
+    cpu_share: float
+
+
+def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
+    """Replay a load at a setting."""
+    if setting.num_workers == 0:
+        return _inline(load)
+    wait, cpu = _whole(load, load.wait_s), _whole(load, load.cpu_s)
+    busy_cores = min(float(setting.num_workers), load.cores)
+    cpu = cpu * (1 + load.contention * max(0.0, busy_cores - 1))
+    cpu_total = float(cpu.sum()) + len(cpu) * (load.take_s + load.step_cpu_s)
+    cores = _cores_for_us(load, setting, float(cpu.mean()), float(wait.mean()))
+    run = _in_order if in_order else _as_completed
+
+    def at(stretch: float) -> tuple[float, float]:
+        step = load.step_s + (stretch - 1) * load.step_cpu_s
+        take = load.take_s * stretch
+        service = wait + cpu * stretch
+        if not load.epoch_batches or load.epoch_batches > LONGEST_EPOCH:
+            return run(service, setting, step, take, load.transit_s)
+        epochs = [
+            run(service[begin : begin + load.epoch_batches], setting, step, take, load.transit_s, 0)
+            for begin in range(0, len(service), load.epoch_batches)
+        ]
+        return sum(elapsed for elapsed, _ in epochs), sum(stalled for _, stalled in epochs)
+
+    low, high = 1.0, 1.0
+    elapsed, stalled = at(1.0)
+    while cpu_total > cores * elapsed * 1.001 and high < MOST_STRETCH:
+        low, high = high, high * 2
+        elapsed, stalled = at(high)
+    for _ in range(7 if high > 1 else 0):
+        middle = (low + high) / 2
+        elapsed, stalled = at(middle)
+        low, high = (middle, high) if cpu_total > cores * elapsed else (low, middle)
+    return Outcome(
+        len(wait) * load.samples / elapsed,
+        stalled / elapsed,
+        min(1.0, cpu_total / (load.cores * elapsed)),
+    )
+
+
+def _cores_for_us(load: Load, setting: Setting, cpu_s: float, wait_s: float) -> float:
+    """Cores that the scheduler leaves us beside ``load.others``: each process gets a fair share.
+
+    A process that wants less than its share leaves the rest to those that want more.
+    """
+    period_s = max((cpu_s + wait_s) / setting.num_workers, load.step_s + load.take_s, 1e-9)
+    consumer_demand = min(1.0, (load.step_cpu_s + load.take_s) / period_s)
+    worker_demand = cpu_s / max(cpu_s + wait_s, 1e-9)
+    wanted = np.array([worker_demand] * setting.num_workers + [consumer_demand])
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        share = (low + high) / 2
+        taken = np.minimum(wanted, share).sum() + load.others * share
+        low, high = (share, high) if taken < load.cores else (low, share)
+    return max(0.05, load.cores - load.others * high)
+
+
+def _inline(load: Load) -> Outcome:
+    cpu = float(load.inline_cpu_s.mean())
+    cpu *= max(1.0, (1 + load.others) / load.cores)
+    wait = cpu + float(load.inline_wait_s.mean())
+    period = wait + load.step_s
+    used = (cpu + load.step_cpu_s) / (load.cores * period)
+    return Outcome(load.samples / period, wait / period, min(1.0, used))
+
+
+def _repeated(seconds: Seconds) -> Seconds:
+    times = -(-LEAST_REPLAYED // len(seconds))
+    return np.tile(seconds, times) if times > 1 else seconds
+
+
+def _whole(load: Load, seconds: Seconds) -> Seconds:
+    """Enough batches, and whole epochs of them if epochs are short."""
+    seconds = _repeated(seconds)
+    epoch = load.epoch_batches
+    if not epoch or epoch > LONGEST_EPOCH:
+        return seconds
+    epochs = -(-len(seconds) // epoch)
+    return np.resize(seconds, epochs * epoch)
+
+
+def _in_order(
+    service: Seconds,
+    setting: Setting,
+    step: float,
+    take: float,
+    transit: float,
+    begin: int | None = None,
+) -> tuple[float, float]:
+    """Seconds from the first batch to the last, and those of them that the consumer stalls.
+
+    Batches before number ``begin`` do not count: by default those until the queue is full. With 0,
+    it is a whole epoch, from asking for its first batch to the end of its last step.
+    """
+    workers, ahead = setting.num_workers, setting.num_workers * setting.prefetch_factor
+    free = [0.0] * workers
+    taken: list[float] = []
+    stalled = before = 0.0
+    for number, seconds in enumerate(service.tolist()):
+        worker = number % workers
+        given = taken[number - ahead] if number >= ahead else 0.0
+        free[worker] = ended = max(given, free[worker]) + seconds
+        asked = before + step if number else 0.0
+        before = max(asked, ended + transit) + take
+        taken.append(before)
+        if begin == 0 or number > min(ahead, len(service) - 2):
+            stalled += before - asked
+    if begin == 0:
+        return taken[-1] + step, stalled
+    begun = min(ahead, len(taken) - 2)
+    whole = len(taken) / (len(taken) - 1 - begun)
+    return (taken[-1] - taken[begun]) * whole, stalled * whole
+
+
+def _as_completed(
+    service: Seconds,
+    setting: Setting,
+    step: float,
+    take: float,
+    transit: float,
+    begin: int | None = None,
+) -> tuple[float, float]:
+    """The same with ``in_order=False``: whichever is ready; a worker with room gets the next."""
+    seconds = service.tolist()
+    room = setting.prefetch_factor
+    free = [0.0] * setting.num_workers
+    ready: list[tuple[float, int]] = []
+    given = 0
+
+    def give(worker: int, now: float) -> None:
+        nonlocal given
+        if given < len(seconds):
+            free[worker] = max(now, free[worker]) + seconds[given]
+            heapq.heappush(ready, (free[worker] + transit, worker))
+            given += 1
+
+    for _ in range(room):
+        for worker in range(setting.num_workers):
+            give(worker, 0.0)
+    stalled = now = first = 0.0
+    count = 0
+    begun = min(setting.num_workers * room, len(seconds) - 2)
+    while ready:
+        ended, worker = heapq.heappop(ready)
+        asked = now + step if count else 0.0
+        now = max(asked, ended) + take
+        if count == begun and begin is None:
+            first = now
+        elif count > begun or begin == 0:
+            stalled += now - asked
+        count += 1
+        give(worker, now)
+    if begin == 0:
+        return now + step, stalled
+    whole = count / (count - 1 - begun)
+    return (now - first) * whole, stalled * whole

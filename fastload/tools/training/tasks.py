@@ -1,0 +1,28 @@
+"""What there is to train: data, the way to batch it, and the module for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from fastload.tools.training.config import TaskName
+from fastload.tools.training.datasets import PACKAGES, collate_snippets, load_digits, load_snippets
+from fastload.tools.training.module import Classifier, digits_classifier, text_classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Two datasets and a module, not trained yet. `collate_fn` None means torch's default."""
+
+    training: Dataset[Any]
+    held_out: Dataset[Any]
+    module: Classifier
+    collate_fn: Callable[[list[Any]], Any] | None = None
+
+
+def make_task(name: TaskName) -> Task:
+    """Load the data and draw the module's weights from torch's global generator."""
+    if name == "digits":
+        return Task(*load_digits(), digits_classifier())
+    return Task(*load_snippets(), text_classifier(len(PACKAGES)), collate_snippets)

@@ -1,0 +1,30 @@
+"""Recipes of a workload that compares the usual way with another one."""
+
+from fastload.tools.bench.workload import Recipe, Workload
+
+
+def usual(samples):
+    return Recipe([{"number": number} for number in range(samples)])
+
+
+def renamed(samples):
+    """The usual batches under another name."""
+    rows = [{"n": number} for number in range(samples)]
+    return Recipe(rows, as_usual=lambda batch: {"number": batch["n"]})
+
+
+def reversed_order(samples):
+    return Recipe([{"number": number} for number in reversed(range(samples))])
+
+
+def make(own=None):
+    return Workload(
+        name="numbers",
+        description="numbers",
+        recipe=f"{__name__}:usual",
+        own=None if own is None else f"{__name__}:{own}",
+        batch_size=4,
+        samples=64,
+        quick_samples=64,
+        workers=0,
+    )
