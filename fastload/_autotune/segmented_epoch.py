@@ -120,11 +120,11 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
         if self._is_stream:
             return
         tuner = self._tuner
-        seen = window.see(tuner.batch_bytes)
+        seen = window.measure(tuner.batch_bytes)
         if seen is None:
             return
         if not window.is_longest and not tuner.is_clear(seen):
-            window.go_on()
+            window.extend()
             return
         tuner.observe(seen)
         choice, self._window = tuner.choice, None
@@ -138,7 +138,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
 
     def _judge_at_end(self, window: MeasuringWindow) -> None:
         """The epoch ended before the measurement did: what was seen may be enough."""
-        seen = window.see(self._tuner.batch_bytes)
+        seen = window.measure(self._tuner.batch_bytes)
         if seen is not None and not self._tuner.is_settled:
             self._tuner.observe(seen)
 
