@@ -45,7 +45,7 @@ _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 LONGEST_HOLD_S = 0.0005
 
 
-class Run(Protocol):
+class ReportReceiver(Protocol):
     """What the pool tells a run; it keeps only weak references to runs."""
 
     def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
@@ -88,7 +88,7 @@ class Pool:
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._runs: dict[int, weakref.ref[Run]] = {}
+        self._runs: dict[int, weakref.ref[ReportReceiver]] = {}
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
@@ -130,7 +130,7 @@ class Pool:
         """Whether another run can begin: open, whole, and in the process that made it."""
         return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
-    def begin(self, run: Run, shared_seed: int | None) -> int:
+    def begin(self, run: ReportReceiver, shared_seed: int | None) -> int:
         """Start a run on every worker; returns its number."""
         self._cancel_dropped_runs()
         self._last_run += 1
