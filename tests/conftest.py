@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
-PATIENCE_S = 3.0
+PATIENCE_S = 30.0
+PATIENCE_WITH_DESCRIPTORS_S = 3.0
 POLL_S = 0.02
 # Descriptors that something opens once, at its first use, and keeps: over the whole session.
 LAZY_DESCRIPTORS_ALLOWED = 4
@@ -21,6 +23,13 @@ LAZY_DESCRIPTORS_ALLOWED = 4
 ON_LINUX = sys.platform.startswith("linux")
 SHARED_MEMORY = Path("/dev/shm")
 _lazy_descriptors: set[str] = set()
+
+
+# How long examples take to draw says how busy the machine is, nothing about fastload.
+hypothesis.settings.register_profile(
+    "fastload", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("fastload")
 
 
 def pytest_configure(config):
@@ -86,9 +95,13 @@ def nothing_is_left(request):
         return [what for what in found if not (known and re.search(known.args[0], what))]
 
     has_failed = request.node.stash.get(HAS_FAILED, True)
-    deadline = time.monotonic() + (0 if has_failed else PATIENCE_S)
+    started = time.monotonic()
     leftovers = left()
-    while leftovers and time.monotonic() < deadline:  # another test's may come and go
+    while leftovers and not has_failed:  # another test's may come and go
+        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
+        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
+        if time.monotonic() > started + limit_s:
+            break
         gc.collect()
         time.sleep(POLL_S)
         leftovers = left()

@@ -202,8 +202,10 @@ def test_later_epochs_are_ordinary_ones():
     loader = fastload.DataLoader(range(200), batch_size=2, num_workers="auto")
     for _ in loader:
         threading.Event().wait(0.003)
-    assert loader.num_workers == 0
+    chosen = loader.num_workers
+    assert loader.stats().choice.startswith(f"num_workers={chosen},")
     assert values(loader) == values(fastload.DataLoader(range(200), batch_size=2))
+    assert loader.num_workers == chosen
 
 
 def test_prefetch_factor_alone_may_be_automatic():
@@ -244,7 +246,7 @@ def test_a_loop_that_breaks_leaves_no_worker():
                 break
         assert children()
         del batches
-        psutil.wait_procs(psutil.Process().children(), timeout=3)
+        psutil.wait_procs(psutil.Process().children(), timeout=60)
         assert not children()
     finally:
         gc.enable()

@@ -22,7 +22,7 @@ import torch.utils.data
 from torch.utils.data import Dataset
 
 import fastload
-from tests.faults.case import ALL, CASES
+from tests.faults.case import ALL, CASES, patient
 
 LENGTH = 64
 LEFT_AFTER_S = 3.0
@@ -163,7 +163,7 @@ def descriptors() -> set[str]:
 
 def what_is_left(before: set[str]) -> list[str]:
     """Children and descriptors that are there after a while and were not before."""
-    deadline = time.monotonic() + LEFT_AFTER_S
+    deadline = time.monotonic() + patient(LEFT_AFTER_S)
     while True:
         gc.collect()
         left = [f"process {child.pid}" for child in children()]
