@@ -135,7 +135,7 @@ def test_more_batches_ahead_need_no_new_workers():
         found = [next(batches).tolist()]
         workers = set(multiprocessing.active_children())
         found += [batch.tolist() for batch in batches]
-        assert re.search(r"prefetch_factor=[48]", loader.stats().choice)  # it was tried
+        assert re.search(r"^num_workers=4, prefetch_factor=\d+", loader.stats().choice)
         assert set(multiprocessing.active_children()) == workers
         assert values(loader) == found
         assert set(multiprocessing.active_children()) == workers

@@ -46,7 +46,7 @@ class Program:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         command = [sys.executable, "-W", "ignore", "-m", "tests.faults.trial", loader, case.name]
         if case.wrapper:
-            self._process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 [*case.wrapper, *command],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

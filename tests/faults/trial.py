@@ -32,7 +32,7 @@ class EndsTheProgram(Exception):
     """Raised by a case that wants to leave by an exception that nothing catches."""
 
 
-class Stamped(Dataset):
+class Stamped(Dataset[Any]):
     """Samples that are their index, many times; before each, something may happen."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Stamped(Dataset):
         return torch.full((self.size,), float(index))
 
 
-class Made(Dataset):
+class Made(Dataset[Any]):
     """Samples that a function makes of their index."""
 
     def __init__(self, make: Callable[[int], Any], length: int = LENGTH) -> None:
@@ -150,7 +150,7 @@ def descriptors() -> set[str]:
     """What is open, as 'number target', but for the ends of multiprocessing's servers."""
     from multiprocessing import forkserver, resource_tracker
 
-    servers = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}
+    servers = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
