@@ -17,6 +17,7 @@ before each profile is in the results.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -57,6 +58,10 @@ def _machine() -> dict[str, Any]:
     return asdict(describe_machine())
 
 
+def _step(step_s: float, _: Any) -> None:
+    time.sleep(step_s)
+
+
 def _verdicts(budget_s: float) -> list[dict[str, Any]]:
     from fastload.tools.profile.profiler import Plan, profile
     from tests.tools.profile.loads import CASES, make
@@ -65,7 +70,7 @@ def _verdicts(budget_s: float) -> list[dict[str, Any]]:
     for kind in ("fastload", "torch"):
         for name, case in CASES.items():
             load, step_s = os.getloadavg()[0], case.step_ms / 1e3
-            plan = Plan(make(name, kind), name, lambda _, s=step_s: time.sleep(s), "", budget_s)
+            plan = Plan(make(name, kind), name, functools.partial(_step, step_s), "", budget_s)
             each = profile(plan)
             run = next(v for v in each.verified if v.setting == each.recommended)
             found.append(
@@ -99,7 +104,7 @@ def _training(task: Any, own_workers: int, budget_s: float) -> dict[str, Any]:
     from fastload.tools.training import TrainingConfig, train
 
     home = f"fastload.tools.training.profiled:{task}"
-    loader = find_loader(home)
+    loader: Any = find_loader(home)
     if own_workers != loader.num_workers:
         loader = loader.replace(num_workers=own_workers)
     each = profile(Plan(loader, home, find_step(f"{home}_step"), "", 2 * budget_s))
@@ -144,7 +149,7 @@ def _auto(name: str) -> dict[str, Any]:
     case = CASES[name]
 
     def rate(workers: Any) -> tuple[float, float, str]:
-        dataset = case.dataset()
+        dataset: Any = case.dataset()
         dataset.samples = AUTO_SAMPLES
         loader: Any = fastload.DataLoader(
             dataset,
