@@ -16,6 +16,7 @@ from fastload.tools.training.config import (
     TrainingConfig,
     TrainingResult,
 )
+from fastload.tools.words import counted
 
 SCHEMA_VERSION = 1
 
@@ -94,8 +95,8 @@ def _train_with_progress(config: TrainingConfig) -> TrainingResult:
 
 def _lines(config: TrainingConfig, result: TrainingResult) -> list[str]:
     return [
-        f"task       {config.task}, {config.epochs} epochs, seed {config.seed}",
-        f"loader     {config.loader}, {config.workers} workers",
+        f"task       {config.task}, {counted(config.epochs, 'epoch')}, seed {config.seed}",
+        f"loader     {config.loader}, {counted(config.workers, 'worker')}",
         f"loss       {result.loss:.6f}",
         f"accuracy   {result.accuracy:.2%} on held-out samples",
         f"speed      {result.samples_per_s:,.0f} samples/s in {result.elapsed_s:.1f} s",

@@ -13,6 +13,7 @@ from typing import Any
 from fastload.tools.profile.contest import Showing
 from fastload.tools.profile.replay import Load, replay
 from fastload.tools.profile.report import LEAST_GAIN, Culprit, Fix, Setting, Verification
+from fastload.tools.words import counted
 
 THREADS = 8
 
@@ -90,8 +91,7 @@ def _words(setting: Setting) -> str:
     workers = setting.num_workers
     if workers == 0:
         return "no workers"
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{many} with prefetch_factor={setting.prefetch_factor}"
+    return f"{counted(workers, 'worker')} with prefetch_factor={setting.prefetch_factor}"
 
 
 def _class(situation: Situation) -> Fix | None:

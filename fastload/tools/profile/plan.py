@@ -19,6 +19,7 @@ from fastload.tools.profile.load import Consumer, Measured
 from fastload.tools.profile.rebuild import is_stream, kind_of, setting_of
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.trials import Step, Trial, run_trial
+from fastload.tools.words import counted
 
 MOST_CACHED, MOST_CACHED_BYTES = 16, 256 << 20
 """Batches that are kept to measure the consumer's step alone."""
@@ -48,7 +49,9 @@ class Plan:
     def trial(self, setting: Setting, parts: float, step: Step | None, **options: Any) -> Trial:
         """Run one, for this many tenths of the budget."""
         kind = options.pop("kind", kind_of(self.loader))
-        words = f"{setting.num_workers} workers, prefetch_factor {setting.prefetch_factor}"
+        words = (
+            f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"
+        )
         self.tell(f"{kind}: {words}" if setting.num_workers else f"{kind}: without workers")
         return run_trial(
             self.loader, setting, kind, step or _drop, parts * self.budget_s / 10, **options

@@ -13,12 +13,11 @@ Gives: a ``Profile``.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import time
 from typing import Any
 
 from fastload._system.cores import Cores
-from fastload.tools.bench.machine import describe_machine
+from fastload.tools.bench.machine import describe_machine, load_average
 from fastload.tools.profile.advice import Situation, make_fixes
 from fastload.tools.profile.grid import predict, recommend, verify
 from fastload.tools.profile.judge import (
@@ -34,6 +33,7 @@ from fastload.tools.profile.replay import Load
 from fastload.tools.profile.report import Place, Profile
 from fastload.tools.profile.timeline import make_slowest, make_spans, make_workers
 from fastload.tools.profile.trials import Trial
+from fastload.tools.words import counted
 
 __all__ = ["Plan", "profile"]
 
@@ -49,7 +49,7 @@ def profile(plan: Plan) -> Profile:
         Exception: Whatever the dataset, the collate function or the step raises.
     """
     started_s = time.monotonic()
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     cache = Cache()
     measured = measure(plan, cache)
     own = measured.own
@@ -123,7 +123,7 @@ def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[s
     if load_before > BUSY_MACHINE * plan.cores.usable:
         found.append(
             f"other programs were using this machine (load {load_before:.1f} on "
-            f"{plan.cores.usable:g} cores): mistrust these figures"
+            f"{counted(plan.cores.usable, 'core')}): mistrust these figures"
         )
     if load.others > 0.5:
         found.append(
@@ -132,7 +132,7 @@ def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[s
         )
     batches = sum(map(len, own.epochs))
     if batches < 30:
-        found.append(f"only {batches} batches were measured: give a larger --budget")
+        found.append(f"measured no more than {counted(batches, 'batch')}: give a larger --budget")
     if own.elapsed_s and is_stream(plan.loader):
         found.append("a stream may yield other samples with another number of workers")
     return tuple(found)
