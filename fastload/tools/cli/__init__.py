@@ -6,11 +6,12 @@ Nothing here imports torch before a command needs it.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastload.tools.cli import bench, compare, doctor, env, profile, run, train
 from fastload.tools.cli.console import (
@@ -31,6 +32,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help and version; argparse itself takes no notice of a disk that is full."""
+        if file is not sys.stdout or sys.stdout is None:
+            super()._print_message(message, file)
+            return
+        with contextlib.suppress(NobodyReads), stdout_errors():
+            sys.stdout.write(message)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Train, show the result, write the file."""
+    """Train, write the file, show the result."""
     config = TrainingConfig(
         task=args.task,
         loader=args.loader,
@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> Exit:
     if config.task == "digits" and importlib.util.find_spec("sklearn") is None:
         raise lacking(["sklearn"], "bench")
     result = _train_with_progress(config)
+    if args.json is not None:  # before anything is shown, because stdout may be closed
+        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
+        write_json(args.json, {**document, "result": asdict(result)})
     output = make_output()
     for line in _lines(config, result):
         output.print(line)
-    if args.json is not None:
-        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
-        write_json(args.json, {**document, "result": asdict(result)})
     return Exit.OK
 
 

@@ -94,6 +94,8 @@ def judge(limits: ProcessLimits) -> list[Finding]:
 
 
 def _judge_files(limits: ProcessLimits) -> Finding:
+    if limits.files >= PLENTY:
+        return Finding("open files", "ok", "unlimited")
     room = limits.files - limits.files_open
     workers = max(0, room - DESCRIPTORS_A_POOL) // DESCRIPTORS_A_WORKER
     room_words = f"enough for {counted(workers, 'worker')}"
