@@ -7,7 +7,7 @@ Gives: fixes, the largest gain first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastload.tools.profile.contest import Showing
@@ -33,6 +33,7 @@ class Situation:
         as_fastload: What our class gained at the loader's own setting, if the loader is torch's.
         startup_s: From ``iter`` to the first batch, workers being started.
         epoch_batches: Batches of an epoch; None if not known.
+        headroom: How many times as fast an ideal loader would make it; None without a step.
         has_floats: Whether batches hold tensors of 32 or 64 bits per number.
     """
 
@@ -46,6 +47,7 @@ class Situation:
     as_fastload: Showing | None
     startup_s: float
     epoch_batches: int | None
+    headroom: float | None
     has_floats: bool
 
 
@@ -58,9 +60,17 @@ def make_fixes(situation: Situation) -> tuple[Fix, ...]:
         _persistent(situation),
         *_of_culprit(situation),
     )
-    worth = [fix for fix in candidates if fix is not None and fix.gain >= LEAST_GAIN]
+    possible = (within(fix, situation.headroom) for fix in candidates if fix is not None)
+    worth = [fix for fix in possible if fix.gain >= LEAST_GAIN]
     worth.sort(key=lambda fix: -fix.gain)
     return tuple(worth) or (_nothing(situation),)
+
+
+def within(fix: Fix, headroom: float | None) -> Fix:
+    """The fix with no more than an ideal loader would give, if its gain was not measured."""
+    if headroom is None or fix.basis == "measured" or fix.gain <= headroom:
+        return fix
+    return replace(fix, gain=headroom)
 
 
 def constructor(setting: Setting, loader: str = "DataLoader") -> str:

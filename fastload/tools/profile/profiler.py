@@ -25,6 +25,7 @@ from fastload.tools.profile.judge import (
     make_breakdown,
     make_resources,
     make_verdict,
+    own_speed,
 )
 from fastload.tools.profile.load import make_load
 from fastload.tools.profile.plan import Cache, Plan, measure
@@ -49,22 +50,25 @@ def profile(plan: Plan) -> Profile:
         Exception: Whatever the dataset, the collate function or the step raises.
     """
     started_s = time.monotonic()
+    plan.begin()
     load_before = load_average()
     cache = Cache()
     measured = measure(plan, cache)
     own = measured.own
     epoch_batches = _epoch_batches(plan.loader)
     load = make_load(measured, plan.cores.usable, load_before, epoch_batches)
-    culprit = find_culprit(measured, load, own.setting, has_step=plan.step is not None)
     grid = predict(plan, measured, load)
-    verified = verify(plan, measured, grid)
+    verified = verify(plan, measured, load, grid)
+    speed, has_step = own_speed(own, verified.settings[0]), plan.step is not None
+    culprit = find_culprit(measured, load, own.setting, speed.stall_share, has_step=has_step)
     recommended = recommend(verified.settings)
     situation = Situation(
         loader=plan.loader,
         load=load,
         culprit=culprit,
         setting=own.setting,
-        samples_per_s=own.samples_per_s,
+        samples_per_s=speed.samples_per_s,
+        headroom=speed.headroom if has_step else None,
         recommended=recommended,
         verified=verified.settings,
         as_fastload=verified.as_fastload,
@@ -83,9 +87,9 @@ def profile(plan: Plan) -> Profile:
         step=plan.step_words,
         budget_s=plan.budget_s,
         elapsed_s=time.monotonic() - started_s,
-        verdict=make_verdict(measured, culprit, has_step=plan.step is not None),
+        verdict=make_verdict(speed, measured.consumer.step_s, culprit, has_step=has_step),
         breakdown=make_breakdown(own),
-        resources=make_resources(measured, load, plan.cores, culprit),
+        resources=make_resources(measured, load, plan.cores, culprit, speed),
         what_if=grid,
         recommended=recommended,
         verified=verified.settings,
