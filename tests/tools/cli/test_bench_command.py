@@ -45,6 +45,8 @@ def test_unknown_workload_is_a_usage_error(capsys):
     err = capsys.readouterr().err
     assert "unknown workload 'tokenz', did you mean 'tokens'?" in err
     assert "images-float32" in err
+    assert main(["bench", "--workload", "zzzz"]) == Exit.USAGE
+    assert "unknown workload 'zzzz'. The workloads are: " in capsys.readouterr().err
 
 
 def test_missing_library_is_told_before_anything_runs(capsys, monkeypatch):
