@@ -22,7 +22,8 @@ from fastload._wire.indices import plain
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
-from fastload.datasets.gather import NotGatherableError, gatherer
+from fastload.datasets.gather import gatherer
+from fastload.datasets.nodes import NotGatherableError
 from fastload.errors import CollateError, annotate, show
 
 
