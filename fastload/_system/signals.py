@@ -68,6 +68,14 @@ def settle_in_worker() -> None:
     _deliver_deferred()
 
 
+def native_handler(number: int) -> bytes:
+    """The address of the handler that the system has for a signal, as it lies in memory.
+
+    Python's own table does not show a handler that C code has put over Python's.
+    """
+    return _address(_action(number))
+
+
 def _note(number: int, *_: object) -> None:
     _arrived.append((os.getpid(), number))
 
