@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import multiprocessing
 import os
 import resource
@@ -23,7 +24,7 @@ from fastload._memory.arena import Arena
 from fastload._memory.forks import forking_workers
 from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
-from fastload._system import descriptors, pipes, signals
+from fastload._system import descriptors, imports, pipes, signals
 from fastload._system.descriptors import Descriptor
 from fastload._wire.shipment import SharedPickle
 from fastload._worker.job import WorkerEnds, WorkerSpec
@@ -33,6 +34,8 @@ from fastload.errors import annotate
 Closers = list[Callable[[], None]]
 
 PRELOADED = ["__main__", "torch", "numpy", "numpy.random", "fastload._worker.loop"]
+
+IMPORTED_FOR_WORKERS = ["numpy.random", "multiprocessing.popen_fork"]
 
 DESCRIPTORS_A_WORKER = 4
 """Orders, reports, and the two that multiprocessing has for each process."""
@@ -106,6 +109,12 @@ def context_of(loader_context: Any) -> Any:
     """
     context = multiprocessing.get_context() if loader_context is None else loader_context
     _check_has_processes(context.Process, context)
+    if forks(context):
+        # What torch and multiprocessing import only in a worker: once here instead of in each, and
+        # not in the middle of it when another worker is forked.
+        for name in IMPORTED_FOR_WORKERS:
+            importlib.import_module(name)
+        imports.wait_for_imports()
     if context.get_start_method() == "forkserver":
         before = getattr(forkserver._forkserver, "_preload_modules", [])
         context.set_forkserver_preload(list(dict.fromkeys([*before, *PRELOADED])))
@@ -219,8 +228,15 @@ def _start(
 
 
 def _start_process(process: Any, context: Any) -> None:
-    """Start it; where multiprocessing writes to its pipe, that is no SIGPIPE to the program."""
-    if forks(context) or pipes.is_sigpipe_ignored():
+    """Start a process, between the imports of other threads and without a SIGPIPE.
+
+    Under spawn and forkserver, multiprocessing writes to a pipe that the process reads.
+    """
+    if forks(context):
+        with imports.forking_between_imports():
+            process.start()
+        return
+    if pipes.is_sigpipe_ignored():
         process.start()
         return
     with pipes.sigpipe_blocked():

@@ -69,6 +69,7 @@ def _occupy_standard_numbers() -> list[int]:
     occupied = []
     while (number := os.open(os.devnull, os.O_RDWR)) < FIRST_FREE:
         occupied.append(number)
+        os.set_inheritable(number, True)  # a spawned process would have pipes there otherwise
     os.close(number)
     return occupied
 
