@@ -173,15 +173,38 @@ def _check_has_processes(process: Any, context: Any) -> None:
     Args:
         process: A process of the context that was not started, or what makes one.
         context: Named in the error.
+
+    Raises:
+        TypeError: They are threads.
     """
     kind = process if isinstance(process, type) else type(process)
     if issubclass(kind, threading.Thread):
-        raise TypeError(
-            f"multiprocessing_context={context!r} starts threads ({kind.__name__}) in place of "
-            f"processes, and workers must be processes. Give 'fork', 'forkserver', 'spawn' or a "
-            f"context of multiprocessing.get_context(); with num_workers=0 samples are loaded in "
-            f"the calling thread; torch.utils.data.DataLoader can load in such threads"
-        )
+        raise _no_processes_error(kind, context)
+
+
+def _check_is_elsewhere(process: Any, context: Any) -> None:
+    """Refuse a process that was started and is none, which its class did not tell.
+
+    Raises:
+        TypeError: It has no number of a process, or that of this one.
+    """
+    try:
+        os.kill(process.pid, 0)
+    except (OverflowError, TypeError) as error:
+        raise _no_processes_error(type(process), context) from error
+    except OSError:  # it has ended already, and somebody has reaped it
+        return
+    if process.pid == os.getpid():
+        raise _no_processes_error(type(process), context)
+
+
+def _no_processes_error(kind: type, context: Any) -> TypeError:
+    return TypeError(
+        f"multiprocessing_context={context!r} starts no processes but {kind.__name__} in this "
+        f"one, and workers must be processes. Give 'fork', 'forkserver', 'spawn' or a context of "
+        f"multiprocessing.get_context(); num_workers=0 loads in the calling thread, and "
+        f"torch.utils.data.DataLoader can load in such threads"
+    )
 
 
 def _start(
@@ -216,6 +239,7 @@ def _start(
         _check_has_processes(process, context)
         with forking_workers(shared), _allowed_to_have_children():
             _start_process(process, context)
+        _check_is_elsewhere(process, context)
         undo.pop_all()
         return WorkerHandle(
             process,
@@ -228,22 +252,26 @@ def _start(
 
 
 def _start_process(process: Any, context: Any) -> None:
-    """Start a process, between the imports of other threads and without a SIGPIPE.
+    """Start a process: by fork, between the imports of other threads; else without a SIGPIPE.
 
-    Under spawn and forkserver, multiprocessing writes to a pipe that the process reads.
+    Under spawn and forkserver, multiprocessing writes to a pipe that the process reads. A spawned
+    process that is not ready for a Ctrl-C yet, which goes to the whole group, does not get it.
     """
     if forks(context):
         with imports.forking_between_imports():
             process.start()
         return
-    if pipes.is_sigpipe_ignored():
-        process.start()
-        return
-    with pipes.sigpipe_blocked():
+    is_quiet = pipes.is_sigpipe_ignored()
+    # Both servers are started before anything is blocked: their children would inherit that.
+    with contextlib.nullcontext() if is_quiet else pipes.sigpipe_blocked():
         resource_tracker.ensure_running()
-    if context.get_start_method() == "forkserver":
-        forkserver.ensure_running()  # before the block: its children would inherit what is blocked
-    with pipes.sigpipe_blocked():
+    is_spawned = context.get_start_method() == "spawn"
+    if not is_spawned:
+        forkserver.ensure_running()
+    with (
+        signals.sigint_blocked() if is_spawned else contextlib.nullcontext(),
+        contextlib.nullcontext() if is_quiet else pipes.sigpipe_blocked(),
+    ):
         process.start()
 
 

@@ -67,6 +67,11 @@ class StackFile:
         self._is_shared = is_shared
         self._read = start + len(READY)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker has begun: it has set up how its stack is written."""
+        return self._end() > self._start
+
     def written(self) -> str:
         """What the worker wrote since the last call; it may have written nothing."""
         end = self._end()

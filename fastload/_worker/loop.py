@@ -59,6 +59,13 @@ from fastload.errors import annotate
 LONGEST_SKELETON_BYTES = 1 << 14
 """A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
 
+NOT_IMPORTABLE = (
+    "A worker that is started by spawn or forkserver imports what it works with, and what was "
+    "defined in a notebook, at a prompt or by `python -c` can't be imported: define the dataset, "
+    "collate_fn and worker_init_fn in a module (a .py file), or use "
+    "multiprocessing_context='fork'"
+)
+
 MEMORY_EVERY = 32
 """Batches from one look at a worker's memory to the next."""
 
@@ -85,6 +92,8 @@ def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
         spec: WorkerSpec = content.open() if isinstance(content, SharedPickle) else content
     except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
         annotate(error, f"while worker {ends.worker_id} unpickled the dataset")
+        if isinstance(error, AttributeError) and "__main__" in str(error):
+            annotate(error, NOT_IMPORTABLE)
         broken, spec = error, empty_spec()
     worker = WorkerLoop(ends, spec, broken)
     with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
