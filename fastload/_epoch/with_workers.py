@@ -27,7 +27,7 @@ from fastload._memory import reuse as shelf
 from fastload._memory.arena import Arena
 from fastload._memory.slots import SPARE_GRANTS, Slots
 from fastload._pool.pool import Pool
-from fastload._pool.start import context_of, forks, signals_deferred
+from fastload._pool.start import context_of, forks, opening_files_for, signals_deferred
 from fastload._system.memory_limits import address_space_limit_bytes, default_limit_bytes
 from fastload._torch_private import (
     BaseIterator,
@@ -291,7 +291,7 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         sends_state=most_restarts > 0 and is_stream,
     )
     context = context_of(loader.multiprocessing_context)
-    with signals_deferred(context):
+    with signals_deferred(context), opening_files_for(workers):
         slots = None
         with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))

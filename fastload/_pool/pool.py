@@ -20,6 +20,7 @@ from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
+from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
 from fastload._pool.tasks import Lost, Tasks
@@ -102,14 +103,14 @@ class Pool:
         self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        watcher = object()
+        shared = SharedEnds()
         closers: Closers = []
-        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, watcher)
+        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, shared)
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, watcher, closers)
+            starter = Starter(job, arena, context, shared, closers)
             for worker_id in range(job.workers):
                 self.workers.append(starter.start(worker_id))
                 self._watch_worker(worker_id)

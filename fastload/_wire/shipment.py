@@ -107,7 +107,7 @@ class _Pickler(pickle.Pickler):
         storage = obj.untyped_storage()
         content = self._storages.get(storage.data_ptr())
         if content is None:
-            flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+            flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
             content = self._storages[storage.data_ptr()] = flat.numpy()
         place = obj.storage_offset(), tuple(obj.shape), obj.stride()
         return _tensor, (content, DTYPE_NUMBERS[obj.dtype], *place, obj.requires_grad)
@@ -152,6 +152,6 @@ def _tensor(
     strides: Shape,
     requires_grad: bool,
 ) -> Tensor:
-    tensor = torch.empty(0, dtype=DTYPES[dtype])
+    tensor = torch.empty(0, dtype=DTYPES[dtype], device="cpu")
     tensor.set_(torch.from_numpy(content).untyped_storage(), offset, shape, strides)
     return tensor.requires_grad_(requires_grad)
