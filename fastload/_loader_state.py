@@ -12,6 +12,7 @@ from typing import Any
 
 from fastload._autotune import numbers as auto
 from fastload._epoch import resume
+from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
 from fastload.stats.counters import Counters
 
@@ -24,6 +25,7 @@ class LoaderState:
         self.position: resume.EpochPosition | None = None
         self.state: dict[str, Any] | None = None
         self.rest: resume.Remainder | None = None
+        self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -38,6 +40,7 @@ class LoaderState:
 
     def add(self, iterator: Any, position: resume.EpochPosition) -> Any:
         iterator.position = self.position = position
+        position.source = iterator.source
         self._iterators.add(iterator)
         self.counters = iterator._counters
         if self._tuner is not None:
@@ -56,6 +59,11 @@ class LoaderState:
             yield
         finally:
             self.rest = None
+
+    def take_dataset_state(self) -> DatasetState | None:
+        """What the dataset goes on from in the epoch that begins; for that one only."""
+        state, self.dataset_state = self.dataset_state, None
+        return state
 
     def close(self) -> None:
         for iterator in tuple(self._iterators):
