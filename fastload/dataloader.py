@@ -288,6 +288,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):
             resume.finish(self._live.state)
+        if resume.reads_again(self, self._live.state):
+            self._iterator = None  # kept workers may stand in the middle of the stream
 
     def stats(self) -> Stats:
         """Where the time of the newest epoch went, up to now; all zero before the first."""

@@ -201,7 +201,7 @@ def begin(loader: Any, make_iterator: Callable[[], Any], began: str) -> Any:
         return live.add(make_iterator(), position)
     delivered = state["_sampler_iter_yielded"]
     is_stream = isinstance(loader.dataset, IterableDataset)
-    is_replayed = is_stream and live.dataset_state is None
+    is_replayed = reads_again(loader, state)
     rest = None if is_stream else Remainder(start, delivered)
     with with_saved_rng(loader, start), live.resuming(rest):
         iterator = make_iterator()
@@ -356,6 +356,12 @@ def _dataset_state(state: dict[str, Any]) -> DatasetState | None:
         state["_iterator_finished"],
     )
     return found if found.is_known else None
+
+
+def reads_again(loader: Any, state: dict[str, Any]) -> bool:
+    """Whether a state is gone on from by reading a stream from its beginning."""
+    is_stream = isinstance(loader.dataset, IterableDataset)
+    return is_stream and _start_of(state) is not None and _dataset_state(state) is None
 
 
 def finish(state: dict[str, Any]) -> None:
