@@ -14,6 +14,7 @@ from typing import Any
 from fastload._autotune import numbers as auto
 from fastload._epoch import resume
 from fastload._epoch.way import Way
+from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
 from fastload.stats.counters import Counters
 
@@ -26,6 +27,7 @@ class LoaderState:
         self.position: resume.EpochPosition | None = None
         self.state: dict[str, Any] | None = None
         self.rest: resume.Remainder | None = None
+        self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -42,6 +44,7 @@ class LoaderState:
 
     def add(self, iterator: Any, position: resume.EpochPosition) -> Any:
         iterator.position = self.position = position
+        position.source = iterator.source
         self._iterators.add(iterator)
         self._newest = weakref.ref(iterator)
         self.counters = iterator._counters
@@ -79,6 +82,11 @@ class LoaderState:
             yield
         finally:
             self.rest = None
+
+    def take_dataset_state(self) -> DatasetState | None:
+        """What the dataset goes on from in the epoch that begins; for that one only."""
+        state, self.dataset_state = self.dataset_state, None
+        return state
 
     def close(self) -> None:
         for iterator in tuple(self._iterators):

@@ -6,9 +6,7 @@ Runs in: consumer.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -212,34 +210,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
-        state, self._live.state = self._live.state, None
-        start = resume.start_of(state)
-        if state is None or start is None:
-            position = resume.EpochPosition(resume.draw_start(self, began), 0)
-            return self._live.add(make_iterator(), position)
-        delivered = state["_sampler_iter_yielded"]
-        is_stream = isinstance(self.dataset, IterableDataset)
-        is_replayed = is_stream and state["dataset_state"] is None
-        if state["dataset_state"] is not None:
-            self.dataset.load_state_dict(state["dataset_state"])  # type: ignore[attr-defined]
-        rest = None if is_stream else resume.Remainder(start, delivered)
-        with resume.with_saved_rng(self, start), self._live.resuming(rest):
-            iterator = make_iterator()
-        self._live.add(iterator, resume.EpochPosition(start, 0 if is_replayed else delivered))
-        if is_replayed:
-            for _ in itertools.islice(iterator, delivered):
-                pass
-        return iterator
+        return resume.begin(self, make_iterator, began)
 
     def __len__(self) -> int:
-        """Number of batches; exact for a ``ParquetStream``, which knows what each worker reads."""
-        dataset: Any = self.dataset
-        streams: Any = sys.modules.get("fastload.datasets.stream")  # who has none needs no pyarrow
-        if streams is None or not isinstance(dataset, streams.ParquetStream):
+        """Number of batches; exact for a dataset that counts those of each worker.
+
+        That is one with ``count_batches(workers, batch_size, drop_last=...)``, as ``ParquetStream``
+        has it, which knows what each worker reads.
+        """
+        count_batches = getattr(self.dataset, "count_batches", None)
+        if count_batches is None or not isinstance(self.dataset, IterableDataset):
             return super().__len__()
-        length: int = dataset.count_batches(
-            self.num_workers, self.batch_size, drop_last=self.drop_last
-        )
+        length: int = count_batches(self.num_workers, self.batch_size, drop_last=self.drop_last)
         return length
 
     def replace(self, **changes: Any) -> Self:
@@ -283,16 +265,21 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         A map-style epoch goes on without loading what was delivered, also with another number of
         workers: every sample once, in the same order. A stream is read again and what was
-        delivered is thrown away; with ``num_workers=0`` and a dataset that has ``state_dict``, the
-        dataset goes on by itself. Random draws inside the dataset are not promised to continue.
+        delivered is thrown away. If it was read with ``num_workers=0`` and has ``state_dict``, or
+        its iterator has, it goes on by itself instead; its state at the end of an epoch is kept for
+        the next one. Random draws inside the dataset are not promised to continue.
 
         Raises:
-            ValueError: The state does not fit this loader.
+            ValueError: The state does not fit this loader: it was saved by one with another dataset
+                length, size of batches, ``drop_last``, order or number of ranks; of a stream, with
+                another number of workers; or with ``in_order=False``.
         """
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):
-            self._live.state["_iterator_finished"] = True
+            resume.finish(self._live.state)
+        if resume.reads_again(self, self._live.state):
+            self._iterator = None  # kept workers may stand in the middle of the stream
 
     def stats(self) -> Stats:
         """Where the time of the newest epoch went, up to now; all zero before the first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastload._epoch.resume import EpochPosition, Remainder
+from fastload._loading.dataset_state import StateSource
 from fastload._torch_private import BaseIterator, profiler_enabled
 from fastload._wire.exceptions import unpack
 from fastload._wire.messages import Skip
@@ -49,6 +50,7 @@ class EpochIterator:
     _counters: Counters
     _max_errors: int
     drawn: dict[str, Any]
+    source: StateSource | None = None
     _hand = Hand()  # stays empty where batches are loaded by the caller
 
     def __next__(self) -> Any:

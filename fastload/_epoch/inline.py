@@ -78,7 +78,9 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
             drop_last=self._drop_last,
             tolerance=self._tolerance,
             is_live=self._is_live,
+            state=loader._live.take_dataset_state(),
         )
+        self.source = self._fetcher.source
 
     def close(self) -> None:
         """Nothing to end."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.order import CONSUMER, END, WAIT, InOrder
+from fastload._loading.dataset_state import DatasetState
 from fastload._memory.view import BatchTemplate, BrokenBatchError
 from fastload._pool.deaths import Death
 from fastload._pool.pool import Pool
@@ -49,15 +50,19 @@ class Run:
         counters: Counters,
         *,
         ends_pool: bool,
+        dataset_state: DatasetState | None = None,
     ) -> None:
-        """``ends_pool`` says that the workers have nothing to do after this run."""
+        """``ends_pool`` says that the workers have nothing to do after this run.
+
+        ``dataset_state`` is what the dataset goes on from, in each worker.
+        """
         self.pool = pool
         self._ends_pool = ends_pool
         self._counters = counters
         self._has_warned_of_stall = False
         self._order = order
         self._indices: Iterator[Any] | None = indices
-        self._number = pool.begin(self, seed)
+        self._number = pool.begin(self, seed, dataset_state)
 
     def request(self) -> None:
         """Ask the sampler for the indices of one more batch and a worker to load it.

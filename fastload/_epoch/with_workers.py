@@ -153,6 +153,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                         self._pipes_seed,
                         counters,
                         ends_pool=not loader.persistent_workers,
+                        dataset_state=loader._live.take_dataset_state(),
                     )
                     for _ in range(most_tasks):
                         self._run.request()
@@ -276,8 +277,6 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         )
     is_stream = iterator._dataset_kind == is_iterable_kind
     most_restarts = loader.max_worker_restarts
-    if is_stream and not _has_state(iterator._dataset):
-        most_restarts = 0
     job = WorkerSpec(
         dataset=iterator._dataset,
         iterable=is_stream,
@@ -329,7 +328,3 @@ def _slots_for(loader: Any, workers: int, most_tasks: int, *, by_fork: bool) -> 
         )
     loader._live.arena_user.enter(slots)
     return slots
-
-
-def _has_state(dataset: Any) -> bool:
-    return hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")

@@ -15,7 +15,18 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
-from fastload._loading.on_error import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
+from fastload._loading.dataset_state import (
+    DatasetState,
+    StateSource,
+    load_into_dataset,
+    open_stream,
+)
+from fastload._loading.on_error import (
+    ForgivingDataset,
+    ForgivingIterator,
+    NothingLeft,
+    Tolerance,
+)
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
 from fastload._wire.indices import plain
@@ -35,6 +46,7 @@ class Fetcher(Protocol):
     """How one kind of dataset is read."""
 
     watch: Watch
+    source: StateSource
 
     def fetch(self, indices: Any, place: Place) -> Any:
         """Load and collate one batch.
@@ -56,26 +68,40 @@ def make_fetcher(
     drop_last: bool,
     tolerance: Tolerance | None = None,
     is_live: bool = False,
+    state: DatasetState | None = None,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
-    ``is_live``: the program itself has the dataset and may change it between batches.
+    Args:
+        dataset: What is read.
+        iterable: Whether it is a stream.
+        batched: Whether its samples are made into batches.
+        collate: Makes a batch of samples.
+        drop_last: Whether a stream's last batch is left out if it is not full.
+        tolerance: What is done with samples that can't be loaded; None: their errors are raised.
+        is_live: Whether the program itself has the dataset and may change it between batches.
+        state: What the dataset is to go on from; None: from its beginning.
     """
-    source: Any = dataset
-    if tolerance is not None:
-        source = (ForgivingStream if iterable else ForgivingDataset)(dataset, tolerance)
     if iterable:
-        return _StreamFetcher(source, batched, collate, drop_last)
+        return _StreamFetcher(dataset, batched, collate, drop_last, tolerance, state)
+    load_into_dataset(dataset, state)
+    readable: Any = dataset if tolerance is None else ForgivingDataset(dataset, tolerance)
+    fetcher: Fetcher
     if not batched:
-        return _SampleFetcher(source, collate)
-    gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
-    if gather is not None:
-        return _GatherFetcher(gather, _BatchFetcher(source, collate))
-    return _BatchFetcher(source, collate)
+        fetcher = _SampleFetcher(readable, collate)
+    else:
+        fetcher = _BatchFetcher(readable, collate)
+        gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
+        if gather is not None:
+            fetcher = _GatherFetcher(gather, fetcher)
+    fetcher.source = StateSource(dataset)
+    return fetcher
 
 
 class _BatchFetcher:
     """A batch of a map-style dataset."""
+
+    source: StateSource
 
     def __init__(self, dataset: Any, collate: Collate) -> None:
         self._dataset = dataset
@@ -111,6 +137,8 @@ class _BatchFetcher:
 class _SampleFetcher:
     """One sample of a map-style dataset, with automatic batching off."""
 
+    source: StateSource
+
     def __init__(self, dataset: Any, collate: Collate) -> None:
         self._dataset = dataset
         self._collate = collate
@@ -137,6 +165,8 @@ class _SampleFetcher:
 class _GatherFetcher:
     """A batch of a dataset that lies in memory: one index operation a field."""
 
+    source: StateSource
+
     def __init__(self, gather: Any, otherwise: Fetcher) -> None:
         self._gather = gather
         self._otherwise = otherwise
@@ -157,19 +187,30 @@ class _GatherFetcher:
 class _StreamFetcher:
     """Batches, or single samples, of an iterable dataset."""
 
-    def __init__(self, dataset: Any, batched: bool, collate: Collate, drop_last: bool) -> None:
-        self._samples = iter(dataset)
+    def __init__(
+        self,
+        dataset: Any,
+        batched: bool,
+        collate: Collate,
+        drop_last: bool,
+        tolerance: Tolerance | None,
+        state: DatasetState | None,
+    ) -> None:
+        self._samples: Any = open_stream(dataset, state)
+        self.source = StateSource(dataset, self._samples)
+        self.source.has_ended = state is not None and state.has_ended and not state.is_over
+        if tolerance is not None:
+            self._samples = ForgivingIterator(self._samples, tolerance)
         self._batched = batched
         self._collate = collate
         self._drop_last = drop_last
-        self._ended = False
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
         is_ours = collate is convert and hasattr(type(self._samples), "next_into")
-        self._next_into = self._samples.next_into if is_ours else None
+        self._next_into: Any = self._samples.next_into if is_ours else None
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
-        if self._ended:
+        if self.source.has_ended:
             raise EndOfStream
         if not self._batched:
             try:
@@ -181,7 +222,7 @@ class _StreamFetcher:
             return self._collate(sample, place)
         # Not islice, which would call the iterator's __iter__ for each batch.
         samples = [*map(next, itertools.repeat(self._samples, len(indices)))]
-        self._ended = len(samples) < len(indices)
+        self.source.has_ended = len(samples) < len(indices)
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
         self.watch.fetched()

@@ -98,22 +98,13 @@ class ForgivingDataset:
             return self._tolerance.stand_in(index, error)
 
 
-class ForgivingStream:
-    """An iterable dataset without the samples that can't be loaded.
+class ForgivingIterator:
+    """The samples of an iterable dataset without those that can't be loaded.
 
     A generator can't go on after an error, so that one is raised; an iterator of the user's own
     class is asked for the next sample.
     """
 
-    def __init__(self, dataset: Any, tolerance: Tolerance) -> None:
-        self._dataset = dataset
-        self._tolerance = tolerance
-
-    def __iter__(self) -> Iterator[Any]:
-        return _ForgivingIterator(iter(self._dataset), self._tolerance)
-
-
-class _ForgivingIterator:
     def __init__(self, samples: Iterator[Any], tolerance: Tolerance) -> None:
         self._samples = samples
         self._tolerance = tolerance

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import selectors
 import threading
 import time
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+from fastload._loading.dataset_state import DatasetState, has_state
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
@@ -131,13 +133,22 @@ class Pool:
         """Whether another run can begin: open, whole, and in the process that made it."""
         return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
-    def begin(self, run: ReportReceiver, shared_seed: int | None) -> int:
-        """Start a run on every worker; returns its number."""
+    def begin(
+        self,
+        run: ReportReceiver,
+        shared_seed: int | None,
+        dataset_state: DatasetState | None = None,
+    ) -> int:
+        """Start a run on every worker; returns its number.
+
+        ``dataset_state`` is what the dataset goes on from, in each worker.
+        """
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
         self._runs[number] = weakref.ref(run)
-        self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
+        pickled = None if dataset_state is None else pickle.dumps(dataset_state)
+        self._begun[number] = Begin(number, shared_seed, pickled, epoch_of(self._dataset))
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):
@@ -293,7 +304,7 @@ class Pool:
         worker_id = death.worker_id
         alive = [number for number, held in self._runs.items() if held() is not None]
         runs = [run for run in alive if (run, worker_id) not in self._ended]
-        if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
+        if self._is_stream and not self._can_resume(runs, worker_id):
             return False
         with signals_deferred(self._context):
             try:
@@ -307,13 +318,29 @@ class Pool:
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:
-            state = self._states.get((number, worker_id))
+            state = self._state_of(number, worker_id)
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
                 self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
         if worker_id in self._dismissed:
             self._send(worker_id, encode(Stop()))
         return True
+
+    def _state_of(self, run: int, worker_id: int) -> bytes | None:
+        """What the dataset of a new worker goes on from: behind the last batch, or as it began."""
+        return self._states.get((run, worker_id), self._begun[run].dataset_state)
+
+    def _can_resume(self, runs: list[int], worker_id: int) -> bool:
+        """Whether a new worker can go on with a stream where a dead one was.
+
+        One dataset can't be in two states. One without a state begins anew, which would repeat
+        what was delivered; whether its iterator has a state is known from the first batch on.
+        """
+        if len(runs) > 1:
+            return False
+        return has_state(self._dataset) or all(
+            self._state_of(run, worker_id) is not None for run in runs
+        )
 
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""

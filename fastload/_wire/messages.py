@@ -17,8 +17,9 @@ from fastload._memory.layout import Layout
 class Begin(NamedTuple):
     """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
 
-    ``dataset_state`` is what a worker that died had reported last: go on from there. ``epoch`` is
-    what ``dataset.set_epoch`` was given in the consumer, which no copy of the dataset has seen.
+    ``dataset_state`` is a pickled ``DatasetState`` from which the dataset goes on: that of a saved
+    state, or what a worker that died had reported last. ``epoch`` is what ``dataset.set_epoch`` was
+    given in the consumer, which no copy of the dataset has seen.
     """
 
     run: int

@@ -15,7 +15,7 @@ import os
 import pickle
 import time
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -204,8 +204,6 @@ class WorkerLoop:
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
             self._set_epoch(order.epoch)
-            if order.dataset_state is not None:
-                self._dataset.load_state_dict(pickle.loads(order.dataset_state))
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
                 iterable=spec.iterable,
@@ -213,6 +211,7 @@ class WorkerLoop:
                 collate=self._collate,
                 drop_last=spec.drop_last,
                 tolerance=self._tolerance,
+                state=None if order.dataset_state is None else pickle.loads(order.dataset_state),
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
@@ -277,8 +276,9 @@ class WorkerLoop:
     def _take_skipped(self) -> tuple[Skip, ...]:
         return () if self._tolerance is None else self._tolerance.take_skipped()
 
-    def _state(self) -> bytes | None:
-        return pickle.dumps(self._dataset.state_dict()) if self._spec.sends_state else None
+    def _state(self, run: int) -> bytes | None:
+        fetcher = self._fetchers[run] if self._spec.sends_state else None
+        return None if fetcher is None else cast("Fetcher", fetcher).source.pickled()
 
     def _loaded(
         self,
@@ -289,7 +289,7 @@ class WorkerLoop:
         skeleton: bytes | None,
         stamps: Stamps,
     ) -> Loaded:
-        state = self._state()  # which may raise: then nothing is sent
+        state = self._state(task.run)  # which may raise: then nothing is sent
         skipped = self._take_skipped()
         skeleton_at = None
         if (layout, skeleton) == self._last:

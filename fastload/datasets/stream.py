@@ -129,6 +129,7 @@ class ParquetStream(IterableDataset[Any]):
         self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform)
         self._epoch = Epoch()
         self._position: StreamPosition | None = None
+        self._is_finished = False
         self._loaded: dict[str, Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -177,12 +178,16 @@ class ParquetStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         share = this_share(self.rank, self.world_size)
         start = self._start(share)
-        self._position = start
+        self._position, self._is_finished = start, False
         hand = _Hand()
         return _Reader(self._read(share, start, hand), hand)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the newest iterator in this process stands, as plain values."""
+        """Where the newest iterator in this process stands, as plain values.
+
+        One that has ended leaves nothing to go on with: what is loaded then begins an epoch, that
+        of ``set_epoch``, for any number of ranks and workers.
+        """
         if self._loaded is not None:
             return dict(self._loaded)
         position = self._position or StreamPosition(self.epoch, 0, 0)
@@ -190,6 +195,7 @@ class ParquetStream(IterableDataset[Any]):
         return {
             "version": _VERSION,
             **position._asdict(),
+            "is_finished": self._is_finished,
             "share": list(share),
             "order": self._fingerprint(),
         }
@@ -206,7 +212,8 @@ class ParquetStream(IterableDataset[Any]):
             raise ValueError(
                 f"this state is of another stream: it says {got}, but here it is {expected}"
             )
-        self._loaded = dict(state_dict)
+        self._loaded = None if state_dict.get("is_finished") else dict(state_dict)
+        self._position, self._is_finished = None, bool(state_dict.get("is_finished"))
 
     def _start(self, share: StreamShare) -> StreamPosition:
         state, self._loaded = self._loaded, None
@@ -222,7 +229,8 @@ class ParquetStream(IterableDataset[Any]):
     def _fingerprint(self) -> list[Any]:
         groups = self._row_groups.groups
         shuffled = [self.seed, self.buffer_rows] if self.shuffle else []
-        return [len(groups), sum(group.rows for group in groups), *shuffled]
+        filtered = [] if self._filters is None else [str(self._filters)]
+        return [len(groups), sum(group.rows for group in groups), *shuffled, *filtered]
 
     def _order(self, epoch: int) -> list[int]:
         groups = len(self._row_groups.groups)
@@ -254,7 +262,7 @@ class ParquetStream(IterableDataset[Any]):
         self._position = StreamPosition(start.epoch, len(windows), 0)
         if cutter.waiting and not self.drop_last:
             yield self._batch(cutter.waiting, hand)
-        self._position = None
+        self._position, self._is_finished = None, True
 
     def _read_ahead(
         self, windows: list[list[int]], start: StreamPosition
