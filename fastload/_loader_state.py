@@ -13,6 +13,7 @@ from typing import Any
 from fastload._autotune import numbers as auto
 from fastload._epoch import resume
 from fastload._memory.reuse import ArenaUser
+from fastload._seeded.passes import EpochClock
 from fastload.stats.counters import Counters
 
 
@@ -25,6 +26,8 @@ class LoaderState:
         self.state: dict[str, Any] | None = None
         self.rest: resume.Remainder | None = None
         self.arena_user = ArenaUser()
+        self.epochs = EpochClock()
+        self.kept_workers: Any = None
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 

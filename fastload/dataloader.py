@@ -25,6 +25,12 @@ from fastload._epoch.in_memory import InMemoryIterator, needs_no_workers
 from fastload._epoch.inline import InlineIterator
 from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
+from fastload._seeded import state as seeded_state
+from fastload._seeded.options import StreamOptions
+from fastload._seeded.order import order_of
+from fastload._seeded.passes import steps_of
+from fastload._seeded.sampler import StreamSampler
+from fastload._seeded.steps import Even
 from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
@@ -34,6 +40,7 @@ HAS_OWN_WORKERS = os.name == "posix"
 
 if HAS_OWN_WORKERS:
     from fastload._autotune.segmented_epoch import AutoIterator
+    from fastload._epoch import seeded
     from fastload._epoch.with_workers import WorkersIterator
 
 T_co = TypeVar("T_co", covariant=True)
@@ -82,6 +89,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             where the sample is loaded, that returns a sample to use instead, or None to leave it
             out. ``stats()`` counts and names them. Errors in ``collate_fn`` are always raised.
         max_errors: How many samples of an epoch may fail before ``TooManyErrors`` is raised.
+        seed: Makes what arrives depend on dataset, sampler, seed, epoch and position alone: not on
+            the number of workers, of ranks, the batch size, or how often the run was interrupted.
+            ``shuffle`` means the order of ``ShuffleSampler``; each ``iter`` is the next epoch;
+            ranks get their parts without a ``DistributedSampler``. None: torch's behaviour.
+        num_replicas: Number of ranks, with ``seed``. None: that of ``torch.distributed`` once it is
+            initialised, else 1.
+        rank: This rank, with ``seed``. None: likewise, else 0.
+        even: What becomes of the last step where it is incomplete and there are several ranks, with
+            ``seed``: "pad" fills it with the epoch's first samples; "mask" too, and ``mask()`` says
+            where; "drop" leaves it out; "none" gives each rank what is left, possibly nothing.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -120,6 +137,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: int = 0,
         on_error: OnError = "raise",
         max_errors: int = 100,
+        seed: int | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        even: Even = "pad",
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
@@ -138,14 +159,22 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
+        if isinstance(sampler, StreamSampler):  # a trainer passes on the one that a loader made
+            shuffle, sampler = sampler.shuffle, None
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
+        stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
+        stream.check(dataset, (sampler, batch_sampler), generator, num_workers, in_order=in_order)
+        own_sampler: Any = sampler
+        if seed is not None and self._own_order is not None:
+            own_sampler, shuffle = StreamSampler(stream, dataset, shuffle=self._own_order), None
         super().__init__(
             dataset,
             batch_size,
             shuffle,
-            sampler,
+            own_sampler,
             batch_sampler,
             workers,
             collate_fn,
@@ -164,6 +193,41 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             # The one that torch made just now; ours draws the same and needs less memory.
             self.sampler.__class__ = RandomSampler
 
+    @property
+    def epoch(self) -> int:
+        """With ``seed=``: the epoch of the newest pass; before the first, the coming one.
+
+        Without: the epoch that the sampler or the dataset was told last, or 0.
+        """
+        return self._live.epochs.newest_epoch(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; with ``seed=`` each pass is the next one by itself.
+
+        Without a seed, samplers and the dataset are told the epoch if they have ``set_epoch``.
+
+        Raises:
+            TypeError, ValueError: ``epoch`` is not an integer of at least zero.
+        """
+        self._live.epochs.set_epoch(self, epoch)
+
+    def mask(self) -> torch.Tensor:
+        """Which samples of the newest batch are no fillers: bool, ``(batch,)``; needs ``seed=``.
+
+        Fillers are what ``even="pad"`` and ``even="mask"`` complete the last step of several ranks
+        with. Leave them out of an evaluation: ``(correct & loader.mask()).sum()``.
+
+        Raises:
+            ValueError: The loader has no seed, or no batch was delivered yet.
+        """
+        newest = self._live.epochs.newest
+        if newest is None or not newest.delivered:
+            raise ValueError(
+                "mask() speaks of the newest batch of a loader with seed=; "
+                + ("no batch was delivered yet" if self.seed is not None else "this one has none")
+            )
+        return newest.mask()
+
     def __iter__(self) -> Any:
         """Begin an epoch.
 
@@ -172,6 +236,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         if not HAS_OWN_WORKERS:
             return super().__iter__()
+        if self.seed is not None:
+            return seeded.begin(self)
         tuner = self._live.tuner_of(self)
         if self.num_workers > 0 and needs_no_workers(self):
             if tuner is not None:
@@ -243,6 +309,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def __len__(self) -> int:
         """Number of batches; exact for a ``ParquetStream``, which knows what each worker reads."""
+        if self.seed is not None:
+            return len(steps_of(self, order_of(self)))
         dataset: Any = self.dataset
         streams: Any = sys.modules.get("fastload.datasets.stream")  # who has none needs no pyarrow
         if streams is None or not isinstance(dataset, streams.ParquetStream):
@@ -284,6 +352,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
         torchdata's keys where it has them. Takes microseconds.
         """
+        if self.seed is not None:
+            return seeded_state.save(self, *self._live.epochs.stands_at(self))
         if self._live.state is not None:
             return dict(self._live.state)
         return resume.save(self, self._live.position)
@@ -299,6 +369,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Raises:
             ValueError: The state does not fit this loader.
         """
+        if self.seed is not None:
+            self._live.epochs.resume(*seeded_state.check(self, state_dict))
+            return
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):

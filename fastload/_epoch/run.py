@@ -49,6 +49,7 @@ class Run:
         counters: Counters,
         *,
         ends_pool: bool,
+        seeded_epoch: int | None = None,
     ) -> None:
         """``ends_pool`` says that the workers have nothing to do after this run."""
         self.pool = pool
@@ -57,7 +58,7 @@ class Run:
         self._has_warned_of_stall = False
         self._order = order
         self._indices: Iterator[Any] | None = indices
-        self._number = pool.begin(self, seed)
+        self._number = pool.begin(self, seed, seeded_epoch)
 
     def request(self) -> None:
         """Ask the sampler for the indices of one more batch and a worker to load it.

@@ -73,6 +73,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
+    _seeded_epoch: int | None = None
+
     def __init__(self, loader: Any, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         is_new = kept_workers is None
@@ -115,6 +117,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                         self._pipes_seed,
                         counters,
                         ends_pool=not loader.persistent_workers,
+                        seeded_epoch=self._seeded_epoch,
                     )
                     for _ in range(most_tasks):
                         self._run.request()
@@ -250,6 +253,7 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         worker_init_fn=worker_init_fn,
         workers=workers,
         on_error=loader.on_error,
+        seed=loader.seed,
         sends_state=most_restarts > 0 and is_stream,
     )
     context = context_of(loader.multiprocessing_context)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
@@ -24,6 +24,10 @@ from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
 from fastload.datasets.gather import NotGatherableError, gatherer
 from fastload.errors import CollateError, annotate, show
+
+
+def _nothing() -> None:
+    """Do nothing between fetching and collating."""
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -55,30 +59,44 @@ def make_fetcher(
     drop_last: bool,
     tolerance: Tolerance | None = None,
     is_live: bool = False,
+    read_through: Callable[[Any], Any] | None = None,
+    before_collate: Callable[[], object] = _nothing,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
-    ``is_live``: the program itself has the dataset and may change it between batches.
+    Args:
+        dataset: The dataset.
+        iterable: Whether it is an iterable dataset.
+        batched: Whether batches are loaded, rather than single samples.
+        collate: Makes a batch of samples, or a tensor of what one sample has.
+        drop_last: Leave out a stream's last batch if it is incomplete.
+        tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
+        is_live: The program itself has the dataset and may change it between batches.
+        read_through: Puts an object between a map-style dataset and whatever reads samples of it.
+        before_collate: Called between fetching the samples of a map-style dataset and collating.
     """
-    source: Any = dataset
+    source: Any = dataset if read_through is None else read_through(dataset)
     if tolerance is not None:
-        source = (ForgivingStream if iterable else ForgivingDataset)(dataset, tolerance)
+        source = (ForgivingStream if iterable else ForgivingDataset)(source, tolerance)
     if iterable:
         return _StreamFetcher(source, batched, collate, drop_last)
     if not batched:
-        return _SampleFetcher(source, collate)
+        return _SampleFetcher(source, collate, before_collate)
     gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
     if gather is not None:
-        return _GatherFetcher(gather, _BatchFetcher(source, collate))
-    return _BatchFetcher(source, collate)
+        return _GatherFetcher(gather, _BatchFetcher(source, collate, before_collate))
+    return _BatchFetcher(source, collate, before_collate)
 
 
 class _BatchFetcher:
     """A batch of a map-style dataset."""
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -99,6 +117,7 @@ class _BatchFetcher:
                 annotate(error, f"while loading the sample at dataset index {show(index)}")
                 raise
         self.watch.fetched()
+        self._before_collate()
         try:
             return self._collate(samples, place)
         except BaseException as error:
@@ -110,9 +129,12 @@ class _BatchFetcher:
 class _SampleFetcher:
     """One sample of a map-style dataset, with automatic batching off."""
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, index: Any, place: Place) -> Any:
@@ -126,6 +148,7 @@ class _SampleFetcher:
         except BaseException as error:
             annotate(error, f"while loading the sample at dataset index {show(index)}")
             raise
+        self._before_collate()
         try:
             return self._collate(sample, place)
         except BaseException as error:

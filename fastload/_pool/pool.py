@@ -130,13 +130,15 @@ class Pool:
         """Whether another run can begin: open, whole, and in the process that made it."""
         return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
-    def begin(self, run: Run, shared_seed: int | None) -> int:
+    def begin(self, run: Run, shared_seed: int | None, seeded_epoch: int | None = None) -> int:
         """Start a run on every worker; returns its number."""
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
         self._runs[number] = weakref.ref(run)
-        self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
+        self._begun[number] = Begin(
+            number, shared_seed, epoch=epoch_of(self._dataset), seeded_epoch=seeded_epoch
+        )
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):

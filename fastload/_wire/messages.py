@@ -19,12 +19,14 @@ class Begin(NamedTuple):
 
     ``dataset_state`` is what a worker that died had reported last: go on from there. ``epoch`` is
     what ``dataset.set_epoch`` was given in the consumer, which no copy of the dataset has seen.
+    ``seeded_epoch`` is the epoch from which random numbers follow, if the loader has a seed.
     """
 
     run: int
     shared_seed: int | None
     dataset_state: bytes | None = None
     epoch: int | None = None
+    seeded_epoch: int | None = None
 
 
 class Task(NamedTuple):

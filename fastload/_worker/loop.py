@@ -26,6 +26,8 @@ from fastload._loading.stopwatch import peak_bytes
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
+from fastload._seeded.draws import EpochDraws
+from fastload._seeded.loading import DrawnGenerators, make_seeded_fetcher
 from fastload._system import signals
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
@@ -105,6 +107,7 @@ class WorkerLoop:
         self._broken = broken
         self._dataset = job.dataset
         self._epoch: int | None = None
+        self._drawn: DrawnGenerators | None = None
         try:
             self._prepare()
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
@@ -186,6 +189,9 @@ class WorkerLoop:
             self._set_epoch(order.epoch)
             if order.dataset_state is not None:
                 self._dataset.load_state_dict(pickle.loads(order.dataset_state))
+            if job.seed is not None and order.seeded_epoch is not None:
+                self._fetchers[order.run] = self._make_seeded_fetcher(job.seed, order.seeded_epoch)
+                return
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
                 iterable=job.iterable,
@@ -196,6 +202,18 @@ class WorkerLoop:
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
+
+    def _make_seeded_fetcher(self, seed: int, epoch: int) -> Fetcher:
+        if self._drawn is None:
+            self._drawn = DrawnGenerators(self._dataset, self._job.collate_fn)
+        return make_seeded_fetcher(
+            self._dataset,
+            EpochDraws(seed, epoch),
+            self._drawn,
+            batched=self._job.batched,
+            collate=self._collate,
+            tolerance=self._tolerance,
+        )
 
     def _set_epoch(self, epoch: int | None) -> None:
         """Set what was set in the consumer; a dataset that counts epochs itself is left alone."""
