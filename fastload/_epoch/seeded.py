@@ -78,7 +78,7 @@ class SeededWorkersIterator(WorkersIterator):
         self, loader: Any, one: SeededPass, kept_workers: PersistentWorkers | None = None
     ) -> None:
         own = {"_pass": one, "_seeded_epoch": one.epoch}
-        vars(self).update(own)
+        self.__dict__.update(own)
         if kept_workers is not None:  # what the iterator of the epoch before had
             kept_workers = kept_workers._replace(state={**kept_workers.state, **own})
         with programs_generators(loader, one):

@@ -38,8 +38,7 @@ class StreamOptions:
     def check(
         self,
         dataset: Any,
-        sampler: Any,
-        batch_sampler: Any,
+        samplers: tuple[Any, Any],
         generator: Any,
         workers: Any,
         *,
