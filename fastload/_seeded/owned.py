@@ -35,6 +35,9 @@ _WITHOUT_GENERATORS: Final = (
 )
 
 
+_GENERATORS: Final = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
 @dataclass(frozen=True)
 class OwnedGenerator:
     """A generator and the path at which it was found, such as ``dataset.transform.rng``."""
@@ -100,22 +103,19 @@ def find_generators(root: Any, name: str) -> list[OwnedGenerator]:
             seen.add(id(each))
             if _is_generator(each):
                 found.append(OwnedGenerator(path, each))
-            else:
+            elif not isinstance(each, _GENERATORS):
                 inner += _parts(path, each)
         level = inner
     return found
 
 
 def _is_generator(each: Any) -> bool:
+    programs = (torch.default_generator, np.random.mtrand._rand, getattr(random, "_inst", None))
+    if any(each is one for one in programs) or isinstance(each, random.SystemRandom):
+        return False  # the global ones are set anyway; SystemRandom has no state
     if isinstance(each, torch.Generator):
         return bool(each.device.type == "cpu")  # those of accelerators are not touched
-    if isinstance(each, random.SystemRandom):
-        return False  # it has no state
-    if each is np.random.mtrand._rand:  # the global one
-        return False
-    if each is torch.default_generator or each is getattr(random, "_inst", None):
-        return False
-    return isinstance(each, np.random.Generator | np.random.RandomState | random.Random)
+    return isinstance(each, _GENERATORS)
 
 
 def _parts(path: str, each: Any) -> Iterator[tuple[str, Any]]:
