@@ -372,6 +372,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self.seed is not None:
             self._live.epochs.resume(*seeded_state.check(self, state_dict))
             return
+        seeded_state.refuse_seeded(state_dict)
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):

@@ -65,8 +65,12 @@ class SeededPass:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last batch was delivered."""
-        return self.delivered >= len(self.steps)
+        """Whether the last step was delivered, or the end of this rank's batches was seen.
+
+        With ``even="none"`` a rank may have one batch less than others: as long as its end was not
+        seen, its state is that of all ranks which took as many steps.
+        """
+        return self.progress.is_finished or self.delivered >= self.steps.total
 
     def mask(self) -> Tensor:
         """Which samples of the newest batch are its own, and no fillers; bool ``(batch,)``."""

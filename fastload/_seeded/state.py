@@ -51,6 +51,19 @@ def check(loader: Any, state: Any) -> tuple[int, int]:
     return int(state["epoch"]), int(state["position"])
 
 
+def refuse_seeded(state: Any) -> None:
+    """Refuse the state of a loader with ``seed=`` in one without.
+
+    Raises:
+        ValueError: It is such a state.
+    """
+    if isinstance(state, dict) and state.get("mode") == MODE:
+        raise ValueError(
+            f"this state is of a loader with seed={state.get('seed')!r}; this loader has none, so "
+            f"its order is another one. Make the loader with seed={state.get('seed')!r}."
+        )
+
+
 def _identity(loader: Any) -> dict[str, Any]:
     order = order_of(loader)
     return {

@@ -86,6 +86,12 @@ class Steps:
         if last is not None:
             yield last
 
+    @property
+    def total(self) -> int:
+        """Number of steps that any rank has."""
+        is_left_out = self.drop_last or (self.ranks > 1 and self.even == "drop")
+        return self.whole + bool(self.left and not is_left_out)
+
     def last(self) -> Block | None:
         """This rank's part of an incomplete step; None if it has none."""
         if not self.left or self.drop_last:
