@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import IterDataPipe, MapDataPipe
 
+from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator, Hand
 from fastload._epoch.order import AsCompleted, InOrder
 from fastload._epoch.run import Run, workers_closed_error
@@ -36,7 +37,7 @@ from fastload._torch_private import (
     sharding_worker_init_fn,
 )
 from fastload._wire.exceptions import reraisable
-from fastload._wire.messages import Loaded, Skip
+from fastload._wire.messages import Loaded, SeededBegin, Skip
 from fastload._worker.job import WorkerSpec
 from fastload.errors import ForeignProcessError, LoadingInterrupted, TooManyErrors, WorkerDied
 from fastload.stats.counters import Counters
@@ -66,6 +67,43 @@ class PersistentWorkers(NamedTuple):
         return self.pool is None or self.pool.is_usable
 
 
+class NewWorkers:
+    """The way that starts worker processes for the epoch; always possible."""
+
+    began = resume.NEW_WORKERS
+
+    def __init__(self, *, is_kept: bool) -> None:
+        self.is_kept = is_kept
+
+    def begin(self, loader: Any) -> WorkersIterator:
+        """Start workers and make the epoch's iterator."""
+        return WorkersIterator(loader)
+
+
+class KeptWorkers:
+    """The way of later epochs of persistent workers."""
+
+    began = resume.KEPT_WORKERS
+    is_kept = True
+
+    def __init__(self, workers: PersistentWorkers) -> None:
+        self._workers = workers
+
+    def begin(self, loader: Any) -> WorkersIterator:
+        """Make the epoch's iterator, on the workers of the epoch before."""
+        return WorkersIterator(loader, self._workers)
+
+
+def offer(loader: Any, before: Any) -> NewWorkers | KeptWorkers | None:
+    """Possible wherever workers are asked for: with those of the epoch before, or new ones."""
+    if loader.num_workers == 0:
+        return None
+    kept: PersistentWorkers | None = getattr(before, "kept_workers", None)
+    if kept is not None and kept.is_usable:
+        return KeptWorkers(kept)
+    return NewWorkers(is_kept=loader.persistent_workers)
+
+
 class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
     """What ``iter(loader)`` gives with workers.
 
@@ -73,23 +111,31 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
-    _seeded_epoch: int | None = None
+    _seeded: SeededBegin | None = None
 
     def __init__(self, loader: Any, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         is_new = kept_workers is None
         if kept_workers is None:
             BaseIterator.__init__(self, loader)
+            self._prepare_dataset()
             kept_workers = PersistentWorkers(None, dict(vars(self)))
         self.__dict__.update(kept_workers.state)
         pool = kept_workers.pool
         if pool is None:
-            pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
+            pool = make_pool(self, loader, *self._numbers(loader))
         self._reset_as_with_workers(loader, is_new=is_new)
         self.kept_workers = PersistentWorkers(pool, kept_workers.state)
         self._hand = Hand()
         self._start_sampler(loader)
-        self._start(pool, loader, loader.num_workers, loader.prefetch_factor, Counters())
+        self._start(pool, loader, *self._numbers(loader), Counters())
+
+    def _prepare_dataset(self) -> None:
+        """Change what workers are given as the dataset; here it is the loader's."""
+
+    def _numbers(self, loader: Any) -> tuple[int, int]:
+        """Number of workers, and of tasks for each of them that are sent ahead."""
+        return loader.num_workers, loader.prefetch_factor
 
     def _start(
         self, pool: Pool, loader: Any, workers: int, prefetch_factor: int, counters: Counters
@@ -117,7 +163,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                         self._pipes_seed,
                         counters,
                         ends_pool=not loader.persistent_workers,
-                        seeded_epoch=self._seeded_epoch,
+                        seeded=self._seeded,
                     )
                     for _ in range(most_tasks):
                         self._run.request()
@@ -241,7 +287,7 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         )
     is_stream = iterator._dataset_kind == is_iterable_kind
     most_restarts = loader.max_worker_restarts
-    if is_stream and not _has_state(iterator._dataset):
+    if is_stream and loader.seed is None and not _has_state(iterator._dataset):
         most_restarts = 0
     job = WorkerSpec(
         dataset=iterator._dataset,
@@ -253,8 +299,7 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         worker_init_fn=worker_init_fn,
         workers=workers,
         on_error=loader.on_error,
-        seed=loader.seed,
-        sends_state=most_restarts > 0 and is_stream,
+        sends_state=most_restarts > 0 and is_stream and loader.seed is None,
     )
     context = context_of(loader.multiprocessing_context)
     with signals_deferred(context):

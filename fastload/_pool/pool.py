@@ -32,6 +32,7 @@ from fastload._wire.messages import (
     Ended,
     Loaded,
     Outcome,
+    SeededBegin,
     Stop,
     decode,
     encode,
@@ -45,7 +46,7 @@ _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 LONGEST_HOLD_S = 0.0005
 
 
-class Run(Protocol):
+class ReportReceiver(Protocol):
     """What the pool tells a run; it keeps only weak references to runs."""
 
     def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
@@ -88,7 +89,7 @@ class Pool:
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._runs: dict[int, weakref.ref[Run]] = {}
+        self._runs: dict[int, weakref.ref[ReportReceiver]] = {}
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
@@ -130,14 +131,16 @@ class Pool:
         """Whether another run can begin: open, whole, and in the process that made it."""
         return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
-    def begin(self, run: Run, shared_seed: int | None, seeded_epoch: int | None = None) -> int:
+    def begin(
+        self, run: ReportReceiver, shared_seed: int | None, seeded: SeededBegin | None = None
+    ) -> int:
         """Start a run on every worker; returns its number."""
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
         self._runs[number] = weakref.ref(run)
         self._begun[number] = Begin(
-            number, shared_seed, epoch=epoch_of(self._dataset), seeded_epoch=seeded_epoch
+            number, shared_seed, epoch=epoch_of(self._dataset), seeded=seeded
         )
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from fastload._autotune.numbers import Auto
 from fastload._seeded.order import check_sampler
 from fastload._seeded.steps import EVEN, Even
 from fastload.samplers.epochs import natural
@@ -40,9 +39,9 @@ class StreamOptions:
         dataset: Any,
         samplers: tuple[Any, Any],
         generator: Any,
-        workers: Any,
         *,
         in_order: bool,
+        is_automatic: bool,
     ) -> None:
         """Check the arguments together with those of torch that they exclude.
 
@@ -62,7 +61,7 @@ class StreamOptions:
                 f"seed={self.seed} and generator= exclude each other: with a seed, all random "
                 f"numbers follow from it"
             )
-        if workers == "auto" or isinstance(workers, Auto):
+        if is_automatic:
             raise ValueError(
                 f'seed={self.seed} and num_workers="auto" do not go together yet; give a number'
             )
@@ -71,10 +70,10 @@ class StreamOptions:
                 f"seed={self.seed} and in_order=False exclude each other: with a seed, the order "
                 f"is part of what is promised"
             )
-        if isinstance(dataset, IterableDataset):
-            raise ValueError(  # noqa: TRY004  (it is the two together that can't be)
-                f"seed= is not supported yet for iterable datasets such as "
-                f"{type(dataset).__name__}; leave seed= out, or use a map-style dataset"
+        if isinstance(dataset, IterableDataset) and hasattr(dataset, "count_batches"):
+            raise ValueError(
+                f"seed= is not supported yet for {type(dataset).__name__}; leave seed= out (its "
+                f"order follows from its own seed), or use ParquetDataset"
             )
         for sampler in samplers:
             check_sampler(sampler)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from fastload._seeded.order import has_own_batches, order_of
 
 VERSION = 3
@@ -65,6 +67,13 @@ def refuse_seeded(state: Any) -> None:
 
 
 def _identity(loader: Any) -> dict[str, Any]:
+    if isinstance(loader.dataset, IterableDataset):
+        kind = type(loader.dataset)
+        return {
+            "dataset_length": _length(loader.dataset),
+            "counts": "samples",
+            "dataset": f"{kind.__module__}.{kind.__qualname__}",
+        }
     order = order_of(loader)
     return {
         "dataset_length": len(loader.dataset),
@@ -74,10 +83,18 @@ def _identity(loader: Any) -> dict[str, Any]:
     }
 
 
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 _WORDS = {
     "seed": "seed",
     "dataset_length": "a dataset of length",
     "sampler_length": "a sampler of length",
+    "dataset": "a dataset of class",
     "counts": "positions that count",
     "sampler": "sampler",
     "sampler_seeds": "samplers' seeds",

@@ -22,39 +22,13 @@ from fastload._memory.write import Place
 from fastload._seeded.draws import COLLATE, ITERATOR, SAMPLE, EpochDraws
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.owned import OwnedGenerator, find_generators
-from fastload._seeded.steps import Even
 from fastload._wire.indices import PositionedIndices
+from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import Collate
 from fastload.errors import annotate
 
 
-class StreamBegin(NamedTuple):
-    """Where one pass of one rank begins, and how it is dealt; it travels to workers.
-
-    Attributes:
-        seed, epoch: What random numbers follow from.
-        start: Position at which the pass begins.
-        batch_size: Samples of a batch on one rank.
-        ranks, rank: Number of ranks, and which this is.
-        drop_last: Leave out an incomplete step.
-        even: What becomes of an incomplete step where there are several ranks.
-    """
-
-    seed: int
-    epoch: int
-    start: int = 0
-    batch_size: int = 1
-    ranks: int = 1
-    rank: int = 0
-    drop_last: bool = False
-    even: Even = "pad"
-
-    def position_of(self, step: int) -> int:
-        """Position of the first sample of this rank in a step that is complete."""
-        return self.start + (step * self.ranks + self.rank) * self.batch_size
-
-
-class Placed(NamedTuple):
+class PlacedSample(NamedTuple):
     """A sample and its position in the stream."""
 
     position: int
@@ -72,7 +46,7 @@ class StreamReader:
     """
 
     def __init__(
-        self, dataset: Any, begin: StreamBegin, purpose: int, tolerance: Tolerance | None = None
+        self, dataset: Any, begin: SeededBegin, purpose: int, tolerance: Tolerance | None = None
     ) -> None:
         self._begin = begin
         self._draws = EpochDraws(begin.seed, begin.epoch)
@@ -85,9 +59,9 @@ class StreamReader:
         self._samples: Iterator[Any] = iter(dataset)
         self._position = 0
         self._has_ended = False
-        self._whole_step: list[Placed] = []
+        self._whole_step: list[PlacedSample] = []
 
-    def read_block(self, first: int) -> list[Placed]:
+    def read_block(self, first: int) -> list[PlacedSample]:
         """This rank's samples of the step in which it begins at a position, fillers behind them.
 
         Raises:
@@ -115,7 +89,7 @@ class StreamReader:
             self._whole_step = found
         return self._not_empty(own, first)
 
-    def _read(self, most: int) -> list[Placed]:
+    def _read(self, most: int) -> list[PlacedSample]:
         """The next samples, without those that are left out; fewer where the stream ends."""
         found = []
         for _ in range(most):
@@ -130,7 +104,7 @@ class StreamReader:
         begin = self._begin
         return left == 0 or begin.drop_last or (begin.ranks > 1 and begin.even == "drop")
 
-    def _fillers(self, found: list[Placed], left: int) -> list[Placed]:
+    def _fillers(self, found: list[PlacedSample], left: int) -> list[PlacedSample]:
         """What completes this rank's batch: samples of the last whole step, over and over."""
         begin = self._begin
         if begin.ranks == 1 or begin.even == "none":
@@ -140,7 +114,7 @@ class StreamReader:
         again = self._whole_step or found
         return [again[at % len(again)] for at in range(first, stop)] if again else []
 
-    def _not_empty(self, own: list[Placed], first: int) -> list[Placed]:
+    def _not_empty(self, own: list[PlacedSample], first: int) -> list[PlacedSample]:
         if own:
             return own
         if self._begin.ranks == 1:
@@ -152,7 +126,7 @@ class StreamReader:
             f"sample, or larger batches."
         )
 
-    def _next(self) -> Placed | None:
+    def _next(self) -> PlacedSample | None:
         """The next sample; None if it is left out, or if the stream has ended."""
         position = self._position
         self._seed(self._purpose, position)
@@ -164,7 +138,7 @@ class StreamReader:
         except Exception as error:  # noqa: BLE001  (raised again, unless errors are tolerated)
             sample = self._stand_in(position, error)
         self._position = position + 1
-        return None if sample is LEFT_OUT else Placed(position, sample)
+        return None if sample is LEFT_OUT else PlacedSample(position, sample)
 
     def _stand_in(self, position: int, error: Exception) -> Any:
         if self._tolerance is None:
@@ -197,7 +171,7 @@ class SeededStreamFetcher:
     def __init__(
         self,
         dataset: Any,
-        begin: StreamBegin,
+        begin: SeededBegin,
         *,
         batched: bool,
         collate: Collate,
@@ -235,3 +209,8 @@ class LoadedItems:
 
     def __getitem__(self, item: Any) -> Any:
         return self.dataset.load(item)
+
+
+def loads_items(dataset: Any) -> bool:
+    """Whether a dataset's iterator yields items for its ``load``."""
+    return callable(getattr(dataset, "load", None))

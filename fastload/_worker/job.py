@@ -28,7 +28,6 @@ class WorkerSpec:
     workers: int
     on_error: OnError = "raise"
     sends_state: bool = False
-    seed: int | None = None
 
 
 NO_JOB = WorkerSpec(None, False, False, list, False, 0, None, 0)

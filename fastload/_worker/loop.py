@@ -28,6 +28,7 @@ from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
 from fastload._seeded.draws import EpochDraws
 from fastload._seeded.loading import DrawnGenerators, make_seeded_fetcher
+from fastload._seeded.streams import SeededStreamFetcher
 from fastload._system import signals
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
@@ -42,6 +43,7 @@ from fastload._wire.messages import (
     Failed,
     Loaded,
     Report,
+    SeededBegin,
     Skip,
     Stamps,
     Task,
@@ -186,11 +188,12 @@ class WorkerLoop:
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
-            self._set_epoch(order.epoch)
+            if order.seeded is None:
+                self._set_epoch(order.epoch)
             if order.dataset_state is not None:
                 self._dataset.load_state_dict(pickle.loads(order.dataset_state))
-            if job.seed is not None and order.seeded_epoch is not None:
-                self._fetchers[order.run] = self._make_seeded_fetcher(job.seed, order.seeded_epoch)
+            if order.seeded is not None:
+                self._fetchers[order.run] = self._make_seeded_fetcher(order.seeded)
                 return
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
@@ -203,14 +206,28 @@ class WorkerLoop:
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
 
-    def _make_seeded_fetcher(self, seed: int, epoch: int) -> Fetcher:
+    def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
+        job = self._job
+        if job.iterable:
+            # This worker alone reads the stream, so the dataset must not take a part of it.
+            torch_worker._worker_info = None
+            return SeededStreamFetcher(
+                self._dataset,
+                begin,
+                batched=job.batched,
+                collate=self._collate,
+                collate_fn=job.collate_fn,
+                tolerance=self._tolerance,
+            )
         if self._drawn is None:
-            self._drawn = DrawnGenerators(self._dataset, self._job.collate_fn)
+            self._drawn = DrawnGenerators(self._dataset, job.collate_fn)
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(begin.epoch)
         return make_seeded_fetcher(
             self._dataset,
-            EpochDraws(seed, epoch),
+            EpochDraws(begin.seed, begin.epoch),
             self._drawn,
-            batched=self._job.batched,
+            batched=job.batched,
             collate=self._collate,
             tolerance=self._tolerance,
         )
