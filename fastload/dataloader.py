@@ -177,7 +177,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             is_automatic=isinstance(workers, auto.Auto),
         )
         own_sampler: Any = sampler
-        if seed is not None and self._own_order is not None:
+        is_stream = isinstance(dataset, IterableDataset)
+        if seed is not None and self._own_order is not None and not is_stream:
             own_sampler, shuffle = StreamSampler(stream, dataset, shuffle=self._own_order), None
         super().__init__(
             dataset,
