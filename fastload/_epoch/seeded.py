@@ -22,7 +22,13 @@ from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.fetch import Fetcher
 from fastload._seeded.draws import ITERATOR
 from fastload._seeded.generators import GLOBAL
-from fastload._seeded.loading import DrawnGenerators, ProgramGenerators, make_seeded_fetcher
+from fastload._seeded.loading import (
+    DrawnGenerators,
+    ProgramGenerators,
+    make_own_fetcher,
+    make_seeded_fetcher,
+)
+from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
 from fastload._seeded.streams import LoadedItems, SeededStreamFetcher, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
@@ -84,6 +90,16 @@ class SeededInlineIterator(InlineIterator):
 
     def _make_fetcher(self) -> Fetcher:
         collate = make_collate(self._collate_fn)
+        if is_own_stream(self._dataset):
+            return make_own_fetcher(
+                self._dataset,
+                self._pass.begin,
+                self._drawn,
+                batched=self._auto_collation,
+                collate=collate,
+                collate_fn=self._collate_fn,
+                tolerance=self._tolerance,
+            )
         if self._dataset_kind == is_iterable_kind:
             return SeededStreamFetcher(
                 self._dataset,
@@ -133,7 +149,7 @@ class SeededWorkersIterator(WorkersIterator):
 
     def _numbers(self, loader: Any) -> tuple[int, int]:
         """One worker reads an iterable dataset, as many batches ahead as all would be."""
-        if self._dataset_kind == is_iterable_kind:
+        if self._dataset_kind == is_iterable_kind and not is_own_stream(self._dataset):
             _warn_of_idle_workers(loader)
             return 1, loader.num_workers * loader.prefetch_factor
         return super()._numbers(loader)

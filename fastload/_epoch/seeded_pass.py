@@ -20,6 +20,7 @@ from fastload._loading.fetch import EndOfStream
 from fastload._seeded.draws import ITERATOR, EpochDraws
 from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
 from fastload._seeded.order import has_own_batches, order_of
+from fastload._seeded.own_streams import is_own_stream, makes_batches
 from fastload._seeded.ranks import ranks_of
 from fastload._seeded.steps import Block, Even, Steps, positions
 from fastload._seeded.streams import StreamReader, loads_items
@@ -68,7 +69,7 @@ class MapPass:
         self._order = order_of(loader)
         self._steps = steps_of(self._order.length(), begin)
         self._has_own_batches = has_own_batches(loader)
-        self._is_batched = loader.batch_size is not None
+        self._is_batched = loader.batch_size is not None or makes_batches(loader.dataset)
 
     def tasks(self) -> Iterator[PositionedIndices]:
         """The indices and positions of each of this rank's batches."""
@@ -190,6 +191,9 @@ class ItemsPass(StreamPass):
 def begin_pass(loader: Any, epoch: int, start: int) -> SeededPass:
     """Begin a pass over the stream of an epoch, from a position on."""
     begin = begin_of(loader, epoch, start)
+    if is_own_stream(loader.dataset):
+        _check_rank(loader.dataset, begin)
+        return MapPass(loader, begin)
     if not isinstance(loader.dataset, IterableDataset):
         return MapPass(loader, begin)
     return (ItemsPass if loads_items(loader.dataset) else StreamPass)(loader, begin)
@@ -198,10 +202,10 @@ def begin_pass(loader: Any, epoch: int, start: int) -> SeededPass:
 def begin_of(loader: Any, epoch: int = 0, start: int = 0) -> SeededBegin:
     """Where a pass begins and how it is dealt, as ranks and options are now."""
     ranks, rank = ranks_of(loader)
-    size = loader.batch_size or 1
-    return SeededBegin(
-        loader.seed, epoch, start, size, ranks, rank, bool(loader.drop_last), loader.even
-    )
+    size, drop_last = loader.batch_size or 1, bool(loader.drop_last)
+    if makes_batches(loader.dataset):
+        size, drop_last = loader.dataset.batch_size, loader.dataset.drop_last
+    return SeededBegin(loader.seed, epoch, start, size, ranks, rank, drop_last, loader.even)
 
 
 def steps_of(length: int, begin: SeededBegin) -> Steps:
@@ -215,6 +219,21 @@ def steps_of(length: int, begin: SeededBegin) -> Steps:
         drop_last=begin.drop_last,
         even=cast("Even", begin.even),
     )
+
+
+def _check_rank(stream: Any, begin: SeededBegin) -> None:
+    """Refuse a stream that was told another rank than the loader is.
+
+    Raises:
+        ValueError: It was.
+    """
+    given = stream.given_rank
+    if given is not None and given != (begin.rank, begin.ranks):
+        raise ValueError(
+            f"{type(stream).__name__} was given rank {given[0]} of {given[1]}, but the loader with "
+            f"seed= deals to ranks itself and is rank {begin.rank} of {begin.ranks}; leave rank= "
+            f"and world_size= of the stream out"
+        )
 
 
 def length_of(dataset: Any) -> int | None:
@@ -231,7 +250,7 @@ def count_batches(loader: Any) -> int:
     Raises:
         TypeError: The dataset is iterable and has no length.
     """
-    is_stream = isinstance(loader.dataset, IterableDataset)
+    is_stream = isinstance(loader.dataset, IterableDataset) and not is_own_stream(loader.dataset)
     length = len(loader.dataset) if is_stream else order_of(loader).length()
     return len(steps_of(length, begin_of(loader)))
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import IterableDataset
-
 from fastload._seeded.order import check_sampler
+from fastload._seeded.own_streams import makes_batches
 from fastload._seeded.steps import EVEN, Even
 from fastload.samplers.epochs import natural
 
@@ -70,10 +69,11 @@ class StreamOptions:
                 f"seed={self.seed} and in_order=False exclude each other: with a seed, the order "
                 f"is part of what is promised"
             )
-        if isinstance(dataset, IterableDataset) and hasattr(dataset, "count_batches"):
+        if makes_batches(dataset) and self.batch_size is not None:
             raise ValueError(
-                f"seed= is not supported yet for {type(dataset).__name__}; leave seed= out (its "
-                f"order follows from its own seed), or use ParquetDataset"
+                f"{type(dataset).__name__}(batch_size={dataset.batch_size}) makes batches itself, "
+                f"so the loader must not; give batch_size=None to one of them, but got "
+                f"batch_size={self.batch_size} for the loader"
             )
         for sampler in samplers:
             check_sampler(sampler)

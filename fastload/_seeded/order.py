@@ -19,6 +19,7 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 
 from fastload._seeded.draws import SAMPLER, EpochDraws
 from fastload._seeded.generators import GLOBAL
+from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
 from fastload._seeded.steps import Block, positions
 from fastload._wire.indices import Compact
@@ -184,6 +185,8 @@ def order_of(loader: Any) -> Order:
     Raises:
         ValueError: The sampler gives each rank a part already.
     """
+    if is_own_stream(loader.dataset):
+        return ComputedOrder(loader.dataset.seeded_length, None)
     if loader._own_order is not None:
         return ComputedOrder(len(loader.dataset), loader.seed if loader._own_order else None)
     sampler = loader.batch_sampler if has_own_batches(loader) else loader.sampler

@@ -15,6 +15,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from fastload._seeded.order import has_own_batches, order_of
+from fastload._seeded.own_streams import is_own_stream
 
 VERSION = 3
 MODE = "seed"
@@ -67,6 +68,13 @@ def refuse_seeded(state: Any) -> None:
 
 
 def _identity(loader: Any) -> dict[str, Any]:
+    if is_own_stream(loader.dataset):
+        length = loader.dataset.seeded_length
+        return {
+            "dataset_length": length,
+            "counts": "samples",
+            **loader.dataset.seeded_identity(),
+        }
     if isinstance(loader.dataset, IterableDataset):
         kind = type(loader.dataset)
         return {
@@ -95,6 +103,9 @@ _WORDS = {
     "dataset_length": "a dataset of length",
     "sampler_length": "a sampler of length",
     "dataset": "a dataset of class",
+    "stream": "files, rows and shuffling",
+    "canonical_shards": "canonical_shards",
+    "turn_rows": "turn_rows",
     "counts": "positions that count",
     "sampler": "sampler",
     "sampler_seeds": "samplers' seeds",

@@ -27,7 +27,8 @@ from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
 from fastload._seeded.draws import EpochDraws
-from fastload._seeded.loading import DrawnGenerators, make_seeded_fetcher
+from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_seeded_fetcher
+from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.streams import SeededStreamFetcher
 from fastload._system import signals
 from fastload._torch_private import worker_module as torch_worker
@@ -208,6 +209,18 @@ class WorkerLoop:
 
     def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
         job = self._job
+        if self._drawn is None:
+            self._drawn = DrawnGenerators(self._dataset, job.collate_fn)
+        if is_own_stream(self._dataset):
+            return make_own_fetcher(
+                self._dataset,
+                begin,
+                self._drawn,
+                batched=job.batched,
+                collate=self._collate,
+                collate_fn=job.collate_fn,
+                tolerance=self._tolerance,
+            )
         if job.iterable:
             # This worker alone reads the stream, so the dataset must not take a part of it.
             torch_worker._worker_info = None
@@ -219,8 +232,6 @@ class WorkerLoop:
                 collate_fn=job.collate_fn,
                 tolerance=self._tolerance,
             )
-        if self._drawn is None:
-            self._drawn = DrawnGenerators(self._dataset, job.collate_fn)
         if hasattr(self._dataset, "set_epoch"):
             self._dataset.set_epoch(begin.epoch)
         return make_seeded_fetcher(
