@@ -13,6 +13,7 @@ from typing import Any
 
 from fastload._autotune import numbers as auto
 from fastload._epoch import resume
+from fastload._epoch.seeded_pass import EpochClock
 from fastload._epoch.way import Way
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
@@ -29,6 +30,7 @@ class LoaderState:
         self.rest: resume.Remainder | None = None
         self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
+        self.epochs = EpochClock()
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._newest: weakref.ref[Any] | None = None

@@ -35,6 +35,7 @@ from fastload._wire.messages import (
     Ended,
     Loaded,
     Outcome,
+    SeededBegin,
     Stop,
     decode,
     encode,
@@ -138,17 +139,19 @@ class Pool:
         run: ReportReceiver,
         shared_seed: int | None,
         dataset_state: DatasetState | None = None,
+        seeded: SeededBegin | None = None,
     ) -> int:
         """Start a run on every worker; returns its number.
 
-        ``dataset_state`` is what the dataset goes on from, in each worker.
+        ``dataset_state`` is what the dataset goes on from, in each worker; ``seeded`` says
+        where a seeded stream begins.
         """
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
         self._runs[number] = weakref.ref(run)
         pickled = None if dataset_state is None else pickle.dumps(dataset_state)
-        self._begun[number] = Begin(number, shared_seed, pickled, epoch_of(self._dataset))
+        self._begun[number] = Begin(number, shared_seed, pickled, epoch_of(self._dataset), seeded)
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):

@@ -27,6 +27,10 @@ from fastload._loading.stopwatch import peak_bytes
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
+from fastload._seeded.draws import EpochDraws
+from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_seeded_fetcher
+from fastload._seeded.own_streams import is_own_stream
+from fastload._seeded.streams import SeededStreamFetcher
 from fastload._system import pipes, signals
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
@@ -41,6 +45,7 @@ from fastload._wire.messages import (
     Failed,
     Loaded,
     Report,
+    SeededBegin,
     Skip,
     Stamps,
     Task,
@@ -125,6 +130,7 @@ class WorkerLoop:
         self._broken = broken
         self._dataset = spec.dataset
         self._epoch: int | None = None
+        self._drawn: DrawnGenerators | None = None
         try:
             self._prepare()
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
@@ -203,6 +209,9 @@ class WorkerLoop:
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            if order.seeded is not None:
+                self._fetchers[order.run] = self._make_seeded_fetcher(order.seeded)
+                return
             self._set_epoch(order.epoch)
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
@@ -215,6 +224,42 @@ class WorkerLoop:
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
+
+    def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
+        spec = self._spec
+        if self._drawn is None:
+            self._drawn = DrawnGenerators(self._dataset, spec.collate_fn)
+        if is_own_stream(self._dataset):
+            return make_own_fetcher(
+                self._dataset,
+                begin,
+                self._drawn,
+                batched=spec.batched,
+                collate=self._collate,
+                collate_fn=spec.collate_fn,
+                tolerance=self._tolerance,
+            )
+        if spec.iterable:
+            # This worker alone reads the stream, so the dataset must not take a part of it.
+            torch_worker._worker_info = None
+            return SeededStreamFetcher(
+                self._dataset,
+                begin,
+                batched=spec.batched,
+                collate=self._collate,
+                collate_fn=spec.collate_fn,
+                tolerance=self._tolerance,
+            )
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(begin.epoch)
+        return make_seeded_fetcher(
+            self._dataset,
+            EpochDraws(begin.seed, begin.epoch),
+            self._drawn,
+            batched=spec.batched,
+            collate=self._collate,
+            tolerance=self._tolerance,
+        )
 
     def _set_epoch(self, epoch: int | None) -> None:
         """Set what was set in the consumer; a dataset that counts epochs itself is left alone."""
@@ -278,7 +323,8 @@ class WorkerLoop:
 
     def _state(self, run: int) -> bytes | None:
         fetcher = self._fetchers[run] if self._spec.sends_state else None
-        return None if fetcher is None else cast("Fetcher", fetcher).source.pickled()
+        source = None if fetcher is None else cast("Fetcher", fetcher).source
+        return None if source is None else source.pickled()
 
     def _loaded(
         self,

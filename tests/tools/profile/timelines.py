@@ -89,7 +89,8 @@ class Pipeline:
         return rows
 
     def _rows(self, workers: int, batches: int, step: bool) -> list[Row]:
-        rows, free, taken, before = [], [0.0] * workers, [], 0.0
+        rows, free, before = [], [0.0] * workers, 0.0
+        taken: list[float] = []
         for number in range(batches):
             worker = number % workers
             given = taken[number - 2 * workers] if number >= 2 * workers else 0.0
