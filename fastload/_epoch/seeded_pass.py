@@ -19,10 +19,10 @@ from fastload._epoch.resume import EpochPosition
 from fastload._loading.fetch import EndOfStream
 from fastload._seeded.draws import ITERATOR, EpochDraws
 from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
-from fastload._seeded.order import has_own_batches, order_of
 from fastload._seeded.own_streams import is_own_stream, makes_batches
-from fastload._seeded.ranks import ranks_of
-from fastload._seeded.steps import Block, Even, Steps, positions
+from fastload._seeded.replicas import ranks_of
+from fastload._seeded.steps import Even, StepBatch, Steps, positions
+from fastload._seeded.stream_order import has_own_batches, order_of
 from fastload._seeded.streams import StreamReader, loads_items
 from fastload._wire.indices import Compact, PositionedIndices
 from fastload._wire.messages import SeededBegin
@@ -100,7 +100,7 @@ class MapPass:
         """Which samples of the newest batch are no fillers; bool ``(batch,)``."""
         steps = self._steps
         last = steps.last() if self.progress.yielded > steps.whole else None
-        block = Block(0, steps.batch_size) if last is None else last
+        block = StepBatch(0, steps.batch_size) if last is None else last
         return _mask(block.samples, block.fillers)
 
 
@@ -339,7 +339,7 @@ def _holders(loader: Any) -> list[Any]:
     ]
 
 
-def _positions(block: Block, length: int) -> range | list[int]:
+def _positions(block: StepBatch, length: int) -> range | list[int]:
     if not block.fillers:
         return range(block.first, block.first + block.samples)
     return positions(block, length)

@@ -337,8 +337,11 @@ class Pool:
         """Whether a new worker can go on with a stream where a dead one was.
 
         One dataset can't be in two states. One without a state begins anew, which would repeat
-        what was delivered; whether its iterator has a state is known from the first batch on.
+        what was delivered; whether its iterator has a state is known from the first batch on. A
+        seeded stream is read again up to the first task: what it yields follows from the seed.
         """
+        if all(self._begun[run].seeded is not None for run in runs):
+            return True
         if len(runs) > 1:
             return False
         return has_state(self._dataset) or all(

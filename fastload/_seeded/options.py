@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastload._seeded.order import check_sampler
 from fastload._seeded.own_streams import makes_batches
 from fastload._seeded.steps import EVEN, Even
+from fastload._seeded.stream_order import check_sampler
 from fastload.samplers.epochs import natural
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from torch.utils.data import DistributedSampler
 
 from fastload._seeded.options import StreamOptions
-from fastload._seeded.order import ComputedOrder
-from fastload._seeded.ranks import ranks_of
+from fastload._seeded.replicas import ranks_of
 from fastload._seeded.steps import Steps
+from fastload._seeded.stream_order import ComputedOrder
 
 
 class StreamSampler(DistributedSampler[int]):

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from fastload._seeded.order import has_own_batches, order_of
 from fastload._seeded.own_streams import is_own_stream
+from fastload._seeded.stream_order import has_own_batches, order_of
 
 VERSION = 3
 MODE = "seed"

@@ -19,7 +19,7 @@ Even = Literal["pad", "mask", "drop", "none"]
 EVEN: Final[tuple[str, ...]] = get_args(Even)
 
 
-class Block(NamedTuple):
+class StepBatch(NamedTuple):
     """The samples of one batch.
 
     Attributes:
@@ -78,10 +78,10 @@ class Steps:
         """Number of batches of this rank."""
         return self.whole + (self.last() is not None)
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[StepBatch]:
         first = self.start + self.rank * self.batch_size
         for step in range(self.whole):
-            yield Block(first + step * self.step_size, self.batch_size)
+            yield StepBatch(first + step * self.step_size, self.batch_size)
         last = self.last()
         if last is not None:
             yield last
@@ -92,30 +92,30 @@ class Steps:
         is_left_out = self.drop_last or (self.ranks > 1 and self.even == "drop")
         return self.whole + bool(self.left and not is_left_out)
 
-    def last(self) -> Block | None:
+    def last(self) -> StepBatch | None:
         """This rank's part of an incomplete step; None if it has none."""
         if not self.left or self.drop_last:
             return None
         begin = self.length - self.left
         if self.ranks == 1:
-            return Block(begin, self.left)
+            return StepBatch(begin, self.left)
         if self.even == "drop":
             return None
         offset = self.rank * self.batch_size
         samples = min(max(0, self.left - offset), self.batch_size)
         if self.even == "none":
-            return Block(begin + offset, samples) if samples else None
+            return StepBatch(begin + offset, samples) if samples else None
         fillers = self.batch_size - samples
         before = max(0, offset - self.left)  # fillers of ranks before this one
         first_filler = before % self.length if fillers else 0
-        return Block(begin + offset if samples else self.length, samples, fillers, first_filler)
+        return StepBatch(begin + offset if samples else self.length, samples, fillers, first_filler)
 
     def position_after(self, steps: int) -> int:
         """The position at which a pass goes on behind so many steps; at most the length."""
         return min(self.length, self.start + steps * self.step_size)
 
 
-def positions(block: Block, length: int) -> list[int]:
+def positions(block: StepBatch, length: int) -> list[int]:
     """The positions of a batch's samples, fillers included."""
     fillers = ((block.first_filler + at) % length for at in range(block.fillers))
     return [*range(block.first, block.first + block.samples), *fillers]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 
 import pytest
 import torch
@@ -246,3 +248,32 @@ def test_single_items_are_samples(workers):
     expected = torch.cat(joined(Stream(9), batch_size=3, epochs=1)[0])
     found = joined(Stream(9), batch_size=None, epochs=1, num_workers=workers)
     assert torch.equal(torch.stack(found[0]), expected)
+
+
+class KillingStream(Stream):
+    """Kills the worker that reads it at one number, the first time."""
+
+    def __init__(self, length, file):
+        super().__init__(length)
+        self.file = file
+
+    def __iter__(self):
+        for sample in super().__iter__():
+            if sample[0] == 17 and not self.file.exists():
+                self.file.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield sample
+
+
+def test_a_killed_reader_is_started_again(tmp_path):
+    """It reads the stream again up to where it was; nothing comes twice or never."""
+    expected = joined(Stream(41), batch_size=4, epochs=1)
+    with pytest.warns(RuntimeWarning, match="started again"):
+        found = joined(
+            KillingStream(41, tmp_path / "killed"),
+            batch_size=4,
+            epochs=1,
+            num_workers=1,
+            max_worker_restarts=1,
+        )
+    assert torch.equal(torch.cat(found[0]), torch.cat(expected[0]))

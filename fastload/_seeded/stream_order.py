@@ -21,7 +21,7 @@ from fastload._seeded.draws import SAMPLER, EpochDraws
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
-from fastload._seeded.steps import Block, positions
+from fastload._seeded.steps import StepBatch, positions
 from fastload._wire.indices import Compact
 from fastload.samplers.epochs import EpochSampler, nested
 from fastload.samplers.permutation import Permutation
@@ -40,7 +40,7 @@ class Order(Protocol):
     def length(self) -> int:
         """Number of samples (with a batch sampler: batches) in an epoch."""
 
-    def indices(self, epoch: int, blocks: Iterable[Block]) -> Iterator[Any]:
+    def indices(self, epoch: int, blocks: Iterable[StepBatch]) -> Iterator[Any]:
         """The dataset indices of each block, in the form in which a worker is sent them."""
 
 
@@ -62,7 +62,7 @@ class ComputedOrder:
     def length(self) -> int:
         return self._length
 
-    def indices(self, epoch: int, blocks: Iterable[Block]) -> Iterator[Compact]:
+    def indices(self, epoch: int, blocks: Iterable[StepBatch]) -> Iterator[Compact]:
         if self._seed is None:
             for block in blocks:
                 yield Compact(_numbers(block, self._length))
@@ -98,7 +98,7 @@ class WalkedOrder:
     def length(self) -> int:
         return len(self._sampler)
 
-    def indices(self, epoch: int, blocks: Iterable[Block]) -> Iterator[Any]:
+    def indices(self, epoch: int, blocks: Iterable[StepBatch]) -> Iterator[Any]:
         walk: SamplerPass | None = None
         for block in blocks:
             if walk is None:
@@ -108,7 +108,7 @@ class WalkedOrder:
                 found += self._fillers(epoch, block)
             yield found
 
-    def _fillers(self, epoch: int, block: Block) -> list[Any]:
+    def _fillers(self, epoch: int, block: StepBatch) -> list[Any]:
         """Samples of the stream's beginning, over and over if they are not enough."""
         length = self.length()
         first = SamplerPass(self._sampler, EpochDraws(self._seed, epoch), 0)
@@ -222,13 +222,13 @@ def check_sampler(sampler: Any) -> None:
             )
 
 
-def _numbers(block: Block, length: int) -> Any:
+def _numbers(block: StepBatch, length: int) -> Any:
     if not block.fillers:
         return range(block.first, block.first + block.samples)
     return _array(block, length)
 
 
-def _array(block: Block, length: int) -> Any:
+def _array(block: StepBatch, length: int) -> Any:
     if not block.fillers:
         return np.arange(block.first, block.first + block.samples)
     return np.array(positions(block, length), np.int64)
