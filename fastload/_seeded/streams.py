@@ -75,8 +75,12 @@ class StreamReader:
         size = begin.ranks * begin.batch_size
         offset = begin.rank * begin.batch_size
         step = first - offset
-        while self._position < step:  # delivered before, or loaded by a worker that died
+        while (
+            self._position < step and not self._has_ended
+        ):  # delivered before, or by a dead worker
             self._next()
+        if self._has_ended:
+            raise EndOfStream
         found = self._read(size)
         left = self._position - step
         if left < size and self._is_left_out(left):
