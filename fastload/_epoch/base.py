@@ -9,7 +9,8 @@ from typing import Any
 
 from fastload._epoch.resume import EpochPosition, Remainder
 from fastload._loading.dataset_state import StateSource
-from fastload._torch_private import BaseIterator, profiler_enabled
+from fastload._memory.fake_tensors import DrawnReal, real_tensors
+from fastload._torch_private import BaseIterator, fake_mode, profiler_enabled
 from fastload._wire.exceptions import unpack
 from fastload._wire.messages import Skip
 from fastload.errors import TooManyErrors, show
@@ -84,7 +85,8 @@ class EpochIterator:
                 when they started, the base seed, is not drawn again.
         """
         if before is None:
-            BaseIterator.__init__(self, loader)
+            with real_tensors():
+                BaseIterator.__init__(self, loader)
             self.drawn = dict(vars(self))
         else:
             self.__dict__.update(before.drawn, drawn=before.drawn)
@@ -93,7 +95,8 @@ class EpochIterator:
     def _reset_as_with_workers(self, loader: Any, *, is_new: bool) -> None:
         """Draw what an epoch draws; new workers of torch's get the seed of before, however."""
         before = self._shared_seed
-        BaseIterator._reset(self, loader)
+        with real_tensors():
+            BaseIterator._reset(self, loader)
         self._pipes_seed = before if is_new else self._shared_seed
 
     def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
@@ -122,3 +125,5 @@ class EpochIterator:
             self._num_yielded = rest.delivered
         elif (batches := compact(self._index_sampler)) is not None:
             self._sampler_iter = batches
+        if fake_mode() is not None:
+            self._sampler_iter = DrawnReal(self._sampler_iter)

@@ -20,6 +20,7 @@ from fastload._epoch.base import EpochIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.write import HEAP
 from fastload._torch_private import (
     BaseIterator,
@@ -55,7 +56,8 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
     _is_live = True
 
     def __init__(self, loader: Any) -> None:
-        BaseIterator.__init__(self, loader)
+        with real_tensors():
+            BaseIterator.__init__(self, loader)
         if self._timeout != 0:
             raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
         if isinstance(self._dataset, IterDataPipe | MapDataPipe):

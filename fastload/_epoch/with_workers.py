@@ -25,6 +25,7 @@ from fastload._epoch.order import AsCompleted, InOrder
 from fastload._epoch.run import Run, workers_closed_error
 from fastload._memory import reuse as shelf
 from fastload._memory.arena import Arena
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.slots import SPARE_GRANTS, Slots
 from fastload._pool.pool import Pool
 from fastload._pool.start import context_of, forks, opening_files_for, signals_deferred
@@ -117,7 +118,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         is_new = kept_workers is None
         if kept_workers is None:
-            BaseIterator.__init__(self, loader)
+            with real_tensors():
+                BaseIterator.__init__(self, loader)
             self._prepare_dataset()
             kept_workers = PersistentWorkers(None, dict(vars(self)))
         self.__dict__.update(kept_workers.state)

@@ -12,6 +12,7 @@ import pickle
 from typing import Any, NamedTuple
 
 from fastload._memory.layout import Layout
+from fastload._wire.channel import Frame, FrameWithMemory
 
 
 class SeededBegin(NamedTuple):
@@ -99,7 +100,8 @@ class Loaded(NamedTuple):
     """A batch lies in ``slot``.
 
     ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
-    ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message.
+    ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message. If the
+    slot has no room, it is the last thing ``attached``: what else is, the skeleton refers to.
     ``dataset_state`` is a stream's state behind this batch, pickled, where a restart may need it.
     ``skipped`` are the samples that could not be loaded and were left out or replaced.
     """
@@ -114,6 +116,7 @@ class Loaded(NamedTuple):
     skeleton_at: tuple[int, int] | None
     dataset_state: bytes | None = None
     skipped: tuple[Skip, ...] = ()
+    attached: tuple[Any, ...] = ()
 
 
 class Failed(NamedTuple):
@@ -163,8 +166,10 @@ def encode_task(run: int, sequence: int, indices: bytes) -> bytes:
     return pickle.dumps((_TASK, (run, sequence, indices)), protocol=5)
 
 
-def decode(frame: bytes | bytearray) -> Any:
+def decode(frame: Frame) -> Any:
     """The message in a frame."""
+    if isinstance(frame, FrameWithMemory):
+        return decode(frame.frame)._replace(attached=frame.attached)
     number, fields = pickle.loads(frame)
     return _new(_KINDS[number], fields)
 

@@ -21,10 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastload._memory.arena import anonymous_file
+from fastload._memory.arena import anonymous_file, write_at
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.layout import DTYPE_NUMBERS, DTYPES, Shape, aligned
+from fastload._memory.reducers import LiveReducers
 from fastload._memory.shared_bytes import SharedBytes, Span, attach
-from fastload._memory.write import is_its_bytes, is_plain, picklers
+from fastload._memory.write import is_its_bytes, is_plain
 from fastload._system.descriptors import Descriptor
 
 
@@ -55,7 +57,8 @@ class SharedPickle:
         file = io.BytesIO()
         buffers: list[pickle.PickleBuffer] = []
         pickler = _Pickler(file, buffers.append)
-        pickler.dump(content)
+        with real_tensors():
+            pickler.dump(content)
         chunks = [file.getbuffer(), *(buffer.raw() for buffer in buffers)]
         spans, end = [], 0
         for chunk in chunks:
@@ -63,10 +66,13 @@ class SharedPickle:
             end = start + chunk.nbytes
             spans.append((start, end))
         descriptor = anonymous_file()
-        os.ftruncate(descriptor, max(end, 1))
-        with mmap.mmap(descriptor, max(end, 1)) as mapping:
-            for (start, stop), chunk in zip(spans, chunks, strict=True):
-                mapping[start:stop] = chunk
+        try:
+            os.ftruncate(descriptor, max(end, 1))
+            for (start, _), chunk in zip(spans, chunks, strict=True):
+                write_at(descriptor, start, chunk.cast("B"))
+        except BaseException:
+            os.close(descriptor)
+            raise
         frozen = tuple(Descriptor(os.dup(content.descriptor)) for content in pickler.frozen)
         return cls(Descriptor(descriptor), tuple(spans), frozen)
 
@@ -90,7 +96,7 @@ class SharedPickle:
 class _Pickler(pickle.Pickler):
     def __init__(self, file: Any, add_buffer: Callable[[pickle.PickleBuffer], None]) -> None:
         super().__init__(file, protocol=5, buffer_callback=add_buffer)
-        self.dispatch_table = picklers()
+        self.dispatch_table = LiveReducers()
         self.frozen: list[SharedBytes] = []
         self._storages: dict[int, npt.NDArray[Any]] = {}
 

@@ -2,7 +2,7 @@
 
 Runs in: worker.
 Takes: orders from its pipe.
-Gives: reports, and batches in the slots that its tasks name.
+Gives: reports, and batches in slots that it chooses among those granted to it.
 
 Whatever goes wrong in user code becomes the report of the task it went wrong in.
 """
@@ -15,6 +15,7 @@ import os
 import pickle
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ from torch.utils.data import IterDataPipe, graph_settings
 from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
 from fastload._loading.stopwatch import peak_bytes
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
@@ -100,9 +102,9 @@ def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
         if isinstance(error, AttributeError) and "__main__" in str(error):
             annotate(error, NOT_IMPORTABLE)
         broken, spec = error, empty_spec()
-    worker = WorkerLoop(ends, spec, broken)
-    with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
-        worker.serve()
+    # A fork copies the mode of the thread that forked; the consumer makes batches fake itself.
+    with real_tensors(), contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
+        WorkerLoop(ends, spec, broken).serve()
 
 
 class WorkerLoop:
@@ -127,6 +129,7 @@ class WorkerLoop:
         self._loads = 0
         self._sent_only_tensors = True
         self._skeleton = b""
+        self._attached: list[Any] = []
         self._broken = broken
         self._dataset = spec.dataset
         self._epoch: int | None = None
@@ -282,7 +285,9 @@ class WorkerLoop:
             report = Empty(task.run, task.sequence, slot, self._take_skipped())
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
             report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
-        self._report(report)
+            self._attached = []
+        self._report(report, self._attached)
+        self._attached = []
 
     def _load(self, task: Task, slot: int) -> Loaded:
         fetcher = self._fetchers[task.run] if self._broken is None else self._broken
@@ -297,6 +302,7 @@ class WorkerLoop:
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
+        self._attached, place.attached = place.attached, []  # nothing else may keep the batch
         if skeleton != self._skeleton:  # which says what the batch is made of
             self._skeleton = skeleton
             self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
@@ -343,7 +349,9 @@ class WorkerLoop:
         elif skeleton is not None and len(skeleton) > LONGEST_SKELETON_BYTES:
             self._last = None
             skeleton_at = _put_behind(place, skeleton)
-            skeleton = skeleton if skeleton_at is None else None
+            if skeleton_at is None:
+                self._attached.append(skeleton)
+            skeleton = None
         else:
             self._last = layout, skeleton
         return Loaded(
@@ -359,8 +367,8 @@ class WorkerLoop:
             skipped,
         )
 
-    def _report(self, report: Report) -> None:
-        send(self._ends.reports.number, encode(report))
+    def _report(self, report: Report, attached: Sequence[Any] = ()) -> None:
+        send(self._ends.reports.number, encode(report), attached)
 
 
 def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
@@ -374,9 +382,15 @@ def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
 
 def _holds_only_tensors(batch: Any) -> bool:
     """Whether all a batch says is numbers: dict keys are the same in every process."""
-    kind = type(batch)
-    if kind is dict:
-        return all(map(_holds_only_tensors, batch.values()))
-    if kind in (list, tuple):
-        return all(map(_holds_only_tensors, batch))
-    return kind in (Tensor, LeafRef)
+    seen: set[int] = set()
+    ahead = [batch]
+    while ahead:
+        each = ahead.pop()
+        kind = type(each)
+        if kind in (dict, list, tuple):
+            if id(each) not in seen:  # a container may hold itself
+                seen.add(id(each))
+                ahead += each.values() if kind is dict else each
+        elif kind not in (Tensor, LeafRef):
+            return False
+    return True
