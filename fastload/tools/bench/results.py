@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EqualityVerdict:
     """Whether a workload's batches are equal.
 
     Attributes:
@@ -22,7 +22,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class LoaderMeasurement:
     """What one loader did in one process.
 
     Attributes:
@@ -46,12 +46,12 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MeasuredRun:
     """One measurement and what its process looked like from outside."""
 
     round: int
     loader: str
-    measurement: Measurement
+    measurement: LoaderMeasurement
     peak_memory_bytes: int
     elapsed_s: float
 
@@ -83,6 +83,6 @@ class WorkloadResult:
     batch_size: int
     samples: int
     unit: Literal["samples", "epochs"]
-    runs: tuple[Run, ...] = ()
+    runs: tuple[MeasuredRun, ...] = ()
     failure: Failure | None = None
     same_data: bool = True

@@ -22,7 +22,7 @@ LITTLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MountedPath:
     """A path and what it lies on.
 
     Attributes:
@@ -40,7 +40,7 @@ class Place:
     is_writable: bool = True
 
 
-def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Place:
+def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> MountedPath:
     """Look at a path that exists."""
     mounts = _mounts(mountinfo)
     real = Path(os.path.realpath(path))
@@ -51,10 +51,10 @@ def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Place
     )
     usage = shutil.disk_usage(path)
     is_writable = usage.total > 0 and os.access(path, os.W_OK)  # /proc has no size
-    return Place(path, mounts.get(at), at, usage.free, is_writable)
+    return MountedPath(path, mounts.get(at), at, usage.free, is_writable)
 
 
-def judge(place: Place) -> Finding:
+def judge(place: MountedPath) -> Finding:
     """Say what is to be said about it."""
     name = "file system"
     kind = place.kind or "unknown"

@@ -45,7 +45,7 @@ class Stamped:
         return Stamped(pin_memory(self.batch), self.moments)
 
 
-class _Clock:
+class _BatchClock:
     """What is known of the batch that this process is loading."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _Clock:
             self.slowest_ns, self.slowest = elapsed_ns, show(index)
 
 
-_clock = _Clock()
+_clock = _BatchClock()
 """One a process: a worker loads one batch after the other."""
 
 

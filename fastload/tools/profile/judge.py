@@ -26,10 +26,10 @@ from fastload.tools.profile.replay import Load, replay
 from fastload.tools.profile.report import (
     Bound,
     Culprit,
+    InputVerdict,
     Resource,
     Setting,
     Share,
-    Verdict,
     Verification,
 )
 from fastload.tools.profile.trials import Trial
@@ -158,7 +158,9 @@ def _has_stragglers(load: Load, setting: Setting) -> bool:
     return replay(load.without_stragglers(), setting).samples_per_s > STRAGGLER_GAIN * now
 
 
-def make_verdict(speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: bool) -> Verdict:
+def make_verdict(
+    speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: bool
+) -> InputVerdict:
     """The answer in words, with its numbers."""
     stall = speed.stall_share
     bound: Bound = "unknown"
@@ -173,7 +175,7 @@ def make_verdict(speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: 
         bound = "not" if stall < MODERATE else "moderately" if stall <= HIGH else "highly"
         headroom = speed.headroom
         sentence = _sentence(bound, stall, headroom, rate, culprit)
-    return Verdict(bound, culprit, sentence, stall, headroom, speed.samples_per_s, step_s)
+    return InputVerdict(bound, culprit, sentence, stall, headroom, speed.samples_per_s, step_s)
 
 
 def _sentence(bound: Bound, stall: float, headroom: float, rate: str, culprit: Culprit) -> str:

@@ -29,7 +29,7 @@ Culprit: TypeAlias = Literal[
 
 
 @dataclass(frozen=True)
-class Place:
+class MeasuredOn:
     """Where it was measured. `cores` may be a fraction: affinity, quota and ranks are in it."""
 
     system: str
@@ -50,7 +50,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class InputVerdict:
     """The answer.
 
     Attributes:
@@ -170,7 +170,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class SlowSample:
+class ProfiledSample:
     """A sample that took long; `times_median` is against the median sample."""
 
     index: str
@@ -222,14 +222,14 @@ class Profile:
     target: str
     loader: Literal["fastload", "torch"]
     created: str
-    place: Place
+    place: MeasuredOn
     setting: Setting
     batch_size: float
     batch_bytes: int
     step: str
     budget_s: float
     elapsed_s: float
-    verdict: Verdict
+    verdict: InputVerdict
     breakdown: tuple[Share, ...]
     resources: tuple[Resource, ...]
     what_if: tuple[Prediction, ...]
@@ -238,7 +238,7 @@ class Profile:
     fixes: tuple[Fix, ...]
     spans: tuple[Span, ...]
     workers: tuple[WorkerShare, ...]
-    slowest: tuple[SlowSample, ...]
+    slowest: tuple[ProfiledSample, ...]
     batches: int
     warnings: tuple[str, ...]
     schema_version: int = SCHEMA_VERSION

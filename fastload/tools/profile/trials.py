@@ -18,11 +18,11 @@ import numpy as np
 
 from fastload._system.cores import core_wait_s
 from fastload.stats.rows import Array, columns, durations
-from fastload.tools.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.tools.profile.rebuild import many_workers_allowed, rebuild
 from fastload.tools.profile.replay import LONGEST_EPOCH
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.sources import MOST_SLOWEST, OfFastload, OfTorch
+from fastload.tools.profile.worker_usage import NOTHING_SEEN, look_at_workers
 
 Step = Callable[[Any], Any]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastload.stats.rows import Array, Row, columns, durations
-from fastload.tools.profile.report import SlowSample, Span, WorkerShare
+from fastload.tools.profile.report import ProfiledSample, Span, WorkerShare
 from fastload.tools.profile.sources import MOST_SLOWEST
 from fastload.tools.profile.trials import Trial
 
@@ -64,7 +64,7 @@ def make_workers(trial: Trial) -> tuple[WorkerShare, ...]:
     return tuple(found)
 
 
-def make_slowest(trials: tuple[Trial, ...]) -> tuple[SlowSample, ...]:
+def make_slowest(trials: tuple[Trial, ...]) -> tuple[ProfiledSample, ...]:
     """The slowest samples of several trials, each index once."""
     times: dict[str, int] = {}
     for trial in trials:
@@ -74,7 +74,8 @@ def make_slowest(trials: tuple[Trial, ...]) -> tuple[SlowSample, ...]:
     median_ns = float(np.median(fetch)) or 1.0
     slowest = sorted(times.items(), key=lambda item: -item[1])[:MOST_SLOWEST]
     return tuple(
-        SlowSample(index, elapsed_ns / 1e9, elapsed_ns / median_ns) for index, elapsed_ns in slowest
+        ProfiledSample(index, elapsed_ns / 1e9, elapsed_ns / median_ns)
+        for index, elapsed_ns in slowest
     )
 
 
