@@ -41,8 +41,8 @@ def test_loader_that_hangs_is_killed_and_reported(tmp_path, monkeypatch):
     """A measurement that takes too long ends with all its processes; torch's figures stay."""
     file = tmp_path / "pids"
     monkeypatch.setenv(loaders.PIDS_FILE, str(file))
-    result = run_one("HangingWhenMeasured", limit_s=3.0)
+    result = run_one("HangingWhenMeasured", limit_s=12.0)
     assert result.failure.kind == "overran"
-    assert "took more than 3 s and was killed" in result.failure.message
+    assert "took more than 12 s and was killed" in result.failure.message
     assert [run.loader for run in result.runs] == ["torch"]
     assert not any(psutil.pid_exists(int(pid)) for pid in file.read_text().split())
