@@ -1,4 +1,4 @@
-"""What the processes of a benchmark tell one another: plain values that turn into JSON."""
+"""Results that the processes of a benchmark send one another: values that turn into JSON."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,7 @@ class EqualityVerdict:
 
 @dataclass(frozen=True, slots=True)
 class LoaderMeasurement:
-    """What one loader did in one process.
+    """What one loader achieved in one process.
 
     Attributes:
         rate: units per second: samples from the first batch's arrival to the last one's, start-up

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are read."""
+"""Run all checks, in the order in which their findings are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File systems: what a path lies on."""
+"""Examine the file system that a path lies on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LITTLE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class MountedPath:
-    """A path and what it lies on.
+    """A path and the file system it lies on.
 
     Attributes:
         path: As given.
@@ -41,7 +41,7 @@ class MountedPath:
 
 
 def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> MountedPath:
-    """Look at a path that exists."""
+    """Look up the file system of a path that exists."""
     mounts = _mounts(mountinfo)
     real = Path(os.path.realpath(path))
     at = max(
@@ -55,7 +55,7 @@ def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Mount
 
 
 def judge(place: MountedPath) -> Finding:
-    """Say what is to be said about it."""
+    """Judge whether reading from there is slow, and whether there is room."""
     name = "file system"
     kind = place.kind or "unknown"
     found = f"{place.path}: {kind}, {gibibytes(place.free_bytes)} free"
@@ -83,7 +83,7 @@ def judge(place: MountedPath) -> Finding:
 
 
 def _mounts(mountinfo: Path) -> dict[str, str]:
-    """Type of the file system at each mount point; of several at one point the last one shows."""
+    """Return the file system type at each mount point; of several at one, the last one."""
     mounts = {}
     try:
         lines = mountinfo.read_text(errors="surrogateescape").splitlines()

@@ -1,4 +1,4 @@
-"""Profile a loader, from the first trial to the report.
+"""Profile a loader: run trials, predict other settings, run the best ones, and report.
 
 Runs in: consumer.
 Takes: a loader of either kind and what stands for the training step.
@@ -43,7 +43,7 @@ BUSY_MACHINE = 0.5
 
 
 def profile(plan: Plan) -> Profile:
-    """Run everything and say what was found.
+    """Profile the loader of a plan within the time of the plan.
 
     Raises:
         ValueError: The loader gives no batch.

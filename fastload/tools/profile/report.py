@@ -51,7 +51,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class InputVerdict:
-    """The answer.
+    """Whether training waits for data, and what limits it.
 
     Attributes:
         bound: how input-bound the training loop is at the loader's own setting.
@@ -191,7 +191,7 @@ class WorkerShare:
 
 @dataclass(frozen=True)
 class Profile:
-    """A whole profile.
+    """Everything that a profile found.
 
     Attributes:
         target: what was profiled, as it was named.
@@ -244,20 +244,20 @@ class Profile:
     schema_version: int = SCHEMA_VERSION
 
     def prediction(self, setting: Setting) -> Prediction | None:
-        """The prediction for a setting, if it is in the grid."""
+        """Return the prediction for a setting; None if it is not in the grid."""
         return next((each for each in self.what_if if each.setting == setting), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that `json` can write."""
+        """Return values that `json` can write."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """One document, indented."""
+        """Return one JSON document, indented."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Profile:
-        """The profile of a document.
+        """Make the profile of a document that `to_dict` gave.
 
         Raises:
             ValueError: The document is not a profile, or one of another version.
@@ -275,7 +275,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """The profile in a text.
+        """Make the profile of a text that `to_json` gave.
 
         Raises:
             ValueError: It is not JSON, not a profile, or one of another version.

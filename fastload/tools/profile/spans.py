@@ -1,4 +1,4 @@
-"""The parts of a report that show single batches, workers and samples.
+"""Make the parts of a report that show single batches, workers and samples.
 
 Runs in: consumer.
 Takes: a trial.
@@ -19,7 +19,7 @@ MOST_BATCHES = 48
 
 
 def make_spans(trial: Trial) -> tuple[Span, ...]:
-    """The last batches of the longest epoch, by worker and consumer."""
+    """Return a timeline of the last batches of the longest epoch."""
     rows = trial.steady(max(trial.epochs, key=len))[-MOST_BATCHES:]
     begin = int(min(columns(rows)["started"].min(), columns(rows)["asked"].min()))
     spans: list[Span] = []
@@ -42,7 +42,7 @@ def make_spans(trial: Trial) -> tuple[Span, ...]:
 
 
 def make_workers(trial: Trial) -> tuple[WorkerShare, ...]:
-    """What each worker did; none without workers."""
+    """Return what each worker did; nothing where there are no workers."""
     rows = trial.rows
     of = columns(rows)
     elapsed_ns = sum(_elapsed_ns(trial.steady(each)) for each in trial.epochs) or 1
@@ -65,7 +65,7 @@ def make_workers(trial: Trial) -> tuple[WorkerShare, ...]:
 
 
 def make_slowest(trials: tuple[Trial, ...]) -> tuple[ProfiledSample, ...]:
-    """The slowest samples of several trials, each index once."""
+    """Return the slowest samples of several trials, each index once."""
     times: dict[str, int] = {}
     for trial in trials:
         for elapsed_ns, index in trial.slowest:

@@ -35,7 +35,7 @@ FEWEST_BATCHES = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """What was seen at one setting.
+    """The stamps and counts of a loader that ran at one setting.
 
     Attributes:
         setting: At which.
@@ -71,21 +71,21 @@ class Trial:
 
     @property
     def rows(self) -> Array:
-        """All rows that count: those after each epoch's start."""
+        """Return all rows that count: those after each epoch's start."""
         return np.concatenate([self.steady(rows) for rows in self.epochs])
 
     def steady(self, rows: Array) -> Array:
-        """Rows after the workers have filled the queue, if enough are left."""
+        """Return the rows after the workers have filled the queue, if enough are left."""
         setting = self.setting
         skipped = max(2, setting.num_workers * setting.prefetch_factor)
         return rows[skipped:] if len(rows) >= 2 * skipped + 4 else rows[len(rows) // 3 :]
 
     def mean_s(self, stage: str) -> float:
-        """What a batch takes there on average."""
+        """Return the seconds that a batch takes at a stage on average."""
         return float(self.took(stage).mean())
 
     def took(self, stage: str) -> Any:
-        """Seconds of each batch at one stage."""
+        """Return the seconds of each batch at a stage."""
         parts = [durations(self.steady(rows))[stage] for rows in self.epochs]
         if stage == "busy":
             parts = [part[:-1] for part in parts]
@@ -93,14 +93,14 @@ class Trial:
 
     @property
     def samples_per_s(self) -> float:
-        """Samples per second: over whole epochs where they are short, otherwise as ``steady``."""
+        """Return samples per second: of whole epochs where they are short, else of steady rows."""
         if self.short:
             return sum(n for n, _, _ in self.short) / (sum(ns for _, ns, _ in self.short) / 1e9)
         return self.steady_samples_per_s
 
     @property
     def steady_samples_per_s(self) -> float:
-        """Samples per second inside epochs, once the queue is full."""
+        """Return samples per second inside epochs, once the queue is full."""
         samples, elapsed_ns = 0, 0
         for rows in self.epochs:
             of = columns(self.steady(rows))
@@ -114,23 +114,23 @@ class Trial:
 
     @property
     def core_wait_per_batch_s(self) -> float:
-        """How long a worker waited for a core, a batch."""
+        """Return how long a worker waited for a core, per batch."""
         return self.core_wait_s / sum(map(len, self.epochs))
 
     @property
     def period_s(self) -> float:
-        """From one batch to the next, inside epochs."""
+        """Return the seconds from one batch to the next, inside epochs."""
         rate = self.steady_samples_per_s
         return self.samples_per_batch / rate if rate else 0.0
 
     @property
     def samples_per_batch(self) -> float:
-        """On average."""
+        """Return the number of samples of a batch, on average."""
         return float(columns(self.rows)["samples"].mean())
 
     @property
     def stall_share(self) -> float:
-        """Part of the time, as of ``samples_per_s``, that the consumer waited for a batch."""
+        """Return the part of that time, from 0 to 1, in which the consumer waited for a batch."""
         if self.short:
             return sum(ns for _, _, ns in self.short) / sum(ns for _, ns, _ in self.short)
         wait, busy = self.took("wait").sum(), self.took("busy").sum()
@@ -196,7 +196,7 @@ def run_trial(
 
 
 class _Runner:
-    """Runs epochs until the time is up."""
+    """Runs epochs of one loader until the time is up, and counts what they take."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class _Runner:
         return self._batches < LEAST_BATCHES and passed_s < 2 * self._seconds
 
     def run_epoch(self, loader: Any) -> bool:
-        """Returns whether there is another one to run."""
+        """Run one epoch; return whether it gave any batch."""
         started_s = time.monotonic()
         batches = self._source.begin(loader)
         before, is_over = self._batches, True
@@ -278,7 +278,7 @@ class _Runner:
 
 
 def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:
-    """Samples of an epoch, its nanoseconds, and those that the consumer waited."""
+    """Return the samples of an epoch, its nanoseconds, and those that the consumer waited."""
     of = columns(rows)
     waited_ns = int((of["left"] - of["asked"]).sum() + max(0, of["asked"][0] - began_ns))
     return int(of["samples"].sum()), ended_ns - began_ns, waited_ns

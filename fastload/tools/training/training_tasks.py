@@ -1,4 +1,4 @@
-"""What there is to train: data, the way to batch it, and the module for it."""
+"""The tasks of the reference training: data, how it is batched, and the module."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
