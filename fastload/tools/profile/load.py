@@ -96,7 +96,7 @@ class Taking:
     Attributes:
         cpu_s: CPU time of the consumer, letting go of the batch included.
         wait_s: What it takes beyond that: torch's loader asks the worker for the descriptor of each
-            tensor, and reads what does not fit into a pipe in pieces.
+            tensor, which a thread of the worker sends when the one that loads lets it.
         inside_s: The part that is inside `next`, computing and waiting.
     """
 
@@ -113,22 +113,22 @@ class Taking:
 def find_taking(measured: Measured, alone: Trial) -> Taking:
     """Measure what taking over a batch takes, on batches that were ready long before.
 
-    Of others it cannot be told from waiting for them; then CPU time alone counts.
+    Of others it cannot be told from waiting for them; then CPU time alone counts. The loader's own
+    trial counts first: threads of a worker that sends compete with the thread that loads, as much
+    as they will.
     """
     cpu_s = take_s(alone)
     between = alone.took("busy")  # there is no step: what is left is letting go of the batch
     letting_go_s = float(np.median(between)) if len(between) else 0.0
-    for trial in (measured.crowded, alone, measured.own):
+    for trial in (measured.own, measured.crowded, alone):
         if trial is None or not trial.setting.num_workers:
             continue
         of = columns(trial.rows)
         was_ready = (of["asked"] - of["written"]) / 1e9 >= max(trial.period_s, LEAST_LEAD_S)
         if was_ready.sum() < LEAST_READY:
             continue
-        inside_s = float(np.median((of["left"] - of["asked"])[was_ready])) / 1e9
-        waited_s = trial.consumer_core_wait_s / max(1, sum(map(len, trial.epochs)))
-        wait_s = max(0.0, inside_s + letting_go_s - waited_s - cpu_s)
-        return Taking(cpu_s, wait_s, inside_s)
+        inside_s = float((of["left"] - of["asked"])[was_ready].mean()) / 1e9
+        return Taking(cpu_s, max(0.0, inside_s + letting_go_s - cpu_s), inside_s)
     return Taking(cpu_s)
 
 

@@ -47,8 +47,7 @@ class Load:
         cpu_s: Each batch's CPU time in its worker, the hand-off's part included: ``(batches,)``.
         inline_s: The same without workers, CPU and waiting: ``(batches,)`` each, or None.
         take_s: CPU time of the consumer to take over a batch that is ready.
-        take_wait_s: What taking it over takes beyond that: descriptors are asked of the worker, or
-            what does not fit into a pipe is read in pieces.
+        take_wait_s: What it takes beyond that, such as asking the worker for descriptors.
         transit_s: From a worker's last stamp until the consumer has the report.
         step_s: The consumer's step.
         step_cpu_s: CPU time of that.

@@ -50,7 +50,6 @@ class Trial:
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
         is_whole: Whether an epoch was over before the time was.
-        consumer_core_wait_s: How long this process waited for a core.
         short: Of each short epoch that was run to its end, but for the first, in which workers are
             started: samples, nanoseconds, and those of them that the consumer waited.
     """
@@ -67,7 +66,6 @@ class Trial:
     startup_s: float
     is_whole: bool
     short: tuple[tuple[int, int, int], ...] = ()
-    consumer_core_wait_s: float = 0.0
 
     @property
     def rows(self) -> Array:
@@ -191,7 +189,6 @@ def run_trial(
         runner.startup_s,
         runner.is_whole,
         tuple(runner.short),
-        runner.core_wait_s,
     )
 
 
@@ -212,14 +209,13 @@ class _Runner:
         self._seconds = seconds
         self._deadline_s = deadline_s
         self._began_s = time.monotonic()
-        self._core_wait_began_s = 0.0
         self._cpu_began_s = time.process_time()
         self._batches = 0
         self.epochs: list[Array] = []
         self.short: list[tuple[int, int, int]] = []
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
-        self.core_wait_s = self.step_core_wait_s = 0.0
+        self.step_core_wait_s = 0.0
         self.is_whole = False
         self.before = NOTHING_SEEN
 
@@ -253,7 +249,6 @@ class _Runner:
                 self.startup_s = time.monotonic() - started_s
                 self.before = look_at_workers()
                 self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
-                self._core_wait_began_s = core_wait_s("thread-self")
             self._batches += 1
             self._step(batch)
             self._keep(batch)
@@ -274,7 +269,6 @@ class _Runner:
     def end(self) -> None:
         self.elapsed_s = time.monotonic() - self._began_s
         self.cpu_s = time.process_time() - self._cpu_began_s
-        self.core_wait_s = max(0.0, core_wait_s("thread-self") - self._core_wait_began_s)
 
 
 def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:
