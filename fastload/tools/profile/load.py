@@ -83,7 +83,7 @@ def make_load(
         transit_s=_transit_s(alone, taking),
         cores=cores,
         contention=_contention(alone, measured.crowded),
-        others=min(busy, _others(alone, cores)),
+        others=min(busy, max(_others(each, cores) for each in _with_workers(measured))),
         is_slow=is_slow,
         **common,
     )
@@ -222,6 +222,11 @@ def _transit_s(alone: Trial, taking: Taking) -> float:
     if np.array_equal(of["got"], of["left"]):  # torch's loader: taking over is inside of it
         return max(0.0, took_s - (taking.inside_s or taking.cpu_s))
     return took_s
+
+
+def _with_workers(measured: Measured) -> list[Trial]:
+    """Return the trials that tell of other programs: one worker alone leaves them a core."""
+    return [each for each in (measured.alone, measured.crowded) if each is not None]
 
 
 def _contention(alone: Trial, crowded: Trial | None) -> float:
