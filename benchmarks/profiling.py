@@ -5,10 +5,10 @@
     python benchmarks/profiling.py --page               # the page again, from the last results
 
 Each of the six loads in ``CASES`` of ``tests/tools/profile/loads.py`` is profiled with either
-loader: is the verdict right, and how far is the predicted throughput of the recommended setting
-from the measured? The six in ``REALISTIC`` tell how far the prediction of *any* setting is off that
-the profile then runs for real, and how long a budget of 20 s takes; each is profiled in a process
-group of its own, which is killed when it takes more than three times that.
+loader: is the verdict right, how far is the predicted throughput of the recommended setting from
+the measured? The six in ``REALISTIC`` tell how far the prediction of *any* setting is off that the
+profile then runs for real, and how long a budget of 20 s takes; each is profiled in a process group
+of its own, which is killed when it takes more than three times that.
 Then the reference training is profiled, run as it is, and run with what was recommended.
 ``num_workers="auto"`` is set against no workers and against the best of a grid, over three epochs
 with workers that stay; its first epoch, in which it tries settings, is included.

@@ -37,7 +37,7 @@ class Change:
     after: Figures
 
     def times(self, name: str) -> float | None:
-        """How many times a figure is what it was; None where it was 0.
+        """Return how many times a figure is what it was; None where it was 0.
 
         Args:
             name: one of `FIGURES`.

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Describe the machine and the software that a benchmark ran on."""
 
 import os
 import platform

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastload.tools.bench.report import SCHEMA_VERSION
+from fastload.tools.bench.summary import SCHEMA_VERSION
 from fastload.tools.words import one_line
 
 LARGEST_BYTES = 64 << 20

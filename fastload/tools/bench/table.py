@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from fastload.tools.bench.report import WorkloadSummary, mean_ratios, summarize
 from fastload.tools.bench.results import WorkloadResult
 from fastload.tools.bench.suite import Settings
+from fastload.tools.bench.summary import WorkloadSummary, mean_ratios, summarize
 from fastload.tools.words import counted
 
 

@@ -4,7 +4,7 @@
 
 Runs in: a process of its own, for many workloads one after another.
 Takes: the names of the loader taken as right, of the one to check, and of the workloads.
-Gives: one line of JSON per workload, a `Verdict`.
+Gives: one line of JSON per workload, an `EqualityVerdict`.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from fastload.tools.bench.catalogue import find
+from fastload.tools.bench.child import await_turn
 from fastload.tools.bench.equality import difference
 from fastload.tools.bench.loaders import make_loader
-from fastload.tools.bench.processes import await_turn
-from fastload.tools.bench.results import Verdict
+from fastload.tools.bench.results import EqualityVerdict
 from fastload.tools.bench.workload import Workload
 from fastload.tools.words import counted
 
@@ -75,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.workload:
         try:
             words = verify(find(name), args.baseline, args.candidate, workers=args.workers)
-            verdict = Verdict(name, difference=words)
+            verdict = EqualityVerdict(name, difference=words)
         except Exception:  # noqa: BLE001 - whatever a loader raises is its verdict
-            verdict = Verdict(name, error=traceback.format_exc())
+            verdict = EqualityVerdict(name, error=traceback.format_exc())
         print(json.dumps(asdict(verdict)), flush=True)
     return 0
 

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from fastload.tools.bench.catalogue import WORKLOADS, find
 from fastload.tools.bench.exchange import to_pytest_benchmark
 from fastload.tools.bench.machine import BUSY_LOAD, Machine, describe_machine
-from fastload.tools.bench.report import to_document
 from fastload.tools.bench.results import WorkloadResult
 from fastload.tools.bench.suite import Settings, run_suite
+from fastload.tools.bench.summary import to_document
 from fastload.tools.bench.table import make_footer, make_table
 from fastload.tools.bench.workload import Workload
 from fastload.tools.cli.console import (

@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Compare, show, judge."""
+    """Compare the files, show the changes, and return what the conditions say."""
     try:
         before, after = read_saved(args.before), read_saved(args.after)
         changes = find_changes(before, after)

@@ -41,12 +41,12 @@ class _Stdout:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> None:
-        """Write a text."""
+        """Write a text to stdout."""
         with stdout_errors():
             self._stream.write(text)
 
     def flush(self) -> None:
-        """Write what was kept back."""
+        """Write what the stream still holds."""
         with stdout_errors():
             self._stream.flush()
 

@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Look, tell, and judge."""
+    """Examine the machine, show the findings, and return the verdict as an exit code."""
     from fastload.tools.doctor import examine, worst
 
     findings = examine(args.paths)

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Print it."""
+    """Print the environment, as text or as JSON."""
     sections = describe_environment()
     if args.json:
         print_json({"schema_version": SCHEMA_VERSION, **sections})

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Exit:
 
 
 def _train_with_progress(config: TrainingConfig) -> TrainingResult:
-    from fastload.tools.training.loop import train
+    from fastload.tools.training.reference_loop import train
 
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),

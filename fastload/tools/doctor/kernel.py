@@ -1,4 +1,4 @@
-"""What fastload asks of the kernel, tried out; and what it does without.
+"""Try out each call of the kernel that fastload uses, and say what it does without.
 
 A call may be missing because the kernel is old or because a sandbox (seccomp) refuses it.
 """

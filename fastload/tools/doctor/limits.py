@@ -1,4 +1,4 @@
-"""How many files this process may open and how many processes and threads it may start."""
+"""Examine how many files this process may open, and how many processes it may start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESCRIPTORS_A_WORKER = 6
 DESCRIPTORS_A_POOL = 4
 
 USUAL_WORKERS = 8
-"""So many should be possible without a thought."""
+"""So many workers should be possible without raising a limit."""
 
 PLENTY = 1 << 30
 """Stands for a limit that is none."""
@@ -47,7 +47,7 @@ class ProcessLimits:
 
 
 def observe() -> ProcessLimits:
-    """Look at this process."""
+    """Look at the limits of this process and of its control groups."""
     rooms = [(room, "pids cgroup") for room in cgroups.process_rooms()]
     most = soft_limit("RLIMIT_NPROC")
     if most is not None and os.geteuid() != 0:  # root is exempt
@@ -63,12 +63,12 @@ def observe() -> ProcessLimits:
 
 
 def soft_limit(name: str) -> int | None:
-    """What a limit of this process is, such as `RLIMIT_AS`; None where there is none."""
+    """Return a limit of this process, such as `RLIMIT_AS`; None where there is none."""
     return _limit(name, 0)
 
 
 def hard_limit(name: str) -> int | None:
-    """To what a limit can be raised without privileges; None where there is no limit."""
+    """Return what a limit can be raised to without privileges; None where there is none."""
     return _limit(name, 1)
 
 
@@ -89,7 +89,7 @@ def _open_files() -> int:
 
 
 def judge(limits: ProcessLimits) -> list[Finding]:
-    """Say what is to be said about them."""
+    """Judge the limits on open files and on processes."""
     return [_judge_files(limits), _judge_processes(limits)]
 
 
@@ -131,7 +131,7 @@ def _judge_processes(limits: ProcessLimits) -> Finding:
 
 
 def _threads_of_user() -> int:
-    """What ``RLIMIT_NPROC`` is compared with: threads of all this user's processes."""
+    """Count the threads of this user's processes: ``RLIMIT_NPROC`` is compared with them."""
     user, total = os.getuid(), 0
     for process in psutil.process_iter(["uids", "num_threads"]):
         uids = process.info["uids"]

@@ -1,4 +1,4 @@
-"""Memory: how much a pool of workers may take, /dev/shm, and limits on address space."""
+"""Examine memory: what a pool of workers may take, /dev/shm, limits on address space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is looked at, nothing is put
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What there is to load into, in bytes.
+    """The memory that batches can be loaded into, in bytes.
 
     Attributes:
         total: Memory of the machine.
@@ -52,7 +52,7 @@ class Memory:
 
 
 def observe() -> Memory:
-    """Look at this process and its machine."""
+    """Look at the memory of this process and its machine."""
     machine = psutil.virtual_memory()
     shm = shutil.disk_usage(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     rooms = [room for group in memory_cgroups() if (room := group.room_bytes()) is not None]
@@ -69,7 +69,7 @@ def observe() -> Memory:
 
 
 def judge(memory: Memory) -> list[Finding]:
-    """Say what is to be said about it."""
+    """Judge the limit of a pool, /dev/shm and the address space."""
     return [_judge_limit(memory), _judge_shm(memory), _judge_address_space(memory)]
 
 

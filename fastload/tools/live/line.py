@@ -1,4 +1,4 @@
-"""A reading in words, for one line of a terminal."""
+"""Put a reading into words, for one line of a terminal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STYLES = {"not": "green", "moderately": "yellow", "highly": "red"}
 
 
 def bound_of(stall_share: float) -> Literal["not", "moderately", "highly"]:
-    """How input-bound a loop is that waits for this part of its time, as the profiler has it."""
+    """Say how input-bound a loop is that waits for this part of its time."""
     if stall_share < MODERATE:
         return "not"
     return "moderately" if stall_share <= HIGH else "highly"
 
 
 def in_words(reading: Reading | None) -> Text:
-    """The verdict first: a narrow terminal cuts the end off."""
+    """Return a line that begins with the verdict: a narrow terminal cuts the end off."""
     line = Text(f"{rank_prefix()}fastload: ")
     if reading is None:
         return line.append("no batch yet", style="dim")

@@ -1,4 +1,4 @@
-"""Read, put into words, show, twice a second, in a thread beside training.
+"""Show twice a second how loading goes, from a thread beside training.
 
 Runs in: consumer.
 """

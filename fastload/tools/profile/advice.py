@@ -1,4 +1,4 @@
-"""Which lines of code to change, and what each is expected to give.
+"""Advise which lines of code to change, and say what each change is expected to give.
 
 Runs in: consumer.
 Takes: the load, the verdict, the settings that were tried.
@@ -20,7 +20,7 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Situation:
-    """What advice depends on.
+    """Everything that advice depends on.
 
     Attributes:
         loader: What was profiled.
@@ -52,7 +52,7 @@ class Situation:
 
 
 def make_fixes(situation: Situation) -> tuple[Fix, ...]:
-    """All fixes that are worth it; one that says so if none is."""
+    """Return all fixes that are worth it, or one that says that none is."""
     candidates = (
         _setting(situation),
         _class(situation),
@@ -67,14 +67,14 @@ def make_fixes(situation: Situation) -> tuple[Fix, ...]:
 
 
 def within(fix: Fix, headroom: float | None) -> Fix:
-    """The fix with no more than an ideal loader would give, if its gain was not measured."""
+    """Return the fix with at most the gain of an ideal loader, unless it was measured."""
     if headroom is None or fix.basis == "measured" or fix.gain <= headroom:
         return fix
     return replace(fix, gain=headroom)
 
 
 def constructor(setting: Setting, loader: str = "DataLoader") -> str:
-    """The line of code for a setting."""
+    """Return the line of code for a setting."""
     if setting.num_workers == 0:
         return f"{loader}(..., num_workers=0)"
     return (
@@ -84,7 +84,7 @@ def constructor(setting: Setting, loader: str = "DataLoader") -> str:
 
 
 def _setting(situation: Situation) -> Fix | None:
-    """None unless the gain is sure: one within the noise of measuring is none."""
+    """Advise another setting, if it is sure to be faster: noise of measuring is no gain."""
     run = next((v for v in situation.verified if v.setting == situation.recommended), None)
     if run is None or not run.is_gain:
         return None
@@ -148,7 +148,7 @@ def _persistent(situation: Situation) -> Fix | None:
 
 
 def _of_culprit(situation: Situation) -> list[Fix]:
-    """What only a change of the dataset or the collate function can give."""
+    """Advise what only a change of the dataset or the collate function can give."""
     load, setting = situation.load, situation.recommended
 
     def gain(other: Load) -> float:

@@ -27,7 +27,7 @@ SLOW_START = 0.05
 
 @dataclass(frozen=True)
 class Contender:
-    """Whose loader, "fastload" or "torch", at which setting."""
+    """One setting of a loader of one kind, "fastload" or "torch"."""
 
     kind: str
     setting: Setting
@@ -42,22 +42,22 @@ class Showing:
 
     @property
     def gain(self) -> float:
-        """How many times as many samples per second."""
+        """Return how many times as many samples per second it gave, by the median round."""
         return statistics.median(self.gains)
 
     @property
     def least_gain(self) -> float:
-        """In the round in which it gained least."""
+        """Return the gain of the round in which it was least."""
         return min(self.gains)
 
     @property
     def samples_per_s(self) -> float:
-        """The mean over rounds: slow samples that come once in a while count as they come."""
+        """Return the mean over rounds: slow samples that come rarely count as they come."""
         return statistics.fmean(each.samples_per_s for each in self.trials)
 
     @property
     def stall_share(self) -> float:
-        """The mean over rounds."""
+        """Return the mean over rounds of the part of the time spent waiting."""
         return statistics.fmean(each.stall_share for each in self.trials)
 
 

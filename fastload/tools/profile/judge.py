@@ -1,4 +1,4 @@
-"""The verdict: how input-bound, by what, and what shows it.
+"""Judge how input-bound a loop is, what limits it, and which figures show that.
 
 Runs in: consumer.
 Takes: trials and the load they describe.
@@ -26,10 +26,10 @@ from fastload.tools.profile.replay import Load, replay
 from fastload.tools.profile.report import (
     Bound,
     Culprit,
+    InputVerdict,
     Resource,
     Setting,
     Share,
-    Verdict,
     Verification,
 )
 from fastload.tools.profile.trials import Trial
@@ -64,12 +64,12 @@ class Costs:
 
     @property
     def largest(self) -> Culprit:
-        """The culprit that costs most."""
+        """Return the culprit that costs most."""
         return max(self.by_culprit, key=lambda culprit: self.by_culprit[culprit])
 
 
 def find_costs(measured: Measured) -> Costs:
-    """What each culprit costs at the loader's own number of workers."""
+    """Work out what each culprit costs at the loader's own number of workers."""
     clean, workers = measured.clean, max(1, measured.own.setting.num_workers)
     cpu = clean.mean_s("fetch_cpu")
     # All of it, as if none had been in the batches that do not count: rather too little waiting for
@@ -94,7 +94,7 @@ def find_costs(measured: Measured) -> Costs:
 
 
 def _after_fetch(clean: Trial) -> tuple[float, float]:
-    """What collating and writing a batch take: their CPU time, or more if they wait by themselves.
+    """Return what collating and writing a batch take: CPU time, or more where they wait.
 
     On a busy machine their elapsed time says little. CPU time is stamped for both together; their
     medians divide it.
@@ -124,18 +124,18 @@ class OwnSpeed:
 
     @property
     def headroom(self) -> float:
-        """How many times as fast the loop is if it never waits; nothing can give it more."""
+        """Return how many times as fast the loop is if it never waits: nothing gives more."""
         return 1 / max(1e-3, 1 - self.stall_share)
 
     @property
     def step_s(self) -> float:
-        """What is left of the time from batch to batch: the step, beside the workers."""
+        """Return what the stall leaves of the time from batch to batch: the step."""
         period_s = self.samples_per_batch / self.samples_per_s if self.samples_per_s else 0.0
         return period_s * (1 - self.stall_share)
 
 
 def own_speed(own: Trial, run: Verification) -> OwnSpeed:
-    """The figures of the loader's own setting, as it was run for real."""
+    """Return the figures of the loader's own setting, as it was run for real."""
     stall_share = math.floor(run.measured_stall_share * 1_000) / 1_000
     return OwnSpeed(run.measured_samples_per_s, stall_share, own.samples_per_batch)
 
@@ -143,7 +143,7 @@ def own_speed(own: Trial, run: Verification) -> OwnSpeed:
 def find_culprit(
     measured: Measured, load: Load, setting: Setting, stall_share: float, *, has_step: bool
 ) -> Culprit:
-    """What limits throughput at the loader's own setting."""
+    """Name what limits throughput at the loader's own setting."""
     if has_step and stall_share < MODERATE:
         return "consumer"
     return "stragglers" if _has_stragglers(load, setting) else find_costs(measured).largest
@@ -158,8 +158,10 @@ def _has_stragglers(load: Load, setting: Setting) -> bool:
     return replay(load.without_stragglers(), setting).samples_per_s > STRAGGLER_GAIN * now
 
 
-def make_verdict(speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: bool) -> Verdict:
-    """The answer in words, with its numbers."""
+def make_verdict(
+    speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: bool
+) -> InputVerdict:
+    """Put the answer into words, with its numbers."""
     stall = speed.stall_share
     bound: Bound = "unknown"
     headroom: float | None = None
@@ -173,7 +175,7 @@ def make_verdict(speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: 
         bound = "not" if stall < MODERATE else "moderately" if stall <= HIGH else "highly"
         headroom = speed.headroom
         sentence = _sentence(bound, stall, headroom, rate, culprit)
-    return Verdict(bound, culprit, sentence, stall, headroom, speed.samples_per_s, step_s)
+    return InputVerdict(bound, culprit, sentence, stall, headroom, speed.samples_per_s, step_s)
 
 
 def _sentence(bound: Bound, stall: float, headroom: float, rate: str, culprit: Culprit) -> str:
@@ -206,7 +208,7 @@ _EXPLAINED = (
 
 
 def make_breakdown(own: Trial) -> tuple[Share, ...]:
-    """Where a batch's time goes at the loader's own setting."""
+    """Divide a batch's time among the stages, at the loader's own setting."""
     took = {name: own.took(name) for name in ("sampler", "collate", "write", "hand_off", "pin")}
     fetch, cpu = own.took("fetch"), own.took("fetch_cpu")
     waiting = np.maximum(0.0, fetch - cpu)
@@ -238,7 +240,7 @@ def _mean(seconds: Any) -> float:
 def make_resources(
     measured: Measured, load: Load, cores: Cores, culprit: Culprit, speed: OwnSpeed
 ) -> tuple[Resource, ...]:
-    """What is in use, how much of it, and how one knows."""
+    """Say of each resource how much of it is in use, and what shows that."""
     own = measured.own
     costs = find_costs(measured).by_culprit
     cost = sum(costs.values()) or 1.0

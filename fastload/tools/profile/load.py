@@ -1,4 +1,4 @@
-"""What the trials say about the load: the figures that a replay needs.
+"""Work out from the trials what each batch costs: the figures that a replay needs.
 
 Runs in: consumer.
 Takes: trials without workers, with one, and with as many as there are cores.
@@ -39,7 +39,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that was run to learn about the load, before anything is predicted."""
+    """All trials from which the load is worked out, before anything is predicted."""
 
     inline: Trial
     alone: Trial | None
@@ -50,14 +50,14 @@ class Measured:
 
     @property
     def clean(self) -> Trial:
-        """The trial in which nothing disturbed a worker."""
+        """Return the trial in which no other worker disturbed the one that loaded."""
         return self.inline if self.alone is None else self.alone
 
 
 def make_load(
     measured: Measured, cores: float, busy: float, epoch_batches: int | None = None
 ) -> Load:
-    """The load, on this many cores, of which other programs kept ``busy`` before we began."""
+    """Work out the load on this many cores, of which other programs kept ``busy`` before."""
     inline_wait, inline_cpu = _parts(measured.inline)
     consumer = measured.consumer
     common: dict[str, Any] = {
@@ -83,7 +83,7 @@ def make_load(
         transit_s=_transit_s(alone, taking),
         cores=cores,
         contention=_contention(alone, measured.crowded),
-        others=min(busy, _others(alone, cores)),
+        others=min(busy, max(_others(each, cores) for each in _with_workers(measured))),
         is_slow=is_slow,
         **common,
     )
@@ -96,7 +96,7 @@ class Taking:
     Attributes:
         cpu_s: CPU time of the consumer, letting go of the batch included.
         wait_s: What it takes beyond that: torch's loader asks the worker for the descriptor of each
-            tensor, and reads what does not fit into a pipe in pieces.
+            tensor, which a thread of the worker sends when the one that loads lets it.
         inside_s: The part that is inside `next`, computing and waiting.
     """
 
@@ -106,39 +106,39 @@ class Taking:
 
     @property
     def whole_s(self) -> float:
-        """Both together."""
+        """Return computing and waiting together."""
         return self.cpu_s + self.wait_s
 
 
 def find_taking(measured: Measured, alone: Trial) -> Taking:
-    """What taking over a batch takes, told by batches that were ready long before.
+    """Measure what taking over a batch takes, on batches that were ready long before.
 
-    Of others it cannot be told from waiting for them; then CPU time alone counts.
+    Of others it cannot be told from waiting for them; then CPU time alone counts. The loader's own
+    trial counts first: threads of a worker that sends compete with the thread that loads, as much
+    as they will.
     """
     cpu_s = take_s(alone)
     between = alone.took("busy")  # there is no step: what is left is letting go of the batch
     letting_go_s = float(np.median(between)) if len(between) else 0.0
-    for trial in (measured.crowded, alone, measured.own):
+    for trial in (measured.own, measured.crowded, alone):
         if trial is None or not trial.setting.num_workers:
             continue
         of = columns(trial.rows)
         was_ready = (of["asked"] - of["written"]) / 1e9 >= max(trial.period_s, LEAST_LEAD_S)
         if was_ready.sum() < LEAST_READY:
             continue
-        inside_s = float(np.median((of["left"] - of["asked"])[was_ready])) / 1e9
-        waited_s = trial.consumer_core_wait_s / max(1, sum(map(len, trial.epochs)))
-        wait_s = max(0.0, inside_s + letting_go_s - waited_s - cpu_s)
-        return Taking(cpu_s, wait_s, inside_s)
+        inside_s = float((of["left"] - of["asked"])[was_ready].mean()) / 1e9
+        return Taking(cpu_s, max(0.0, inside_s + letting_go_s - cpu_s), inside_s)
     return Taking(cpu_s)
 
 
 def take_s(alone: Trial) -> float:
-    """CPU time of the consumer to take over a batch."""
+    """Return the CPU time that the consumer takes to take over a batch."""
     return alone.consumer_cpu_s / max(1, sum(map(len, alone.epochs)))
 
 
 def hand_off_in_worker_s(alone: Trial, taking: Taking) -> float:
-    """What keeps a worker from its next batch after its last stamp: sending this one.
+    """Return how long sending a batch keeps a worker from its next one, behind its last stamp.
 
     Told in two ways, of which the smaller counts: what is left of the time from batch to batch
     (on a busy machine also waiting for a core), and of the worker's CPU time. Where taking over is
@@ -154,7 +154,7 @@ def hand_off_in_worker_s(alone: Trial, taking: Taking) -> float:
 
 
 def _recorded(measured: Measured, alone: Trial) -> tuple[Seconds, Seconds, Any]:
-    """Waiting and computing of each recorded batch, and which of them are slow.
+    """Return waiting and computing of each recorded batch, and which of them are slow.
 
     One worker alone is what is predicted from. It sees few of the slow batches that come once in a
     while, and their number decides the throughput; so where there are any, those of the other
@@ -180,7 +180,7 @@ def _recorded(measured: Measured, alone: Trial) -> tuple[Seconds, Seconds, Any]:
 
 
 def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
-    """Waiting and computing of each batch; waiting for a core is left out."""
+    """Return what each batch waited and computed; waiting for a core is left out."""
     service = trial.took("fetch") + trial.took("collate") + trial.took("write")
     cpu = np.minimum(columns(trial.rows)["cpu"] / 1e9, service)
     wait = service - cpu
@@ -207,7 +207,7 @@ def without_core_wait(wait_s: Seconds, core_wait_s: float) -> Seconds:
 
 
 def _is_slow(trial: Trial) -> Any:
-    """By the whole time, unless waiting for a core explains what they took longer."""
+    """Mark the batches that took far longer than the median, unless they waited for cores."""
     whole = trial.took("fetch") + trial.took("collate") + trial.took("write")
     is_slow = whole > SLOW * np.median(whole)
     excess_s = float((whole - np.median(whole))[is_slow].sum())
@@ -224,8 +224,13 @@ def _transit_s(alone: Trial, taking: Taking) -> float:
     return took_s
 
 
+def _with_workers(measured: Measured) -> list[Trial]:
+    """Return the trials that tell of other programs: one worker alone leaves them a core."""
+    return [each for each in (measured.alone, measured.crowded) if each is not None]
+
+
 def _contention(alone: Trial, crowded: Trial | None) -> float:
-    """How much more CPU time a batch takes for each further busy core: caches, memory, locks."""
+    """Return by how much CPU time grows with each further busy core: caches, memory, locks."""
     if crowded is None or crowded.setting.num_workers < 2:
         return 0.0
     before, after = (float(columns(trial.rows)["cpu"].mean()) for trial in (alone, crowded))
@@ -235,7 +240,7 @@ def _contention(alone: Trial, crowded: Trial | None) -> float:
 
 
 def _others(trial: Trial, cores: float) -> float:
-    """Processes of other programs that want a core, told by how long our workers wait for one.
+    """Estimate how many processes of other programs want a core, by how long ours wait for one.
 
     The scheduler is fair: who gets a core for a part *s* of the time in which it wants one shares
     the cores with ``cores / s`` processes. A worker that computes little waits longer than that.

@@ -1,4 +1,4 @@
-"""What is profiled, and the trials from which everything else follows.
+"""Plan a profile, and run the trials from which everything else is worked out.
 
 Runs in: consumer.
 Takes: a loader of either kind and what stands for the training step.
@@ -63,7 +63,7 @@ class Plan:
         self.begin()
 
     def begin(self) -> None:
-        """Count the time from now on."""
+        """Count the time of the profile from now on."""
         self._deadline_s = time.monotonic() + self.limit_s
 
     def fits(self, settings: Iterable[Setting], parts: float) -> bool:
@@ -79,7 +79,7 @@ class Plan:
         return time.monotonic() + needed_s <= self._deadline_s
 
     def trial(self, setting: Setting, parts: float, step: Step | None, **options: Any) -> Trial:
-        """Run one, for this many tenths of the budget."""
+        """Run a trial at a setting, for this many tenths of the budget."""
         kind = options.pop("kind", kind_of(self.loader))
         words = (
             f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"
@@ -124,7 +124,7 @@ class Cache:
         self.has_wide_numbers = False
 
     def add(self, batch: Any) -> None:
-        """Keep it, if there is room."""
+        """Keep a batch, if there is room for it."""
         if len(self._batches) >= MOST_CACHED:
             return
         size = size_bytes(batch)
@@ -150,4 +150,4 @@ class Cache:
 
 
 def _drop(_batch: Any) -> None:
-    """The consumer that does nothing."""
+    """Do nothing with a batch."""

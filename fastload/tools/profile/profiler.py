@@ -1,4 +1,4 @@
-"""Profile a loader, from the first trial to the report.
+"""Profile a loader: run trials, predict other settings, run the best ones, and report.
 
 Runs in: consumer.
 Takes: a loader of either kind and what stands for the training step.
@@ -31,8 +31,8 @@ from fastload.tools.profile.load import make_load
 from fastload.tools.profile.plan import Cache, Plan, measure
 from fastload.tools.profile.rebuild import is_stream, kind_of
 from fastload.tools.profile.replay import Load
-from fastload.tools.profile.report import Place, Profile
-from fastload.tools.profile.timeline import make_slowest, make_spans, make_workers
+from fastload.tools.profile.report import MeasuredOn, Profile
+from fastload.tools.profile.spans import make_slowest, make_spans, make_workers
 from fastload.tools.profile.trials import Trial
 from fastload.tools.words import counted
 
@@ -43,7 +43,7 @@ BUSY_MACHINE = 0.5
 
 
 def profile(plan: Plan) -> Profile:
-    """Run everything and say what was found.
+    """Profile the loader of a plan within the time of the plan.
 
     Raises:
         ValueError: The loader gives no batch.
@@ -109,9 +109,9 @@ def _epoch_batches(loader: Any) -> int | None:
         return None
 
 
-def _place(cores: Cores, load: float) -> Place:
+def _place(cores: Cores, load: float) -> MeasuredOn:
     machine = describe_machine()
-    return Place(
+    return MeasuredOn(
         machine.system,
         machine.processor,
         cores.usable,

@@ -20,7 +20,7 @@ _MOST_SLOWEST = 3
 
 
 def make_screen(profile: Profile) -> Group:
-    """Everything, for a rich console."""
+    """Lay out a whole profile for a rich console."""
     return Group(*_parts(profile))
 
 
@@ -51,14 +51,14 @@ def _about(profile: Profile) -> str:
 
 
 def words(setting: Setting) -> str:
-    """A setting as one reads it."""
+    """Return a setting as the arguments of a loader."""
     if setting.num_workers == 0:
         return "num_workers=0"
     return f"num_workers={setting.num_workers}, prefetch_factor={setting.prefetch_factor}"
 
 
 def milliseconds(seconds: float) -> str:
-    """With three figures."""
+    """Return milliseconds with three figures."""
     value = seconds * 1e3
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from fastload._system.cores import core_wait_s
 from fastload.stats.rows import Array, columns, durations
-from fastload.tools.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.tools.profile.rebuild import many_workers_allowed, rebuild
 from fastload.tools.profile.replay import LONGEST_EPOCH
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.sources import MOST_SLOWEST, OfFastload, OfTorch
+from fastload.tools.profile.worker_usage import NOTHING_SEEN, look_at_workers
 
 Step = Callable[[Any], Any]
 
@@ -35,7 +35,7 @@ FEWEST_BATCHES = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """What was seen at one setting.
+    """The stamps and counts of a loader that ran at one setting.
 
     Attributes:
         setting: At which.
@@ -50,7 +50,6 @@ class Trial:
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
         is_whole: Whether an epoch was over before the time was.
-        consumer_core_wait_s: How long this process waited for a core.
         short: Of each short epoch that was run to its end, but for the first, in which workers are
             started: samples, nanoseconds, and those of them that the consumer waited.
     """
@@ -67,25 +66,24 @@ class Trial:
     startup_s: float
     is_whole: bool
     short: tuple[tuple[int, int, int], ...] = ()
-    consumer_core_wait_s: float = 0.0
 
     @property
     def rows(self) -> Array:
-        """All rows that count: those after each epoch's start."""
+        """Return all rows that count: those after each epoch's start."""
         return np.concatenate([self.steady(rows) for rows in self.epochs])
 
     def steady(self, rows: Array) -> Array:
-        """Rows after the workers have filled the queue, if enough are left."""
+        """Return the rows after the workers have filled the queue, if enough are left."""
         setting = self.setting
         skipped = max(2, setting.num_workers * setting.prefetch_factor)
         return rows[skipped:] if len(rows) >= 2 * skipped + 4 else rows[len(rows) // 3 :]
 
     def mean_s(self, stage: str) -> float:
-        """What a batch takes there on average."""
+        """Return the seconds that a batch takes at a stage on average."""
         return float(self.took(stage).mean())
 
     def took(self, stage: str) -> Any:
-        """Seconds of each batch at one stage."""
+        """Return the seconds of each batch at a stage."""
         parts = [durations(self.steady(rows))[stage] for rows in self.epochs]
         if stage == "busy":
             parts = [part[:-1] for part in parts]
@@ -93,14 +91,14 @@ class Trial:
 
     @property
     def samples_per_s(self) -> float:
-        """Samples per second: over whole epochs where they are short, otherwise as ``steady``."""
+        """Return samples per second: of whole epochs where they are short, else of steady rows."""
         if self.short:
             return sum(n for n, _, _ in self.short) / (sum(ns for _, ns, _ in self.short) / 1e9)
         return self.steady_samples_per_s
 
     @property
     def steady_samples_per_s(self) -> float:
-        """Samples per second inside epochs, once the queue is full."""
+        """Return samples per second inside epochs, once the queue is full."""
         samples, elapsed_ns = 0, 0
         for rows in self.epochs:
             of = columns(self.steady(rows))
@@ -114,23 +112,23 @@ class Trial:
 
     @property
     def core_wait_per_batch_s(self) -> float:
-        """How long a worker waited for a core, a batch."""
+        """Return how long a worker waited for a core, per batch."""
         return self.core_wait_s / sum(map(len, self.epochs))
 
     @property
     def period_s(self) -> float:
-        """From one batch to the next, inside epochs."""
+        """Return the seconds from one batch to the next, inside epochs."""
         rate = self.steady_samples_per_s
         return self.samples_per_batch / rate if rate else 0.0
 
     @property
     def samples_per_batch(self) -> float:
-        """On average."""
+        """Return the number of samples of a batch, on average."""
         return float(columns(self.rows)["samples"].mean())
 
     @property
     def stall_share(self) -> float:
-        """Part of the time, as of ``samples_per_s``, that the consumer waited for a batch."""
+        """Return the part of that time, from 0 to 1, in which the consumer waited for a batch."""
         if self.short:
             return sum(ns for _, _, ns in self.short) / sum(ns for _, ns, _ in self.short)
         wait, busy = self.took("wait").sum(), self.took("busy").sum()
@@ -191,12 +189,11 @@ def run_trial(
         runner.startup_s,
         runner.is_whole,
         tuple(runner.short),
-        runner.core_wait_s,
     )
 
 
 class _Runner:
-    """Runs epochs until the time is up."""
+    """Runs epochs of one loader until the time is up, and counts what they take."""
 
     def __init__(
         self,
@@ -212,14 +209,13 @@ class _Runner:
         self._seconds = seconds
         self._deadline_s = deadline_s
         self._began_s = time.monotonic()
-        self._core_wait_began_s = 0.0
         self._cpu_began_s = time.process_time()
         self._batches = 0
         self.epochs: list[Array] = []
         self.short: list[tuple[int, int, int]] = []
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
-        self.core_wait_s = self.step_core_wait_s = 0.0
+        self.step_core_wait_s = 0.0
         self.is_whole = False
         self.before = NOTHING_SEEN
 
@@ -244,7 +240,7 @@ class _Runner:
         return self._batches < LEAST_BATCHES and passed_s < 2 * self._seconds
 
     def run_epoch(self, loader: Any) -> bool:
-        """Returns whether there is another one to run."""
+        """Run one epoch; return whether it gave any batch."""
         started_s = time.monotonic()
         batches = self._source.begin(loader)
         before, is_over = self._batches, True
@@ -253,7 +249,6 @@ class _Runner:
                 self.startup_s = time.monotonic() - started_s
                 self.before = look_at_workers()
                 self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
-                self._core_wait_began_s = core_wait_s("thread-self")
             self._batches += 1
             self._step(batch)
             self._keep(batch)
@@ -274,11 +269,10 @@ class _Runner:
     def end(self) -> None:
         self.elapsed_s = time.monotonic() - self._began_s
         self.cpu_s = time.process_time() - self._cpu_began_s
-        self.core_wait_s = max(0.0, core_wait_s("thread-self") - self._core_wait_began_s)
 
 
 def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:
-    """Samples of an epoch, its nanoseconds, and those that the consumer waited."""
+    """Return the samples of an epoch, its nanoseconds, and those that the consumer waited."""
     of = columns(rows)
     waited_ns = int((of["left"] - of["asked"]).sum() + max(0, of["asked"][0] - began_ns))
     return int(of["samples"].sum()), ended_ns - began_ns, waited_ns

@@ -1,4 +1,4 @@
-"""What a training run is told, and what it tells."""
+"""The options, steps and result of a training run."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

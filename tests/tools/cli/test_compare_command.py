@@ -21,21 +21,21 @@ from hypothesis import strategies as st
 from fastload.tools.bench.changes import FIGURES
 from fastload.tools.bench.condition import parse_condition
 from fastload.tools.bench.machine import describe_machine
-from fastload.tools.bench.report import to_document
-from fastload.tools.bench.results import Failure, Measurement, Run, WorkloadResult
+from fastload.tools.bench.results import Failure, LoaderMeasurement, MeasuredRun, WorkloadResult
 from fastload.tools.bench.suite import Settings
+from fastload.tools.bench.summary import to_document
 from fastload.tools.cli import main
 from fastload.tools.cli.exits import Exit
 
 Edit = Callable[[dict[str, Any]], object]
 
 
-def runs(rate: float) -> tuple[Run, ...]:
+def runs(rate: float) -> tuple[MeasuredRun, ...]:
     """One pair of runs: torch at 100 units a second, the candidate at `rate`."""
 
-    def one(loader: str, rate: float) -> Run:
-        measurement = Measurement(rate, 0.5, 0.25, 2, 20, 1.0, 0)
-        return Run(0, loader, measurement, 1 << 20, 2.0)
+    def one(loader: str, rate: float) -> MeasuredRun:
+        measurement = LoaderMeasurement(rate, 0.5, 0.25, 2, 20, 1.0, 0)
+        return MeasuredRun(0, loader, measurement, 1 << 20, 2.0)
 
     return (one("torch", 100.0), one("fastload", rate))
 

@@ -170,7 +170,7 @@ def python_pad(samples: list[Any]) -> Any:
 REALISTIC = {
     "small objects": Case(Objects, 32, STEP_MS, "hand-off", list),
     "rarely slow": Case(RarelySlow, 8, STEP_MS, "stragglers"),
-    "collate in Python": Case(Words, 64, STEP_MS, "collate", python_pad),
+    "collate in Python": Case(Words, 256, STEP_MS, "collate", python_pad),
     "compressed": Case(Compressed, 16, STEP_MS, "fetch-cpu"),
     "remote": Case(Remote, 16, STEP_MS, "fetch-wait"),
     "images": Case(Images, 32, STEP_MS, "hand-off"),

@@ -1,5 +1,7 @@
 """What trials say about a load, where a computed timeline says what is true."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,6 +98,16 @@ def test_waiting_for_a_core_is_not_waiting_for_files(workers):
     breakdown = {share.stage: share for share in make_breakdown(measured.own)}
     assert breakdown["fetch, waiting"].mean_s == pytest.approx(0, abs=1e-3)
     assert breakdown["waiting for a core"].mean_s == pytest.approx(0.01, rel=0.1)
+
+
+def test_other_programs_show_where_workers_want_every_core():
+    """One worker leaves them the other core and waits for none; two get half of what they want."""
+    busy = replace(BUSY, core_waits_s=(0.004,))
+    measured = replace(BUSY.without_core_waits().measured(), crowded=busy.trial(2))
+    load = make_load(measured, 2.0, 8.0)
+    assert load.others == pytest.approx(2.0, rel=0.1)
+    assert replay(load, Setting(2, 2)).samples_per_s == pytest.approx(busy.rate(2), rel=0.15)
+    assert make_load(BUSY.without_core_waits().measured(), 2.0, 8.0).others == 0.0
 
 
 def test_many_recorded_batches_are_replayed_by_a_part_of_them():

@@ -1,4 +1,4 @@
-"""What would be: predicted throughput and stall by workers and prefetch factor."""
+"""Draw predicted throughput and stall by workers and prefetch factor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cores: how many there are, how many may be used, and how many threads want them."""
+"""Examine the cores: how many there are, how many may be used, how many threads want them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THREAD_VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """What there is to compute with.
+    """The cores, and the threads that will want them.
 
     Attributes:
         cores: What limits the cores that may be used.
@@ -41,12 +41,12 @@ class Computing:
 
     @property
     def whole(self) -> int:
-        """Whole cores for one training process and its workers; one at least."""
+        """Return the whole cores for one training process and its workers; one at least."""
         return max(1, math.floor(self.cores.usable))
 
 
 def observe(torch_threads: int | None) -> Computing:
-    """Look at this process."""
+    """Look at the cores and threads of this process."""
     return Computing(
         cores=find_cores(),
         machine=os.cpu_count() or 1,
@@ -57,7 +57,7 @@ def observe(torch_threads: int | None) -> Computing:
 
 
 def judge(of: Computing) -> list[Finding]:
-    """Say what is to be said about them."""
+    """Judge number, affinity and quota of the cores, and the threads."""
     return [_judge_cores(of), _judge_affinity(of), _judge_quota(of), _judge_threads(of)]
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import fastload
 from fastload.tools.training.config import Step, TrainingConfig, TrainingResult
-from fastload.tools.training.tasks import Task, make_task
+from fastload.tools.training.training_tasks import TrainingTask, make_task
 
 _LOADERS: dict[str, Callable[..., DataLoader[Any]]] = {
     "fastload": fastload.DataLoader,
@@ -113,7 +113,7 @@ class _StallClock:
 
 def _open(
     stack: contextlib.ExitStack,
-    task: Task,
+    task: TrainingTask,
     dataset: Dataset[Any],
     config: TrainingConfig,
     *,
