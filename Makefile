@@ -1,5 +1,6 @@
 # make bench   set everything up, race against torch's DataLoader, run the reference training
 # make test    set everything up, run the tests
+# make test-all   and those that take long: torch held against the same contract, storms, profiles
 # make lint types smoke   what CI runs beside the tests
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SMOKE := images-uint8 digits tiny-numpy-inline stream tokens pad-dict arrow short-epochs-persistent
 
-.PHONY: bench test lint types smoke clean
+.PHONY: bench test test-all lint types smoke clean
 
 bench: $(INSTALLED)
 	$(BIN)/fastload bench --json benchmarks/results.json
@@ -16,7 +17,10 @@ bench: $(INSTALLED)
 	$(BIN)/fastload train --loader fastload --workers 2
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(INSTALLED)
+	FASTLOAD_ALL_FAULTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --exhaustive
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ from fastload._wire.indices import pack, plain, unpack  # noqa: E402
 from fastload._wire.messages import Loaded, Task, decode, encode, encode_task  # noqa: E402
 from fastload.collate.inplace import collate_in_place  # noqa: E402
 from fastload.samplers.batches import compact  # noqa: E402
-from fastload.stats.snapshot import Counters  # noqa: E402
+from fastload.stats.counters import Counters  # noqa: E402
 
 PAGE, MARKS = ROOT / "docs" / "design.md", ("<!-- budget -->", "<!-- end of budget -->")
 BATCH, CALLS = 64, 5_000

@@ -6,12 +6,14 @@ Runs in: consumer.
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from fastload._autotune import numbers as auto
 from fastload._epoch import resume
+from fastload._epoch.way import Way
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
 from fastload.stats.counters import Counters
@@ -29,6 +31,8 @@ class LoaderState:
         self.arena_user = ArenaUser()
         self._tuner: Any = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._newest: weakref.ref[Any] | None = None
+        self._ways: dict[int, Way] = {}
 
     def tuner_of(self, loader: Any) -> Any:
         """What chooses the number of workers of an automatic loader; None for any other."""
@@ -40,16 +44,35 @@ class LoaderState:
 
     def add(self, iterator: Any, position: resume.EpochPosition) -> Any:
         iterator.position = self.position = position
-        position.source = iterator.source
+        position.source = getattr(iterator, "source", None)
         self._iterators.add(iterator)
+        self._newest = weakref.ref(iterator)
         self.counters = iterator._counters
         if self._tuner is not None:
             self.counters.describe_choice = self._tuner.__str__
         return iterator
 
-    def owns(self, iterator: Any) -> bool:
-        """Whether an iterator was made by this very loader."""
-        return iterator is not None and iterator in self._iterators
+    def newest(self) -> Any:
+        """The iterator of the newest epoch, if anybody still holds it; otherwise None.
+
+        Only weakly known: kept workers end when the loader drops ``_iterator``, which holds it.
+        """
+        return None if self._newest is None else self._newest()
+
+    @property
+    def way(self) -> Way | None:
+        """The way in which this thread is beginning an epoch."""
+        return self._ways.get(threading.get_ident())
+
+    @contextlib.contextmanager
+    def going(self, way: Way) -> Iterator[None]:
+        """Epochs that this thread begins inside are loaded in this way."""
+        thread = threading.get_ident()
+        self._ways[thread] = way
+        try:
+            yield
+        finally:
+            self._ways.pop(thread, None)
 
     @contextlib.contextmanager
     def resuming(self, rest: resume.Remainder | None) -> Iterator[None]:

@@ -18,9 +18,8 @@ from typing_extensions import Self
 
 from fastload import _arguments as rebuild
 from fastload._autotune import numbers as auto
-from fastload._epoch import resume
-from fastload._epoch.in_memory import InMemoryIterator, needs_no_workers
-from fastload._epoch.inline import InlineIterator
+from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
 from fastload.integrations import lightning
@@ -31,8 +30,14 @@ HAS_OWN_WORKERS = os.name == "posix"
 """Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
 if HAS_OWN_WORKERS:
-    from fastload._autotune.segmented_epoch import AutoIterator
-    from fastload._epoch.with_workers import WorkersIterator
+    from fastload._autotune import segmented_epoch
+    from fastload._epoch import with_workers
+
+    PLAIN: tuple[Offer, ...] = (with_workers.offer, inline.offer)
+    OFFERS: tuple[Offer, ...] = (in_memory.offer, segmented_epoch.offer, *PLAIN)
+    """Who is asked for a way to load an epoch, in this order (see ``fastload._epoch.way``)."""
+else:
+    PLAIN = OFFERS = (inline.offer,)
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -163,60 +168,45 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self.sampler.__class__ = RandomSampler
 
     def __iter__(self) -> Any:
-        """Begin an epoch.
+        """Begin an epoch, in the first way that is offered (see ``fastload._epoch.way``).
 
-        With persistent workers, ``_iterator`` is the newest iterator and keeps them. An iterator
-        that somebody still holds goes on beside the new one, on the same workers.
+        With persistent workers, ``_iterator`` holds the newest iterator, or what a subclass has
+        wrapped it in, and so keeps its workers alive. An iterator that somebody still holds goes on
+        beside the new one, on the same workers.
         """
         if not HAS_OWN_WORKERS:
             return super().__iter__()
-        tuner = self._live.tuner_of(self)
-        if self.num_workers > 0 and needs_no_workers(self):
-            if tuner is not None:
-                tuner.reason = "not used: to gather these batches takes less than to send them"
-            return self._gather()
-        if tuner is not None and not (tuner.is_settled and self.num_workers > 0):
-            return self._choose(tuner)
-        if not (self.persistent_workers and self.num_workers > 0):
-            return self._get_iterator()
-        before: Any = self._iterator
-        # A trainer that replays attributes on a copy may have given us another loader's iterator.
-        kept_workers = getattr(before, "kept_workers", None) if self._live.owns(before) else None
-        del before
-        self._iterator = None
-        if kept_workers is None or not kept_workers.is_usable:
-            self._iterator = self._get_iterator()
-        else:
-            self._iterator = self._begin(
-                lambda: WorkersIterator(self, kept_workers), resume.KEPT_WORKERS
-            )
-        return self._iterator
+        way = self._choose(OFFERS, None if self._iterator is None else self._live.newest())
+        if way.is_kept:
+            self._iterator = None  # workers that are not taken over end before others begin
+        with self._live.going(way):
+            iterator = self._get_iterator()
+        if way.is_kept:
+            self._iterator = iterator
+        return iterator
 
     def _get_iterator(self) -> Any:
-        if self.num_workers == 0:
-            return self._begin(lambda: InlineIterator(self), resume.INLINE)
-        if not HAS_OWN_WORKERS:
+        """Begin an epoch as ``__iter__`` has chosen; for any other caller in a plain way."""
+        if not HAS_OWN_WORKERS and self.num_workers > 0:
             return super()._get_iterator()
-        return self._begin(lambda: WorkersIterator(self), resume.NEW_WORKERS)
+        way = self._live.way or self._choose(PLAIN, None)
+        if way.began == resume.NEW_WORKERS and not auto.is_auto(self):
+            self.check_worker_number_rationality()  # as torch's does here; it may be overridden
+        return self._begin(lambda: way.begin(self), way.began)
 
-    def _choose(self, tuner: Any) -> Any:
-        """Begin an epoch of which the number of workers is being chosen, or was chosen as 0."""
-        before: Any = self._iterator if self._live.owns(self._iterator) else None
-        if not isinstance(before, AutoIterator):
-            before = None
-        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
-        iterator = self._begin(lambda: AutoIterator(self, tuner, before), began)
-        self._iterator = iterator if self.persistent_workers else None
-        return iterator
+    def _choose(self, offers: tuple[Offer, ...], before: Any) -> Way:
+        """The first way that is offered."""
+        return next(way for offer in offers if (way := offer(self, before)) is not None)
 
-    def _gather(self) -> Any:
-        before: Any = self._iterator if self._live.owns(self._iterator) else None
-        if not isinstance(before, InMemoryIterator):
-            before = None
-        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
-        iterator = self._begin(lambda: InMemoryIterator(self, before), began)
-        self._iterator = iterator if self.persistent_workers else None
-        return iterator
+    def _begin_again(self, iterator: Any) -> None:
+        """Let an iterator of ours begin the next epoch itself, as torch's kept iterator can."""
+        way = self._choose(OFFERS, iterator if self.persistent_workers else None)
+        with self._live.going(way):
+            fresh = DataLoader._get_iterator(self)
+        iterator.__class__ = type(fresh)  # with num_workers="auto" the next epoch may be of another
+        vars(iterator).clear()
+        vars(iterator).update(vars(fresh))
+        self._live.add(iterator, fresh.position)
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""

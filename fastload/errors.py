@@ -1,6 +1,17 @@
-"""The errors fastload raises of its own; everything else keeps the type that user code raised.
+"""The errors that fastload itself raises; what user code raises keeps its own type.
 
-Each derives from what torch raises in the same place, so ``except`` clauses keep working.
+Each derives from what torch raises in the same place, so ``except`` clauses keep working::
+
+    Exception
+    └── FastloadError
+        ├── WorkerError           (RuntimeError)  a worker's exception that could not be sent
+        ├── WorkerDied            (RuntimeError)  a worker process was killed, crashed or left
+        ├── TooManyErrors         (RuntimeError)  more than max_errors samples failed
+        ├── LoadingTimeout        (RuntimeError)  no batch within timeout seconds
+        ├── LoadingInterrupted    (RuntimeError)  Ctrl-C or a signal handler hit a batch half-way
+        ├── ForeignProcessError   (RuntimeError)  an iterator was used in a forked child
+        ├── CollateError          (RuntimeError)  samples don't fit into one batch
+        └── CorruptDataError      (ValueError)    a file is damaged
 """
 
 from __future__ import annotations
@@ -13,7 +24,7 @@ class FastloadError(Exception):
 
 
 class WorkerError(FastloadError, RuntimeError):
-    """A worker failed and the exception itself could not travel; the text tells what it was."""
+    """A worker raised an exception that could not be sent; the text says what it was."""
 
 
 class WorkerDied(FastloadError, RuntimeError):  # noqa: N818  (what happened, in a word)
@@ -66,7 +77,7 @@ class CollateError(FastloadError, RuntimeError):
 
 
 class CorruptDataError(FastloadError, ValueError):
-    """A file does not hold what was written to it, or was cut off.
+    """A file is damaged: its content is not what was written, or its end is missing.
 
     Attributes:
         path: The file.

@@ -29,6 +29,25 @@ def pytest_configure(config):
         "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"
     )
     config.addinivalue_line("markers", "leaves(pattern): what is known to stay after this test")
+    config.addinivalue_line("markers", "exhaustive: left out but for --exhaustive (make test-all)")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="also run what takes long and rarely fails",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked exhaustive, unless asked for, all of it or one by its name."""
+    if config.getoption("exhaustive") or any("::" in argument for argument in config.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,11 +1,11 @@
-"""The batches by which one setting is judged: how many, and what they say.
+"""Measure one setting over as many batches as a clear answer needs.
 
 Runs in: consumer.
-Takes: the counters of an epoch in which a setting is tried.
+Takes: the counters of an epoch that is loaded with the setting.
 Gives: a ``Measurement`` for the tuner.
 
-Workers that begin together end together: their batches come in rounds of one each. So the first
-round, in which they start, is left out, and only whole rounds are counted.
+Workers that start together finish together, so batches arrive in rounds of one from each worker.
+The first round, in which workers start, is left out, and only whole rounds are counted.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from fastload.stats.counters import Counters
 from fastload.stats.rows import Array, columns, durations
 
 INLINE_S, WORKERS_S, LONG_S = 0.05, 0.1, 0.3
-"""How long a setting is measured: without workers, with them, and if the answer is not clear."""
+"""Seconds for which a setting is measured: without workers; with them; if the answer is unclear."""
 
 LEAST_INLINE, LEAST_BATCHES = 2, 4
+"""Batches that are counted at least: without workers, and with them."""
 
 _THIS_THREAD = "thread-self"
 
 
 class MeasuringWindow:
-    """One measurement of one setting, which may be made longer.
+    """The batches over which one setting is measured; the window may be made longer.
 
     Args:
-        counters: Of the epoch; what they have counted so far is not looked at.
+        counters: Counters of the epoch; batches that they have counted before are left out.
         choice: The setting.
-        skipped: Batches that are left out at first: at least a round.
-        seconds: How long to measure.
+        skipped: Batches to leave out at the beginning; at least one round is left out.
+        seconds: How long to measure; None takes the usual time.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class MeasuringWindow:
 
     @property
     def batches(self) -> int:
-        """Batches that count so far; negative while some are still to be left out."""
+        """Number of batches in the window so far; negative while some are still to be left out."""
         return self._counters.delivered_batches - self._begin
 
     def is_over(self) -> bool:
-        """Whether enough was seen; to be asked after each batch."""
+        """Tell whether the measurement is complete; called after each batch."""
         if self.batches < 0:
             return False
         now_s = time.monotonic()
@@ -64,32 +65,32 @@ class MeasuringWindow:
         is_long = now_s - self._began_s >= self._seconds and self.batches >= self._least
         return is_long and self.batches % self._round == 0
 
-    def go_on(self) -> None:
-        """Measure longer: the answer is not clear."""
+    def extend(self) -> None:
+        """Measure for longer, because the answer is not clear."""
         self._seconds = LONG_S
 
     @property
     def is_longest(self) -> bool:
-        """Whether it is as long as it may get."""
+        """Whether the window can't be made longer."""
         return self._seconds >= LONG_S
 
-    def see(self, batch_bytes: int) -> Measurement | None:
-        """What it has shown so far; None if that is too little to say anything."""
+    def measure(self, batch_bytes: int) -> Measurement | None:
+        """The measurement so far; None if there are too few batches for one."""
         counted = self.batches // self._round * self._round
         rows = self._counters.rows()
         behind = self.batches - counted
         rows = rows[max(0, len(rows) - behind - counted - 1) : len(rows) - behind]
         if counted < 1 or len(rows) < 2:
             return None
-        seen = _see(self.choice, rows, batch_bytes)
+        seen = _measure(self.choice, rows, batch_bytes)
         if self.choice.workers:
             return seen
         waited_s = (core_wait_s(_THIS_THREAD) - self._waited_s) / (self.batches + 1)
         return replace(seen, core_wait_s=max(0.0, waited_s))
 
 
-def _see(choice: Choice, rows: Array, batch_bytes: int) -> Measurement:
-    """From the moment at which the first of these rows was delivered: that row only begins it."""
+def _measure(choice: Choice, rows: Array, batch_bytes: int) -> Measurement:
+    """Measure from the delivery of the first row on; that row only marks the beginning."""
     of, took = columns(rows), durations(rows)
     elapsed_s = max(1, int(of["left"][-1] - of["left"][0])) / 1e9
     worked_s = float((of["written"] - of["started"])[1:].sum()) / 1e9

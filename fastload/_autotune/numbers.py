@@ -1,6 +1,8 @@
-"""``num_workers="auto"``: the numbers that stand for what is to be chosen, and their limits.
+"""``num_workers="auto"`` as a number: torch's constructor and attributes see integers.
 
 Runs in: consumer.
+Takes: the arguments of a loader.
+Gives: integers of a class of their own, ``Auto``, for what the tuner is to choose; and the tuner.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ AUTO = "auto"
 
 
 class Auto(int):
-    """A number that fastload chose and may choose anew; a loader made with it is automatic too."""
+    """A number that fastload chose and may choose again.
+
+    A loader that is given one, as trainers do which copy arguments, chooses too.
+    """
 
     def __repr__(self) -> str:
         return f"Auto({int(self)})"
@@ -27,7 +32,7 @@ class Auto(int):
 def resolve(
     num_workers: int | Literal["auto"], prefetch_factor: int | Literal["auto"] | None
 ) -> tuple[int, int | None]:
-    """Numbers for torch's constructor, which judges them: an ``Auto`` for what is to be chosen."""
+    """Turn "auto" into an ``Auto`` number; torch's constructor checks everything else."""
     workers: Any = num_workers
     if num_workers == AUTO or isinstance(num_workers, Auto):
         workers = Auto(max(1, round(find_cores().usable)))
@@ -38,12 +43,12 @@ def resolve(
 
 
 def is_auto(loader: Any) -> bool:
-    """Whether anything of it is to be chosen."""
+    """Tell whether the number of workers or the prefetch factor is to be chosen."""
     return isinstance(loader.num_workers, Auto) or isinstance(loader.prefetch_factor, Auto)
 
 
 def make_tuner(loader: Any) -> Tuner:
-    """A tuner for a loader of which something is to be chosen."""
+    """Make the tuner of an automatic loader, within what machine and arguments allow."""
     workers, prefetch = loader.num_workers, loader.prefetch_factor
     memory_bytes = min(_limit_bytes(loader), int(psutil.virtual_memory().available) // 2)
     least, most = (1 if loader.timeout else 0), None
@@ -58,10 +63,10 @@ def make_tuner(loader: Any) -> Tuner:
 
 
 def most_prefetch(loader: Any, choice: Choice, batch_bytes: int) -> int:
-    """The prefetch factor up to which workers that are started now can go without new ones.
+    """The largest prefetch factor that workers started now can be raised to later.
 
-    Their shared memory is divided by it, so it is no larger than leaves four times what the
-    largest batch takes.
+    A pool's shared memory is divided into slots once, when its workers start. The factor is kept so
+    small that each slot holds four times the largest batch seen so far.
     """
     if not isinstance(loader.prefetch_factor, Auto):
         return choice.prefetch
@@ -84,7 +89,7 @@ def _batches(loader: Any) -> int | None:
 
 
 def apply(loader: Any, tuner: Tuner) -> None:
-    """From the next epoch on the loader is an ordinary one with these numbers."""
+    """Write the tuner's choice into the loader: its next epoch is an ordinary one."""
     choice = tuner.choice
     if isinstance(loader.num_workers, Auto):
         loader.num_workers = Auto(choice.workers)

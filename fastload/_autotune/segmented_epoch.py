@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset
 from fastload._autotune import numbers as auto
 from fastload._autotune.measurement import MeasuringWindow
 from fastload._autotune.tuner import Choice, Tuner
+from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator, Hand
 from fastload._epoch.inline import InlineIterator
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator, make_pool
@@ -28,6 +29,31 @@ from fastload._memory.leaves import size_bytes
 from fastload._pool.pool import Pool
 from fastload._torch_private import MultiProcessingIterator
 from fastload.stats.counters import Counters
+
+
+class Automatic:
+    """The way of epochs during which the number of workers is being chosen, or was chosen as 0."""
+
+    def __init__(self, tuner: Tuner, before: AutoIterator | None, *, is_kept: bool) -> None:
+        """``before`` is the iterator of the epoch before, whose workers are to be kept."""
+        self.began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
+        self.is_kept = is_kept
+        self._tuner = tuner
+        self._before = before
+
+    def begin(self, loader: Any) -> AutoIterator:
+        """Make the epoch's iterator."""
+        return AutoIterator(loader, self._tuner, self._before)
+
+
+def offer(loader: Any, before: Any) -> Automatic | None:
+    """Possible for automatic loaders until they have settled on workers."""
+    tuner = loader._live.tuner_of(loader)
+    if tuner is None or (tuner.is_settled and loader.num_workers > 0):
+        return None
+    if not isinstance(before, AutoIterator | None):
+        return None
+    return Automatic(tuner, before, is_kept=loader.persistent_workers)
 
 
 class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
@@ -120,11 +146,11 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
         if self._is_stream:
             return
         tuner = self._tuner
-        seen = window.see(tuner.batch_bytes)
+        seen = window.measure(tuner.batch_bytes)
         if seen is None:
             return
         if not window.is_longest and not tuner.is_clear(seen):
-            window.go_on()
+            window.extend()
             return
         tuner.observe(seen)
         choice, self._window = tuner.choice, None
@@ -138,7 +164,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
 
     def _judge_at_end(self, window: MeasuringWindow) -> None:
         """The epoch ended before the measurement did: what was seen may be enough."""
-        seen = window.see(self._tuner.batch_bytes)
+        seen = window.measure(self._tuner.batch_bytes)
         if seen is not None and not self._tuner.is_settled:
             self._tuner.observe(seen)
 

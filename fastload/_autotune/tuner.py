@@ -1,12 +1,13 @@
-"""Which number of workers, and which prefetch factor: decided by what was measured.
+"""Decide on the number of workers and the prefetch factor, from measurements of a few settings.
 
 Runs in: consumer.
-Takes: what each setting gave.
-Gives: the next setting to try, or the one to keep, and why.
+Takes: a ``Measurement`` of each setting that was tried.
+Gives: the next setting to try, or the one to keep and the reason in words.
 
-It begins without workers, which shows what a batch costs and what the training step takes. If the
-step waits, it goes to as many workers as should feed it, then doubles them for as long as the step
-still waits and throughput grows. Without starting a process this file can be tried on figures.
+The first setting has no workers, which shows what loading a batch costs and how long the training
+step takes. If the step waits for data, the next setting has as many workers as should feed it;
+their number is doubled for as long as the step still waits and throughput grows. Nothing here
+starts a process, so the decisions are tested on figures.
 """
 
 from __future__ import annotations
@@ -16,31 +17,32 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WAITS = 0.05
-"""Below this part of the time spent waiting, there is nothing to gain."""
+"""A training step that waits for a smaller part of the time has nothing to gain from workers."""
 
 BETTER = 1.05
-"""A setting must be this much faster to be worth more processes."""
+"""A setting with more processes is kept only if throughput grows by this factor."""
 
 MOST_PER_CORE = 8
-"""Workers a core, for loads that wait and hardly compute."""
+"""Workers for each core, at most; only loads that wait and hardly compute get so many."""
 
 DEFAULT_PREFETCH, MOST_PREFETCH = 2, 8
 
 WORTH_S, EPOCHS = 2.0, 3
-"""Workers are tried if so many epochs load for so long: a try that fails costs a twentieth of it.
+"""Workers are tried only if ``EPOCHS`` epochs take ``WORTH_S`` s to load: trying costs about a
+twentieth of that.
 
-Who has run more epochs than that is expected to run as many again.
+A program that has run more epochs already is expected to run as many again.
 """
 
 UNCLEAR = 0.9, 1.15
-"""Between these, a setting that is so many times as fast as the best is measured for longer."""
+"""A throughput between these multiples of the best one so far is measured again, for longer."""
 
 WORKER_BYTES = 64 << 20
-"""What a worker is expected to need of its own."""
+"""Private memory that a worker is expected to need."""
 
 
 class Choice(NamedTuple):
-    """A setting."""
+    """A setting of the loader: number of workers, and batches loaded ahead by each."""
 
     workers: int
     prefetch: int
@@ -53,19 +55,19 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a setting gave; seconds a batch.
+    """What one setting gave; all times are seconds for each batch.
 
     Attributes:
         choice: The setting.
-        samples_per_s: Throughput, the training step included.
-        stall_share: Part of the time that the training step waited.
-        load_s: Fetch and collate.
-        cpu_s: CPU time of that.
-        step_s: The training step.
-        reorder_s: Ready, but waiting for a batch before it.
+        samples_per_s: Throughput of loading and training together.
+        stall_share: Part of the time that the training step waited for data, from 0 to 1.
+        load_s: Time to fetch and collate a batch.
+        cpu_s: CPU time of fetching and collating it.
+        step_s: Time of the training step.
+        reorder_s: How long a batch that was ready waited for one before it.
         batch_bytes: Size of the largest batch.
         idle_share: Part of the time that workers had no task; 0 without workers.
-        core_wait_s: Part of ``load_s`` in which every core was taken, where that is known.
+        core_wait_s: Part of ``load_s`` spent waiting for a free core, where that is known.
     """
 
     choice: Choice
@@ -82,15 +84,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TunerBounds:
-    """Within what it may choose.
+    """Bounds on the tuner's choice.
 
     Attributes:
-        cores: For this rank; may be a fraction.
-        least: Workers, at least.
-        most: Workers, at most; None leaves it to the load.
-        prefetch: A fixed prefetch factor; None leaves it to the tuner.
-        memory_bytes: What workers and batches together may take.
-        epoch_batches: Batches of an epoch; None if not known.
+        cores: Cores that this rank may use; may be a fraction.
+        least: Smallest number of workers.
+        most: Largest number of workers; None leaves it to the measurements.
+        prefetch: A prefetch factor that is given; None leaves it to the tuner.
+        memory_bytes: Memory that workers and their batches may take together.
+        epoch_batches: Number of batches in an epoch; None if it is not known.
     """
 
     cores: float
@@ -102,13 +104,13 @@ class TunerBounds:
 
 
 class Tuner:
-    """Tries settings until one is good enough; keeps it from then on."""
+    """Tries one setting after another until one is good enough, and keeps that one."""
 
-    def __init__(self, limits: TunerBounds) -> None:
-        self.limits = limits
+    def __init__(self, bounds: TunerBounds) -> None:
+        self.bounds = bounds
         self.is_settled = False
         self.reason = "not measured yet"
-        self.choice = Choice(limits.least, limits.prefetch or DEFAULT_PREFETCH)
+        self.choice = Choice(bounds.least, bounds.prefetch or DEFAULT_PREFETCH)
         self.batch_bytes = 0
         self.epochs = 0
         self._seen: list[Measurement] = []
@@ -117,16 +119,16 @@ class Tuner:
         return f"{self.choice}: {self.reason}"
 
     def is_clear(self, seen: Measurement) -> bool:
-        """Whether a setting is so much faster or slower than those before that chance can't be it.
+        """Tell whether the difference to the settings before is too large to be chance.
 
-        Where nothing is to be compared, it is.
+        The first measurement has nothing to be compared with, and counts as clear.
         """
         least, most = UNCLEAR
         rates = [each.samples_per_s for each in self._seen if each.choice != seen.choice]
         return not rates or not least < seen.samples_per_s / max(*rates, 1e-9) < most
 
     def observe(self, seen: Measurement) -> None:
-        """A setting was measured: choose the next one, or settle."""
+        """Take the measurement of a setting; choose the next one to try, or settle on the best."""
         self._seen = [each for each in self._seen if each.choice != seen.choice]
         if self._seen:
             self._after_more(seen)
@@ -135,7 +137,7 @@ class Tuner:
         self._seen.append(seen)
 
     def settle(self, choice: Choice, reason: str) -> None:
-        """Keep this one."""
+        """Keep this setting from now on."""
         self.choice, self.reason, self.is_settled = choice, reason, True
 
     def _after_first(self, seen: Measurement) -> None:
@@ -144,7 +146,7 @@ class Tuner:
             return
         if not seen.choice.workers and self._is_too_little(seen):
             self.reason = (
-                f"an epoch takes {seen.load_s * (self.limits.epoch_batches or 0):.2f} s to load; "
+                f"an epoch takes {seen.load_s * (self.bounds.epoch_batches or 0):.2f} s to load; "
                 f"starting workers would cost more than they save"
             )
             return
@@ -176,9 +178,9 @@ class Tuner:
             self._grow_prefetch(seen, "no more workers fit into cores and memory")
 
     def _grow_prefetch(self, seen: Measurement, reason: str) -> None:
-        """More batches ahead help where slow batches hold up others, so that workers run dry."""
+        """Load more batches ahead if slow batches hold up others, so that workers run idle."""
         factor = seen.choice.prefetch
-        may_grow = self.limits.prefetch is None and factor < MOST_PREFETCH and seen.choice.workers
+        may_grow = self.bounds.prefetch is None and factor < MOST_PREFETCH and seen.choice.workers
         runs_dry = seen.idle_share > WAITS and seen.reorder_s > WAITS * seen.load_s
         if may_grow and runs_dry:
             self._try(Choice(seen.choice.workers, 2 * factor), seen)
@@ -193,28 +195,31 @@ class Tuner:
         )
 
     def _is_too_little(self, seen: Measurement) -> bool:
-        batches = self.limits.epoch_batches
+        batches = self.bounds.epoch_batches
         if batches is None:
             return False
         return batches * seen.load_s * max(EPOCHS, self.epochs) < WORTH_S
 
     def _needed(self, seen: Measurement) -> int:
-        """Workers that load as fast as the step consumes, and a tenth more."""
+        """The number of workers that load as fast as the step consumes, and a tenth more."""
         if seen.step_s <= 0:
             return 1 << 30
         return max(1, math.ceil(1.1 * seen.load_s / seen.step_s))
 
     def _most(self, seen: Measurement) -> int:
-        """Workers for which there are cores and memory."""
+        """The number of workers for which there are cores and memory."""
         computing = max(map(_computing, (*self._seen, seen)))
-        by_cores = min(self.limits.cores / computing, MOST_PER_CORE * self.limits.cores)
+        by_cores = min(self.bounds.cores / computing, MOST_PER_CORE * self.bounds.cores)
         each_bytes = WORKER_BYTES + self.choice.prefetch * seen.batch_bytes
-        by_memory = self.limits.memory_bytes // each_bytes
-        most = max(1, self.limits.least, min(round(by_cores), by_memory))
-        return most if self.limits.most is None else min(most, self.limits.most)
+        by_memory = self.bounds.memory_bytes // each_bytes
+        most = max(1, self.bounds.least, min(round(by_cores), by_memory))
+        return most if self.bounds.most is None else min(most, self.bounds.most)
 
 
 def _computing(seen: Measurement) -> float:
-    """Part of the loading time that needs a core; workers that wait for one seem to need less."""
+    """Part of the loading time that needs a core.
+
+    Time spent waiting for a core is taken out first: it would look like loading that needs none.
+    """
     loading_s = max(seen.load_s - seen.core_wait_s, seen.cpu_s)
     return max(seen.cpu_s / loading_s, 1e-3) if loading_s > 0 else 1.0

@@ -1,4 +1,4 @@
-"""What both of our iterators do alike: step, count, and go on in the middle of an epoch.
+"""What the iterators of all ways do alike: step, count, and go on in the middle of an epoch.
 
 Runs in: consumer.
 """
@@ -35,7 +35,10 @@ class Hand:
 
 
 class EpochIterator:
-    """Goes before one of torch's iterator classes, whose ``__next__`` it shortens."""
+    """Mixin that stands before torch's iterator class in the MRO and overrides ``__next__``.
+
+    It counts the position in the epoch and the samples that were left out.
+    """
 
     position: EpochPosition
     _index_sampler: Any
@@ -63,6 +66,14 @@ class EpochIterator:
 
     def _next_data(self) -> Any:
         raise NotImplementedError
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:  # noqa: ARG002
+        """Begin the loader's next epoch in this object.
+
+        ``iter(loader)`` does not call it. Torch's does for kept workers, and so do classes that
+        override ``__iter__`` or wrap an iterator as torch's needs it.
+        """
+        loader._begin_again(self)
 
     def _draw_as_with_workers(self, loader: Any, before: Any) -> None:
         """Draw what torch's iterator draws as an epoch begins.

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
+from fastload._epoch import resume
 from fastload._epoch.inline import InlineIterator
 from fastload.datasets.footprint import sample_bytes
 from fastload.datasets.gather import gatherer
@@ -42,8 +43,35 @@ def needs_no_workers(loader: Any) -> bool:
     )
 
 
+class InMemory:
+    """The way of loaders with workers whose batches are cheaper to gather than to send."""
+
+    def __init__(self, before: InMemoryIterator | None, *, is_kept: bool) -> None:
+        """``before`` is the iterator whose workers would be kept, if there had been any."""
+        self.began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
+        self.is_kept = is_kept
+        self._before = before
+
+    def begin(self, loader: Any) -> InMemoryIterator:
+        """Make the epoch's iterator."""
+        return InMemoryIterator(loader, self._before)
+
+
+def offer(loader: Any, before: Any) -> InMemory | None:
+    """Possible for small batches of a dataset in memory; an epoch so begun goes on so."""
+    if loader.num_workers == 0:
+        return None
+    is_next = isinstance(before, InMemoryIterator)
+    if not is_next and (before is not None or not needs_no_workers(loader)):
+        return None
+    tuner = loader._live.tuner_of(loader)
+    if tuner is not None:
+        tuner.reason = "not used: to gather these batches takes less than to send them"
+    return InMemory(before, is_kept=loader.persistent_workers)
+
+
 class InMemoryIterator(InlineIterator):
-    """What ``iter(loader)`` gives in this case."""
+    """Gathers small batches of a dataset in memory in the training process."""
 
     _is_live = False  # workers would have a dataset of their own
 

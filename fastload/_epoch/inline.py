@@ -1,8 +1,10 @@
-"""The whole way of a batch in one process: ``num_workers=0``.
+"""The way without workers: samples are loaded by the process that asks for the batch.
 
 Runs in: consumer.
+Takes: the sampler's indices, one batch at a time.
+Gives: batches.
 
-This is what ``pipeline`` does with workers, without them: its specification.
+``with_workers`` gives the same batches; this file is its specification.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterDataPipe, MapDataPipe
 
+from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
 from fastload._loading.fetch import EndOfStream, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
@@ -27,6 +30,22 @@ from fastload._wire.exceptions import reraisable
 from fastload._wire.indices import count
 from fastload.collate.inplace import make_collate
 from fastload.stats.counters import Counters
+
+
+class Inline:
+    """The way of loaders without workers; always possible."""
+
+    began = resume.INLINE
+    is_kept = False
+
+    def begin(self, loader: Any) -> InlineIterator:
+        """Make the epoch's iterator."""
+        return InlineIterator(loader)
+
+
+def offer(loader: Any, before: Any) -> Inline:  # noqa: ARG001  (all offers are asked alike)
+    """The last offer that is asked: it never declines."""
+    return Inline()
 
 
 class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc]  # its base is untyped

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import IterDataPipe, MapDataPipe
 
+from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator, Hand
 from fastload._epoch.order import AsCompleted, InOrder
 from fastload._epoch.run import Run, workers_closed_error
@@ -64,6 +65,43 @@ class PersistentWorkers(NamedTuple):
     def is_usable(self) -> bool:
         """Whether another epoch can begin with it."""
         return self.pool is None or self.pool.is_usable
+
+
+class NewWorkers:
+    """The way that starts worker processes for the epoch; always possible."""
+
+    began = resume.NEW_WORKERS
+
+    def __init__(self, *, is_kept: bool) -> None:
+        self.is_kept = is_kept
+
+    def begin(self, loader: Any) -> WorkersIterator:
+        """Start workers and make the epoch's iterator."""
+        return WorkersIterator(loader)
+
+
+class KeptWorkers:
+    """The way of later epochs of persistent workers."""
+
+    began = resume.KEPT_WORKERS
+    is_kept = True
+
+    def __init__(self, workers: PersistentWorkers) -> None:
+        self._workers = workers
+
+    def begin(self, loader: Any) -> WorkersIterator:
+        """Make the epoch's iterator, on the workers of the epoch before."""
+        return WorkersIterator(loader, self._workers)
+
+
+def offer(loader: Any, before: Any) -> NewWorkers | KeptWorkers | None:
+    """Possible wherever workers are asked for: with those of the epoch before, or new ones."""
+    if loader.num_workers == 0:
+        return None
+    kept: PersistentWorkers | None = getattr(before, "kept_workers", None)
+    if kept is not None and kept.is_usable:
+        return KeptWorkers(kept)
+    return NewWorkers(is_kept=loader.persistent_workers)
 
 
 class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped

@@ -47,7 +47,7 @@ _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 LONGEST_HOLD_S = 0.0005
 
 
-class Run(Protocol):
+class ReportReceiver(Protocol):
     """What the pool tells a run; it keeps only weak references to runs."""
 
     def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
@@ -90,7 +90,7 @@ class Pool:
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._runs: dict[int, weakref.ref[Run]] = {}
+        self._runs: dict[int, weakref.ref[ReportReceiver]] = {}
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
@@ -133,7 +133,10 @@ class Pool:
         return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
 
     def begin(
-        self, run: Run, shared_seed: int | None, dataset_state: DatasetState | None = None
+        self,
+        run: ReportReceiver,
+        shared_seed: int | None,
+        dataset_state: DatasetState | None = None,
     ) -> int:
         """Start a run on every worker; returns its number.
 

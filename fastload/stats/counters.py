@@ -28,11 +28,11 @@ from fastload.stats.snapshot import (
 )
 
 MOST_SLOWEST = 10
-"""Slow samples that are remembered."""
+"""Number of slow samples that are remembered."""
 
 
 class Counters:
-    """What is counted while batches pass; one iterator's own."""
+    """Counts the batches of one iterator while they pass."""
 
     def __init__(self) -> None:
         self.describe_choice: Callable[[], str] = str
@@ -48,19 +48,19 @@ class Counters:
             self._recording.begin(self)
 
     def __del__(self) -> None:
-        """Leave the sums with whoever records."""
+        """Give the sums to the recording that this epoch joined, if there is one."""
         recorder = getattr(self, "_recording", None)
         if recorder is not None:
             recorder.end(self)
 
     def failed(self, elapsed_ns: int) -> None:
-        """The training loop waited this long and got an exception."""
+        """Note that the training loop waited this long and got an exception."""
         self._failed_ns += elapsed_ns
 
     def delivered(
         self, report: Loaded, worker_id: int, asked_ns: int, got_ns: int, requested_ns: int
     ) -> int:
-        """A batch goes to the training loop; returns its number here."""
+        """Note that a batch goes to the training loop; return the number of its row."""
         samples, started, fetched, collated, written, fetch_cpu, cpu, slowest, slowest_ns, peak = (
             report.stamps
         )
@@ -75,14 +75,14 @@ class Counters:
         # fmt: on
 
     def pinned(self, number: int, elapsed_ns: int) -> None:
-        """The batch of that number was copied into page-locked memory."""
+        """Note how long copying the batch of a row into page-locked memory took."""
         self._latest_ns += elapsed_ns
         self._rows.pinned(number, elapsed_ns)
 
     def loaded_inline(
         self, watch: Any, samples: int, asked_ns: int, drawn: tuple[int, int], pin_ns: int
     ) -> None:
-        """A batch was loaded by the training loop itself; ``drawn`` is when it had its indices.
+        """Note a batch that the training loop loaded itself; ``drawn`` is when it had its indices.
 
         ``drawn`` has two members: the moment, and the thread's CPU time at it.
         """
@@ -102,24 +102,24 @@ class Counters:
 
     @property
     def delivered_batches(self) -> int:
-        """So far."""
+        """Number of batches that were delivered so far."""
         return self._rows.count
 
     @property
     def latest_ns(self) -> int:
-        """When the newest batch was delivered, or the epoch began."""
+        """When the newest batch was delivered, or the epoch began, in nanoseconds."""
         return self._latest_ns
 
     def rows(self) -> Array:
-        """The newest rows, for whoever wants to know more than a snapshot says."""
+        """The newest rows ``(batches, fields)``; see ``fastload.stats.rows.Row`` for the fields."""
         return self._rows.newest()
 
     def restarted(self) -> None:
-        """A worker had died and was started again."""
+        """Note that a worker died and was started again."""
         self._restarts += 1
 
     def skipped(self, samples: Iterable[SkippedSample]) -> int:
-        """Samples could not be loaded; returns how many in all."""
+        """Note samples that could not be loaded; return how many there were in this epoch."""
         for sample in samples:
             self._errors += 1
             if self._errors <= MOST_SKIPPED_NAMED:
@@ -127,7 +127,7 @@ class Counters:
         return self._errors
 
     def snapshot(self) -> Stats:
-        """The epoch so far; takes about a millisecond."""
+        """Summarise the epoch so far; takes about a millisecond."""
         rows, workers = self._rows.newest(), self._rows.sums_by_worker()
         total = {
             name: sum(sums[name] for sums in workers.values())
@@ -197,7 +197,7 @@ def _worker(number: int, sums: dict[str, int]) -> WorkerStats:
 
 
 def ready_batches(rows: Array) -> float:
-    """How many of the delivered batches were written, and not taken, at each asking; the mean."""
+    """Mean number of batches that were ready when the training loop asked for one."""
     of = columns(rows)
     if not len(rows) or of["worker"][-1] < 0:
         return 0.0

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from fastload.stats.counters import Counters
 
 MOST_RECENT = 16
-"""Epochs of a recording that are kept with every row, although nobody else has them any more."""
+"""Number of finished epochs that a recording keeps with every row."""
 
 
 class Recording:
-    """Every epoch that any loader begins in this process; of those that are over, the sums."""
+    """All epochs that any loader of this process begins while the recording lasts.
+
+    Of epochs that are over, only the sums are kept, and every row of the newest few.
+    """
 
     def __init__(self) -> None:
         self.is_over = False
@@ -31,24 +34,24 @@ class Recording:
         self._ended: list[Stats] = []
 
     def begin(self, counters: Counters) -> None:
-        """An epoch begins."""
+        """Add an epoch that begins."""
         alive = [each for each in self._begun if each() is not None]
         self._begun = [*alive, weakref.ref(counters)]
         self._recent.append(counters)
 
     def end(self, counters: Counters) -> None:
-        """Nobody has this epoch any more."""
+        """Keep the sums of an epoch whose iterator is gone."""
         if self.is_over:
             return
         self._ended.append(dataclasses.replace(counters.snapshot(), slowest=(), skipped=()))
 
     def running(self) -> tuple[Counters, ...]:
-        """The epochs that may be running, and the newest that are over."""
+        """Counters of epochs that may still be running, and of the newest that are over."""
         found = [each() for each in self._begun]
         return tuple(each for each in found if each is not None)
 
     def snapshots(self) -> list[Stats]:
-        """Of all epochs, up to now."""
+        """One ``Stats`` for each epoch, up to now."""
         return [*self._ended, *(each.snapshot() for each in self.running())]
 
 
@@ -57,7 +60,7 @@ _recording: Recording | None = None
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recording]:
-    """Collect what every epoch counts that any loader begins in this process."""
+    """Collect what every epoch counts that any loader of this process begins in the block."""
     global _recording  # noqa: PLW0603
     before, _recording = _recording, Recording()
     try:

@@ -1,10 +1,11 @@
-"""One row of stamps a batch, in memory that is set aside a thousand rows at a time.
+"""Keep one row of time stamps for each batch.
 
 Runs in: consumer.
-Takes: each batch's stamps as it is delivered.
-Gives: the newest rows as an array, and sums over all.
+Takes: the stamps of each batch when it is delivered.
+Gives: the newest rows as an array, and sums over all rows.
 
-Writing a row is one call into C; everything that is computed of it waits until somebody asks.
+Writing a row is one call into C. Durations and sums are computed only when somebody asks for them.
+Memory is set aside for a thousand rows at a time.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class Row(NamedTuple):
 
 
 MOST_ROWS: Final = 4096
-"""Quantiles are over this many batches, the newest."""
+"""Quantiles are computed over so many of the newest batches."""
 
 _CHUNK: Final = 1024
-"""Rows for which memory is set aside at a time."""
+"""Number of rows for which memory is set aside at a time."""
 
 _LEFT: Final = Row._fields.index("left")
 _PACKING: Final = struct.Struct(f"{len(Row._fields)}q")
@@ -61,7 +62,7 @@ STAGES: Final = (
 
 
 def columns(rows: Array) -> dict[str, Array]:
-    """StampRows ``(batches, fields)`` by the names of their fields."""
+    """The columns of rows ``(batches, fields)``, by the names of the fields."""
     return {name: rows[:, number] for number, name in enumerate(Row._fields)}
 
 

@@ -16,7 +16,7 @@ from fastload.stats.rows import STAGES
 
 @dataclass(frozen=True)
 class Timing:
-    """What one stage took, in seconds: over the whole epoch, and a batch.
+    """The time of one stage in seconds: over the whole epoch, and for each batch.
 
     The quantiles are over the newest 4,096 batches.
     """
@@ -30,20 +30,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Stages:
-    """Every stage on a batch's way.
+    """The time of every stage on a batch's way.
 
     Attributes:
-        sampler: The consumer draws the indices of one batch more and sends them.
+        sampler: The training process draws the indices of one more batch and sends them.
         fetch: A worker gets the samples from the dataset.
-        fetch_cpu: CPU time of that; what is missing to ``fetch`` was waiting.
-        collate: A worker makes a batch of them.
+        fetch_cpu: CPU time of fetching; the rest of ``fetch`` was spent waiting.
+        collate: A worker makes a batch of the samples.
         write: A worker copies into shared memory what was not collated there.
         hand_off: From the worker's last stamp, or from the moment the consumer asked if that was
             later, until the batch is the training loop's.
-        reorder: A batch was ready and waited for one before it.
+        reorder: A batch was ready and waited for one that comes before it in the order.
         pin: The batch is copied into page-locked memory.
         wait: The training loop was inside ``next``.
-        busy: The training loop was elsewhere: its step.
+        busy: The training loop was outside of ``next``: its training step.
     """
 
     sampler: Timing = Timing()
@@ -60,15 +60,15 @@ class Stages:
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """What one worker did; -1 is the training process itself.
+    """What one worker did; number -1 is the training process itself.
 
     Attributes:
-        worker_id: Its number.
-        batches: Batches of it that were delivered.
+        worker_id: The worker's number.
+        batches: Batches that it loaded and that were delivered.
         samples: Samples in them.
-        busy_s: Time it spent on them: fetch, collate and write.
-        cpu_s: CPU time of that.
-        peak_bytes: The most memory it had resident, with what it shares; 0 if not known.
+        busy_s: Time that it spent loading them: fetch, collate and write.
+        cpu_s: CPU time of loading them.
+        peak_bytes: Its largest resident memory, shared memory included; 0 if not known.
     """
 
     worker_id: int
@@ -88,6 +88,7 @@ class SlowSample:
 
 
 MOST_SKIPPED_NAMED = 1000
+"""Number of skipped samples that are named; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class SkippedSample:
 
 @dataclass(frozen=True)
 class Stats:
-    """One epoch so far; times in seconds, sizes in bytes.
+    """What one epoch did so far; times are in seconds, sizes in bytes.
 
     Attributes:
         batches: Batches delivered.
@@ -120,7 +121,7 @@ class Stats:
         slowest: The slowest samples, where samples take long enough to be timed singly.
         choice: What ``num_workers="auto"`` chose and why; empty otherwise.
         errors: Samples that could not be loaded and were left out or replaced (``on_error``).
-        skipped: The first thousand of them.
+        skipped: The first thousand of these samples.
         worker_restarts: Workers that died and were started again.
     """
 
@@ -155,14 +156,14 @@ class Stats:
         return self.samples / self.elapsed_s if self.elapsed_s else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that ``json`` can write."""
+        """Everything as plain values that ``json`` can write."""
         skipped = [{"index": show(each.index), "error": each.error} for each in self.skipped]
         plain = dataclasses.asdict(dataclasses.replace(self, skipped=()))
         derived = {"stall_share": self.stall_share, "samples_per_s": self.samples_per_s}
         return {**plain, **derived, "skipped": skipped}
 
     def scalars(self) -> dict[str, float]:
-        """The figures that one watches over time, by flat names such as ``fetch_p95_s``."""
+        """The figures that are worth plotting over time, by flat names such as ``fetch_p95_s``."""
         plain = {
             "batches": self.batches,
             "samples": self.samples,

@@ -1,8 +1,6 @@
 """Fixtures of the contract: a loader of each way, and torch's loader to compare with."""
 
 import contextlib
-import gc
-import weakref
 from multiprocessing import resource_sharer
 
 import pytest
@@ -17,28 +15,29 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(autouse=True)
-def torchs_iterators_end(monkeypatch, request):
+def torchs_iterators_end(monkeypatch):
     """End torch's iterators in time.
 
-    One that a caught exception keeps in a cycle of references waits five seconds for each worker:
-    the collector ends its queues before it.
+    One that a caught exception keeps in a cycle of references waits five seconds for each worker if
+    the collector finds it, because the collector ends its queues before it. So we hold them.
     """
-    live = weakref.WeakSet()
+    begun = []
     start = _MultiProcessingDataLoaderIter.__init__
 
     def noted(iterator, loader):
         if type(iterator) is _MultiProcessingDataLoaderIter:
-            live.add(iterator)
+            begun[:] = [*(other for other in begun if not _has_ended(other)), iterator]
         start(iterator, loader)
 
     monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", noted)
-    if "torch" in request.node.name:
-        gc.disable()
     yield
-    for iterator in list(live):
-        iterator._shutdown_workers()
-    gc.enable()
+    while begun:
+        begun.pop()._shutdown_workers()
     resource_sharer.stop()  # Torch starts it when it sends a tensor; it keeps a socket open.
+
+
+def _has_ended(iterator):
+    return getattr(iterator, "_shutdown", False)
 
 
 @pytest.fixture

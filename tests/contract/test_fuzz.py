@@ -162,7 +162,11 @@ def fuzzing(examples):
     )
 
 
-@pytest.mark.parametrize("loading", [TORCH_WAY, INLINE_WAY, WORKER_WAY], ids=str)
+@pytest.mark.parametrize(
+    "loading",
+    [pytest.param(TORCH_WAY, marks=pytest.mark.exhaustive), INLINE_WAY, WORKER_WAY],
+    ids=str,
+)
 @fuzzing(40)
 @given(
     tree=trees,

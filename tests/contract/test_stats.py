@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 import fastload
 from fastload.stats.counters import Counters
 from fastload.stats.recording import MOST_RECENT, recording
-from fastload.stats.rows import MOST_ROWS, Row, Rows, durations
+from fastload.stats.rows import MOST_ROWS, Row, StampRows, durations
 from fastload.stats.snapshot import Stats
 
 WORKERS = [0, 2]
@@ -197,7 +197,7 @@ def test_prometheus_gets_a_gauge_for_each_figure():
 
 def test_sums_cover_the_whole_epoch_although_rows_are_forgotten():
     """More batches than there are rows: totals and counts lose none."""
-    rows = Rows()
+    rows = StampRows()
     for number in range(2 * MOST_ROWS + 10):
         rows.add(row(worker=number % 2, samples=3, started=0, fetched=5, peak_bytes=number))
     sums = rows.sums_by_worker()
@@ -213,7 +213,7 @@ def test_sums_cover_the_whole_epoch_although_rows_are_forgotten():
 
 def test_hand_off_begins_when_the_consumer_asks_or_the_worker_ends():
     """A batch that was ready long ago costs only the time to take it."""
-    rows = Rows()
+    rows = StampRows()
     rows.add(row(written=100, asked=900, got=905, left=910))
     rows.add(row(written=990, asked=950, got=1000, left=1007, sampler=2))
     assert durations(rows.newest())["hand_off"].tolist() == [10, 15]
@@ -222,7 +222,7 @@ def test_hand_off_begins_when_the_consumer_asks_or_the_worker_ends():
 
 def test_pinning_is_part_of_the_wait_and_has_a_stage():
     """The batch leaves after it was pinned."""
-    rows = Rows()
+    rows = StampRows()
     rows.pinned(rows.add(row(asked=10, got=20, left=30)), 7)
     took = durations(rows.newest())
     assert (took["pin"][0], took["wait"][0], took["hand_off"][0]) == (7, 27, 20)
@@ -235,7 +235,7 @@ def test_an_empty_recording_has_a_snapshot():
 
 def test_rows_read_while_they_are_written_are_whole():
     """Every row that a reader gets was written to its end, and sums are those of its rows."""
-    rows, stop, wrong = Rows(), threading.Event(), []
+    rows, stop, wrong = StampRows(), threading.Event(), []
 
     def read():
         while not stop.is_set():
@@ -260,7 +260,7 @@ def test_rows_read_while_they_are_written_are_whole():
 
 def test_sums_are_those_of_all_rows_at_once():
     """Also where rows were forgotten: no step and no reordering is lost between two chunks."""
-    rows, every = Rows(), []
+    rows, every = StampRows(), []
     for number in range(3 * MOST_ROWS):
         late = 7 if number % 3 == 0 else 0
         times = {"asked": 20 * number, "got": 20 * number + 2, "left": 20 * number + 9}
@@ -275,7 +275,7 @@ def test_an_epoch_takes_memory_as_it_has_batches():
     """A short one does not set aside what a long one needs."""
     tracemalloc.start()
     try:
-        rows = Rows()
+        rows = StampRows()
         rows.add(row())
         assert tracemalloc.get_traced_memory()[0] < 200_000
     finally:

@@ -86,18 +86,20 @@ WAYS = [
 
 
 def chosen(marked: pytest.Item) -> Iterator[Any]:
-    """Parameters for the ways that a test's marks leave, torch's known faults as skips."""
+    """Parameters for the ways that a test's marks leave, torch's known faults as skips.
+
+    That torch's own loader keeps the contract is shown by the exhaustive run only.
+    """
     fault = marked.get_closest_marker("better_than_torch")
     for way in WAYS:
         if way.is_slow_to_start and not marked.get_closest_marker("every_way"):
             continue
         if not way.has_workers and marked.get_closest_marker("with_workers"):
             continue
+        marks = [pytest.mark.exhaustive] if way.is_torch else []
         if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
-            skip = pytest.mark.skip(reason=f"better than torch: {fault.args[0]}")
-            yield pytest.param(way, marks=skip, id=way.name)
-        else:
-            yield pytest.param(way, id=way.name)
+            marks.append(pytest.mark.skip(reason=f"better than torch: {fault.args[0]}"))
+        yield pytest.param(way, marks=marks, id=way.name)
 
 
 def close(loader: torch.utils.data.DataLoader) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fastload._memory.write import HEAP
 from fastload.datasets import ParquetStream, write_parquet
-from fastload.datasets.arrow_buffers import Rows
+from fastload.datasets.arrow_buffers import BufferRows
 from fastload.datasets.row_blocks import TableBlock, in_one_piece
 from fastload.datasets.tabular import BatchTemplate
 from fastload.datasets.windows import Cutter, Piece, RowWindow, read, shuffled
@@ -91,7 +91,7 @@ def test_a_slice_is_what_those_rows_are(first: int, count: int, nulls: bool) -> 
             table.column_names,
         )
     for name, column in TableBlock(table.combine_chunks(), "a table").columns.items():
-        rows = Rows(np.arange(first, first + count), 0)
+        rows = BufferRows(np.arange(first, first + count), 0)
         valid, expected_valid = column.valid_slice(first, count), column.valid(rows)
         assert plain(valid) == plain(expected_valid), name
         assert (valid is not None) == (

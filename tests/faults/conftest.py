@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -12,6 +12,12 @@ from tests.faults.nursery import Nursery
 from tests.faults.process import Outcome, try_out
 
 AT_ONCE = 2
+NEXT = pytest.StashKey[pytest.Item | None]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[NEXT] = nextitem
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +26,34 @@ def nothing_is_left() -> None:
 
 
 @pytest.fixture(scope="package")
-def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
-    """The outcome of every case that this session has collected, as it comes."""
+def begin() -> Iterator[Callable[[Case], Future[Outcome]]]:
+    """Begin a case, unless it was begun already."""
+    begun: dict[str, Future[Outcome]] = {}
     with Nursery() as nursery, ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {
-            case.name: pool.submit(try_out, case, "fastload", nursery)
-            for case in _collected(request.session.items)
-        }
+
+        def begin(case: Case) -> Future[Outcome]:
+            if case.name not in begun:
+                begun[case.name] = pool.submit(try_out, case, "fastload", nursery)
+            return begun[case.name]
+
+        yield begin
         pool.shutdown(cancel_futures=True)
 
 
-def _collected(items: list[pytest.Item]) -> list[Case]:
-    cases = [item.callspec.params.get("case") for item in items if hasattr(item, "callspec")]
-    return [case for case in cases if isinstance(case, Case) and case.needs() is None]
+@pytest.fixture
+def outcome(
+    request: pytest.FixtureRequest, case: Case, begin: Callable[[Case], Future[Outcome]]
+) -> Outcome:
+    """The outcome of this test's case; that of the next test runs meanwhile."""
+    if (reason := case.needs()) is not None:
+        pytest.skip(reason)
+    mine = begin(case)
+    if (following := _case_of(request.node.stash[NEXT])) is not None:
+        begin(following)
+    return mine.result()
+
+
+def _case_of(item: pytest.Item | None) -> Case | None:
+    parameters = getattr(item, "callspec", None)
+    case = parameters.params.get("case") if parameters else None
+    return case if isinstance(case, Case) and case.needs() is None else None

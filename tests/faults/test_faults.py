@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -23,11 +22,8 @@ def _marks(case: Case) -> list[Any]:
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=name, marks=_marks(case)) for name, case in CASES.items()]
 )
-def test_fault_ends_as_promised(case: Case, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_fault_ends_as_promised(case: Case, outcome: Outcome) -> None:
     """No hang, the promised outcome, and nothing left: no process, descriptor or file."""
-    if (reason := case.needs()) is not None:
-        pytest.skip(reason)
-    outcome = outcomes[case.name].result()
     assert not outcome.is_hung, f"{outcome.text}\n{outcome.errors}"
     assert re.search(case.expect, outcome.text, re.DOTALL), f"{outcome.text}\n{outcome.errors}"
     assert outcome.errors.count("Traceback") == case.tracebacks, outcome.errors

@@ -10,6 +10,7 @@ from tests.tools.profile.loads import CASES, make
 BUDGET_S = 5.0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["fastload", "torch"])
 @pytest.mark.parametrize("name", CASES)
 def test_verdict_names_the_bottleneck(name, kind):
