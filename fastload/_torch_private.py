@@ -45,6 +45,9 @@ numpy_seed: Any = _worker._generate_state
 function_modes: Any = torch._C._len_torch_function_stack
 """How many modes change what functions do; a default device other than torch's is one."""
 
+set_thread_name: Any = torch.multiprocessing._set_thread_name
+"""What tools such as ``top`` show a worker as."""
+
 pin_memory: Any = _pin_memory.pin_memory
 """Copies a batch into page-locked memory, through every container."""
 

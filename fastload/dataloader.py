@@ -1,4 +1,4 @@
-"""The DataLoader: torch's signature and our options, checked once; picks the way.
+"""The DataLoader: it has torch's signature and our options, and chooses how an epoch is loaded.
 
 Runs in: consumer.
 """
@@ -16,7 +16,7 @@ import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import _arguments as rebuild
+from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
 from fastload._epoch.way import Offer, Way
@@ -248,7 +248,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             >>> [batch.tolist() for batch in loader.replace(batch_size=2)]
             [[0, 1], [2, 3], [4, 5]]
         """
-        return type(self)(**rebuild.arguments_for(self, changes))
+        return type(self)(**arguments_for(self, changes))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest epoch stands: the batches delivered so far, not those prefetched.

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from fastload._epoch.loader import Loader
 from fastload._epoch.settings import (
     differences,
     keeps_order,
@@ -50,8 +51,9 @@ _MODE = "torch"
 """Of states whose order is drawn as torch draws it: from the program's random state."""
 
 INLINE, NEW_WORKERS, KEPT_WORKERS = "inline", "new workers", "kept workers"
-"""How an epoch began. Torch draws the workers' base seed after it has made the sampler's iterator
-(inline), between making it and making it again (new workers), or not at all (kept workers)."""
+"""How an epoch began, which says when torch draws the workers' base seed: after it has made the
+sampler's iterator (inline), between making it and making it again (new workers), or not at all
+(kept workers)."""
 
 
 class EpochPosition:
@@ -97,7 +99,7 @@ class Remainder(NamedTuple):
     start: dict[str, Any]
     delivered: int
 
-    def draw(self, loader: Any) -> Iterator[Any]:
+    def draw(self, loader: Loader) -> Iterator[Any]:
         """Indices of the batches that were not delivered; the beginning is drawn at once.
 
         A sampler that can begin anywhere does; otherwise its pass is walked along.
@@ -115,8 +117,8 @@ class Remainder(NamedTuple):
         return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
 
 
-def draw_start(loader: Any, began: str) -> dict[str, Any]:
-    """What the order of the epoch that begins now follows from; not yet as it is saved."""
+def draw_start(loader: Loader, began: str) -> dict[str, Any]:
+    """What the order of the epoch that begins now follows from; ``_plain`` makes it savable."""
     draws_elsewhere = not is_known(loader._index_sampler)
     return {
         "began": began,
@@ -141,7 +143,7 @@ def _numpy_state(began: str) -> Any:
 
 
 def _plain(start: dict[str, Any]) -> dict[str, Any]:
-    """A start as it is saved: its large parts are tensors. It may be so already."""
+    """Make a start savable: its large parts become tensors, if they are not yet."""
     plain = dict(start)
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
@@ -153,7 +155,7 @@ def _plain(start: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def with_saved_rng(loader: Any, start: dict[str, Any]) -> Iterator[None]:
+def with_saved_rng(loader: Loader, start: dict[str, Any]) -> Iterator[None]:
     """Draw an epoch's order as it was drawn; the program's own random state is put back after.
 
     Generators that were handed to the loader or its samplers go on from the order that was drawn.
@@ -168,7 +170,7 @@ def with_saved_rng(loader: Any, start: dict[str, Any]) -> Iterator[None]:
         random.setstate(before[2])
 
 
-def _restore(loader: Any, start: dict[str, Any]) -> None:
+def _restore(loader: Loader, start: dict[str, Any]) -> None:
     torch.set_rng_state(start["torch"])
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
@@ -184,7 +186,7 @@ def _restore(loader: Any, start: dict[str, Any]) -> None:
         loader.dataset.set_epoch(start["dataset_epoch"])
 
 
-def begin(loader: Any, make_iterator: Callable[[], Any], began: str) -> Any:
+def begin(loader: Loader, make_iterator: Callable[[], Any], began: str) -> Any:
     """Make an iterator, at the beginning of an epoch or where a loaded state says.
 
     Raises:
@@ -229,7 +231,7 @@ def _throw_away(iterator: Iterator[Any], position: EpochPosition, delivered: int
                 raise
 
 
-def save(loader: Any, position: EpochPosition | None) -> dict[str, Any]:
+def save(loader: Loader, position: EpochPosition | None) -> dict[str, Any]:
     """The state of a loader; new and plain at each call.
 
     The dataset is asked for its own only if an epoch has begun.
@@ -266,7 +268,7 @@ def save(loader: Any, position: EpochPosition | None) -> dict[str, Any]:
     }
 
 
-def check(loader: Any, state: dict[str, Any]) -> None:
+def check(loader: Loader, state: dict[str, Any]) -> None:
     """Refuse a state that does not fit.
 
     Raises:
@@ -305,7 +307,7 @@ def check(loader: Any, state: dict[str, Any]) -> None:
     _check_settings(loader, state)
 
 
-def _check_order(loader: Any, ours: dict[str, Any]) -> None:
+def _check_order(loader: Loader, ours: dict[str, Any]) -> None:
     if not keeps_order(loader):
         raise ValueError("an epoch with in_order=False can't be resumed; use in_order=True")
     if not ours.get("in_order", True):
@@ -316,7 +318,7 @@ def _check_order(loader: Any, ours: dict[str, Any]) -> None:
         )
 
 
-def _check_settings(loader: Any, state: dict[str, Any]) -> None:
+def _check_settings(loader: Loader, state: dict[str, Any]) -> None:
     ours = state[_OURS]
     saved, here = ours["settings"], settings_of(loader, workers_of(loader))
     found = differences(saved, here, is_replayed=_dataset_state(state) is None)
@@ -333,7 +335,7 @@ def _check_settings(loader: Any, state: dict[str, Any]) -> None:
         )
 
 
-def _kind_of(loader: Any) -> str:
+def _kind_of(loader: Loader) -> str:
     return "iterable-style" if isinstance(loader.dataset, IterableDataset) else "map-style"
 
 
@@ -358,7 +360,7 @@ def _dataset_state(state: dict[str, Any]) -> DatasetState | None:
     return found if found.is_known else None
 
 
-def reads_again(loader: Any, state: dict[str, Any]) -> bool:
+def reads_again(loader: Loader, state: dict[str, Any]) -> bool:
     """Whether a state is gone on from by reading a stream from its beginning."""
     is_stream = isinstance(loader.dataset, IterableDataset)
     return is_stream and _start_of(state) is not None and _dataset_state(state) is None
@@ -372,7 +374,7 @@ def finish(state: dict[str, Any]) -> None:
     state.update(_iterator_finished=True, dataset_state=None, fetcher_state=None)
 
 
-def is_delivered(loader: Any, state: dict[str, Any]) -> bool:
+def is_delivered(loader: Loader, state: dict[str, Any]) -> bool:
     """Whether the state was taken after the last batch of an epoch, but before its end was seen."""
     try:
         return bool(state["_num_yielded"] >= len(loader))
@@ -380,7 +382,7 @@ def is_delivered(loader: Any, state: dict[str, Any]) -> bool:
         return False
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def _generators(loader: Loader) -> list[torch.Generator]:
     found: dict[int, torch.Generator] = {}
     for holder in (loader, *_samplers(loader)):
         generator = getattr(holder, "generator", None)
@@ -389,9 +391,9 @@ def _generators(loader: Any) -> list[torch.Generator]:
     return list(found.values())
 
 
-def _samplers(loader: Any) -> list[Any]:
+def _samplers(loader: Loader) -> list[Any]:
     return nested(loader.sampler) + nested(loader.batch_sampler)
 
 
-def _epoch_samplers(loader: Any) -> list[Any]:
+def _epoch_samplers(loader: Loader) -> list[Any]:
     return [s for s in _samplers(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]

@@ -27,6 +27,7 @@ from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
 from fastload._system import signals
+from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
 from fastload._wire.channel import Receiver, send
@@ -112,7 +113,7 @@ class WorkerLoop:
 
     def _prepare(self) -> None:
         job, worker_id = self._job, self._post.worker_id
-        torch.multiprocessing._set_thread_name("pt_data_worker")
+        set_thread_name("pt_data_worker")
         torch.set_num_threads(1)
         keep_freed_memory()
         seed = seed_worker(job.base_seed, worker_id)
