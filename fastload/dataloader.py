@@ -79,7 +79,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: How many workers, in all, are started again when they die (killed,
             crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
             every sample once, in order, with other random draws than without the death. Streams
-            only if the dataset has ``state_dict`` and ``load_state_dict``.
+            only if the dataset, or its iterator, has ``state_dict`` and ``load_state_dict``.
         on_error: What becomes of a sample whose loading raises: ``"raise"``; ``"skip"``: its batch
             is smaller, and left out if nothing is left of it; or ``on_error(error, index)``, called
             where the sample is loaded, that returns a sample to use instead, or None to leave it

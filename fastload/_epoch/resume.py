@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from fastload._epoch.generators import generators_of, samplers_of, set_state, state_of
 from fastload._epoch.loader import Loader
 from fastload._epoch.settings import (
     differences,
@@ -43,7 +44,7 @@ from fastload._epoch.settings import (
 from fastload._loading.dataset_state import DatasetState, StateSource
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.samplers.batches import is_known
-from fastload.samplers.epochs import iter_from, nested
+from fastload.samplers.epochs import iter_from
 
 VERSION = 3
 _OURS = "fastload"
@@ -125,7 +126,7 @@ def draw_start(loader: Loader, began: str) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "numpy": _numpy_state(began) if draws_elsewhere else None,
         "python": random.getstate() if draws_elsewhere else None,
-        "generators": [generator.get_state() for generator in _generators(loader)],
+        "generators": [state_of(generator) for generator in generators_of(loader)],
         "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
         "dataset_epoch": epoch_of(loader.dataset),
     }
@@ -178,8 +179,8 @@ def _restore(loader: Loader, start: dict[str, Any]) -> None:
     if start["numpy"] is not None:
         kind, keys, place, has_gauss, gauss = start["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
-    for generator, state in zip(_generators(loader), start["generators"], strict=True):
-        generator.set_state(state)
+    for generator, state in zip(generators_of(loader), start["generators"], strict=True):
+        set_state(generator, state)
     for sampler, epoch in zip(_epoch_samplers(loader), start["epochs"], strict=False):
         sampler.set_epoch(epoch)
     if start["dataset_epoch"] is not None and start["dataset_epoch"] != epoch_of(loader.dataset):
@@ -283,6 +284,11 @@ def check(loader: Loader, state: dict[str, Any]) -> None:
             "this is not a state that fastload.DataLoader.state_dict() returned, or that of an "
             "incompatible version"
         )
+    if ours.get("mode", _MODE) != _MODE:
+        raise ValueError(
+            f"this state was saved in mode {ours['mode']!r}; this loader is in mode {_MODE!r}, "
+            f"which draws another order. Load it into a loader of that mode"
+        )
     if not state.get("_iterator_finished"):
         _check_order(loader, ours)
     if ours.get("length") != length_of(loader) and ours.get("kind") == _kind_of(loader):
@@ -322,7 +328,7 @@ def _check_settings(loader: Loader, state: dict[str, Any]) -> None:
     ours = state[_OURS]
     saved, here = ours["settings"], settings_of(loader, workers_of(loader))
     found = differences(saved, here, is_replayed=_dataset_state(state) is None)
-    count = len(_generators(loader))
+    count = len(generators_of(loader))
     if not found and len(ours["start"]["generators"]) != count:
         found = [("generators of loader and samplers", len(ours["start"]["generators"]), count)]
     if found:
@@ -382,18 +388,5 @@ def is_delivered(loader: Loader, state: dict[str, Any]) -> bool:
         return False
 
 
-def _generators(loader: Loader) -> list[torch.Generator]:
-    found: dict[int, torch.Generator] = {}
-    for holder in (loader, *_samplers(loader)):
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
-    return list(found.values())
-
-
-def _samplers(loader: Loader) -> list[Any]:
-    return nested(loader.sampler) + nested(loader.batch_sampler)
-
-
 def _epoch_samplers(loader: Loader) -> list[Any]:
-    return [s for s in _samplers(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]
+    return [s for s in samplers_of(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]
