@@ -67,6 +67,7 @@ class EpochPosition:
         start: What the epoch's order follows from, as ``draw_start`` returns it.
         yielded: Batches delivered, or left out.
         num_workers: How many workers read the dataset.
+        settings: What ``settings_of`` returned when a state of the epoch was first asked for.
         source: Where the dataset's state can be asked for; None if workers read it.
         is_finished: Whether the end of the epoch was seen.
     """
@@ -76,6 +77,7 @@ class EpochPosition:
         self.yielded = yielded
         self.num_workers = num_workers
         self.source: StateSource | None = None
+        self.settings: dict[str, Any] | None = None
         self.is_finished = False
         self._raised = 0
 
@@ -240,7 +242,9 @@ def save(loader: Loader, position: EpochPosition | None) -> dict[str, Any]:
     yielded = 0 if position is None else position.yielded
     samples = yielded * (loader.batch_size or 1)
     source = None if position is None else position.source
-    dataset = DatasetState() if source is None else copy.deepcopy(source.state())
+    dataset = DatasetState() if source is None else source.state()
+    if dataset.is_known:
+        dataset = copy.deepcopy(dataset)
     fetcher_state = None
     if source is not None and source.is_stream:
         fetcher_state = {
@@ -263,9 +267,19 @@ def save(loader: Loader, position: EpochPosition | None) -> dict[str, Any]:
             "kind": _kind_of(loader),
             "length": length_of(loader),
             "in_order": keeps_order(loader),
-            "settings": None if position is None else settings_of(loader, position.num_workers),
+            "settings": None if position is None else _settings_at(loader, position),
             "start": None if position is None else _plain(position.start),
         },
+    }
+
+
+def _settings_at(loader: Loader, position: EpochPosition) -> dict[str, Any]:
+    """The settings of an epoch; looked up once, because trainers ask for a state at each batch."""
+    if position.settings is None:
+        position.settings = settings_of(loader, position.num_workers)
+    return {
+        name: dict(value) if isinstance(value, dict) else value
+        for name, value in position.settings.items()
     }
 
 
