@@ -244,7 +244,7 @@ def fastload_in_memory(dataset: Any, **options: Any) -> Any:
     size, count = len(dataset), len(dataset.pool)
     rows = Subset(dataset.pool, [index % count for index in range(size)])
     labels = torch.arange(size) % LABELS[type(dataset)]
-    return fastload.DataLoader(StackDataset(rows, labels), **options)
+    return fastload.DataLoader(StackDataset(rows, labels), **options)  # type: ignore[arg-type]
 
 
 class PlainGather(Peer):

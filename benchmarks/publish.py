@@ -49,7 +49,8 @@ def make_tables(document: dict[str, Any]) -> str:
 
     Results of before there were others have no ``same_data`` and one table.
     """
-    same, own = [], []
+    same: list[str] = []
+    own: list[str] = []
     for workload in document["workloads"]:
         (same if workload.get("same_data", True) else own).append(_row(workload))
     lines = [_conditions(document), "", *HEAD, *same]

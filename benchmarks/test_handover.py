@@ -41,7 +41,7 @@ def iterator(tensors: int, loader: str) -> Iterator[Any]:
     batches = iter(LOADERS[loader](Ready(tensors), batch_size=None, num_workers=1))
     assert [t.tolist() for t in next(batches)] == [t.tolist() for t in Ready(tensors)[0]]
     yield batches
-    batches._shutdown_workers()
+    batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("tensors", [1, 20, 128])

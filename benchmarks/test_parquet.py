@@ -194,12 +194,12 @@ def _compare(batches: Batches, table: Any) -> None:
     for batch in batches:
         for name, found in parts.items():
             found.append(_values(batch[name]))
-    found = {name: np.concatenate(values) for name, values in parts.items()}
+    read = {name: np.concatenate(values) for name, values in parts.items()}
     # Hugging Face has rounded them.
-    expected = {name: _values(table[name]).astype(found[name].dtype) for name in COLUMNS}
-    orders = [np.lexsort((rows["b"], rows["a"])) for rows in (found, expected)]
+    expected = {name: _values(table[name]).astype(read[name].dtype) for name in COLUMNS}
+    orders = [np.lexsort((rows["b"], rows["a"])) for rows in (read, expected)]
     for name in COLUMNS:
-        assert np.array_equal(found[name][orders[0]], expected[name][orders[1]]), name
+        assert np.array_equal(read[name][orders[0]], expected[name][orders[1]]), name
 
 
 def _values(column: Any) -> Any:
@@ -266,8 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         reader, workers, batch, folder = options.one
-        found = measure(reader, int(workers), int(batch), Path(folder))
-        sys.stdout.write(json.dumps(found))
+        sys.stdout.write(json.dumps(measure(reader, int(workers), int(batch), Path(folder))))
         return
     cases = [
         (reader, count, batch)

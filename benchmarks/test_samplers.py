@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter, process_time
@@ -45,7 +45,7 @@ SIGMAS = 0.5, 0.8, 1.0
 SAMPLERS: dict[str, Callable[[int], Iterable[int]]] = {
     "torch RandomSampler": lambda n: torch.utils.data.RandomSampler(range(n)),
     "fastload RandomSampler": lambda n: fastload.RandomSampler(range(n)),
-    "torch DistributedSampler": lambda n: torch.utils.data.DistributedSampler(range(n), 8, 0),
+    "torch DistributedSampler": lambda n: torch.utils.data.DistributedSampler(range(n), 8, 0),  # type: ignore[arg-type]
     "fastload DistributedSampler": lambda n: fastload.DistributedSampler(range(n), 8, 0),
     "fastload ShuffleSampler": fastload.ShuffleSampler,
     "fastload BlockShuffleSampler": lambda n: fastload.BlockShuffleSampler(n, block_size=10_000),
@@ -154,7 +154,8 @@ def test_first_index_of_a_billion(benchmark: Any, position: int) -> None:
 
 def log_normal(sigma: float) -> np.ndarray:
     drawn = np.random.RandomState(0).lognormal(np.log(150), sigma, SAMPLES)
-    return np.maximum(drawn.round().astype(int), 1)
+    lengths: np.ndarray = np.maximum(drawn.round().astype(int), 1)
+    return lengths
 
 
 BATCH_SAMPLERS: dict[str, Callable[[np.ndarray], Iterable[list[int]]]] = {
@@ -235,7 +236,7 @@ def main() -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-Row = tuple[str, str, str]
+Row = tuple[str, ...]
 
 
 def _passes(rounds: int) -> Iterable[Row]:
@@ -283,7 +284,7 @@ def _paddings(name: str) -> Iterable[float]:
         yield padding_percent(lengths, BATCH_SAMPLERS[name](lengths))
 
 
-def _medians(rounds: int, what: str, sides: list[list[str] | None]) -> list[Figures]:
+def _medians(rounds: int, what: str, sides: Sequence[list[str] | None]) -> list[Figures]:
     """Medians of fresh processes that run in turn, one dict for each side, empty for None."""
     runs = [
         [in_fresh_process(what, *side) if side else {} for side in sides] for _ in range(rounds)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import fastload
 from fastload._loading.stopwatch import Watch
@@ -25,7 +26,7 @@ from fastload.stats.counters import Counters
 BATCH, BATCHES, CALLS = 256, 400, 20_000
 
 
-class TinyRows:
+class TinyRows(torch.utils.data.Dataset[Any]):
     """16 numbers and a label."""
 
     def __init__(self) -> None:

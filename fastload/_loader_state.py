@@ -17,6 +17,7 @@ from fastload._autotune import numbers as auto
 from fastload._autotune.tuner import Tuner
 from fastload._epoch import resume
 from fastload._epoch.loader import Loader
+from fastload._epoch.seeded_pass import EpochClock
 from fastload._epoch.way import Way
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
@@ -33,6 +34,7 @@ class LoaderState:
         self.rest: resume.Remainder | None = None
         self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
+        self.epochs = EpochClock()
         self._tuner: Tuner | None = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._newest: weakref.ref[Any] | None = None

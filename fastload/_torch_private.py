@@ -27,6 +27,9 @@ BaseIterator: Any = _dataloader._BaseDataLoaderIter
 is_iterable_kind: Any = _dataloader._DatasetKind.Iterable
 """Value of ``loader._dataset_kind`` for iterable-style datasets."""
 
+is_map_kind: Any = _dataloader._DatasetKind.Map
+"""Value of ``loader._dataset_kind`` for map-style datasets."""
+
 InfiniteSampler: Any = _dataloader._InfiniteConstantSampler
 """What an iterable-style dataset has in a sampler's place."""
 

@@ -19,9 +19,14 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
+from fastload._seeded import state as seeded_state
+from fastload._seeded.options import StreamOptions
+from fastload._seeded.sampler import StreamSampler
+from fastload._seeded.steps import Even
 from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
@@ -31,10 +36,10 @@ HAS_OWN_WORKERS = os.name == "posix"
 
 if HAS_OWN_WORKERS:
     from fastload._autotune import segmented_epoch
-    from fastload._epoch import with_workers
+    from fastload._epoch import seeded, with_workers
 
-    PLAIN: tuple[Offer, ...] = (with_workers.offer, inline.offer)
-    OFFERS: tuple[Offer, ...] = (in_memory.offer, segmented_epoch.offer, *PLAIN)
+    PLAIN: tuple[Offer, ...] = (seeded.offer, with_workers.offer, inline.offer)
+    OFFERS: tuple[Offer, ...] = (seeded.offer, in_memory.offer, segmented_epoch.offer, *PLAIN[1:])
     """Who is asked for a way to load an epoch, in this order (see ``fastload._epoch.way``)."""
 else:
     PLAIN = OFFERS = (inline.offer,)
@@ -85,6 +90,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             where the sample is loaded, that returns a sample to use instead, or None to leave it
             out. ``stats()`` counts and names them. Errors in ``collate_fn`` are always raised.
         max_errors: How many samples of an epoch may fail before ``TooManyErrors`` is raised.
+        seed: Makes what arrives depend on dataset, sampler, seed, epoch and position alone: not on
+            the number of workers, of ranks, the batch size, or how often the run was interrupted.
+            ``shuffle`` means the order of ``ShuffleSampler``; each ``iter`` is the next epoch;
+            ranks get their parts without a ``DistributedSampler``. None: torch's behaviour.
+        num_replicas: Number of ranks, with ``seed``. None: that of ``torch.distributed`` once it is
+            initialised, else 1.
+        rank: This rank, with ``seed``. None: likewise, else 0.
+        even: What becomes of the last step where it is incomplete and there are several ranks, with
+            ``seed``: "pad" fills it with the epoch's first samples; "mask" too, and ``mask()`` says
+            where; "drop" leaves it out; "none" gives each rank what is left, possibly nothing.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -123,6 +138,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: int = 0,
         on_error: OnError = "raise",
         max_errors: int = 100,
+        seed: int | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        even: Even = "pad",
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
@@ -141,14 +160,29 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
+        if isinstance(sampler, StreamSampler):  # a trainer passes on the one that a loader made
+            shuffle, sampler = sampler.shuffle, None
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
+        stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
+        stream.check(
+            dataset,
+            (sampler, batch_sampler),
+            generator,
+            in_order=in_order,
+            is_automatic=isinstance(workers, auto.Auto),
+        )
+        own_sampler: Any = sampler
+        is_stream = isinstance(dataset, IterableDataset)
+        if seed is not None and self._own_order is not None and not is_stream:
+            own_sampler, shuffle = StreamSampler(stream, dataset, shuffle=self._own_order), None
         super().__init__(
             dataset,
             batch_size,
             shuffle,
-            sampler,
+            own_sampler,
             batch_sampler,
             workers,
             collate_fn,
@@ -166,6 +200,41 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if sampler is None and type(self.sampler) is torch.utils.data.RandomSampler:
             # The one that torch made just now; ours draws the same and needs less memory.
             self.sampler.__class__ = RandomSampler
+
+    @property
+    def epoch(self) -> int:
+        """With ``seed=``: the epoch of the newest pass; before the first, the coming one.
+
+        Without: the epoch that the sampler or the dataset was told last, or 0.
+        """
+        return self._live.epochs.newest_epoch(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; with ``seed=`` each pass is the next one by itself.
+
+        Without a seed, samplers and the dataset are told the epoch if they have ``set_epoch``.
+
+        Raises:
+            TypeError, ValueError: ``epoch`` is not an integer of at least zero.
+        """
+        self._live.epochs.set_epoch(self, epoch)
+
+    def mask(self) -> torch.Tensor:
+        """Which samples of the newest batch are no fillers: bool, ``(batch,)``; needs ``seed=``.
+
+        Fillers are what ``even="pad"`` and ``even="mask"`` complete the last step of several ranks
+        with. Leave them out of an evaluation: ``(correct & loader.mask()).sum()``.
+
+        Raises:
+            ValueError: The loader has no seed, or no batch was delivered yet.
+        """
+        newest = self._live.epochs.newest
+        if newest is None or not newest.progress.yielded:
+            raise ValueError(
+                "mask() speaks of the newest batch of a loader with seed=; "
+                + ("no batch was delivered yet" if self.seed is not None else "this one has none")
+            )
+        return newest.mask(self._live.counters)
 
     def __iter__(self) -> Any:
         """Begin an epoch, in the first way that is offered (see ``fastload._epoch.way``).
@@ -210,6 +279,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
+        if self.seed is not None:
+            iterator = make_iterator()
+            return self._live.add(iterator, iterator.position)
         return resume.begin(self, make_iterator, began)
 
     def __len__(self) -> int:
@@ -218,6 +290,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         That is one with ``count_batches(workers, batch_size, drop_last=...)``, as ``ParquetStream``
         has it, which knows what each worker reads.
         """
+        if self.seed is not None:
+            return count_seeded_batches(self)
         count_batches = getattr(self.dataset, "count_batches", None)
         if count_batches is None or not isinstance(self.dataset, IterableDataset):
             return super().__len__()
@@ -256,6 +330,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
         torchdata's keys where it has them. Takes microseconds.
         """
+        if self.seed is not None:
+            return seeded_state.save(self, *self._live.epochs.stands_at(self))
         if self._live.state is not None:
             return dict(self._live.state)
         return resume.save(self, self._live.position)
@@ -274,6 +350,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 length, size of batches, ``drop_last``, order or number of ranks; of a stream, with
                 another number of workers; or with ``in_order=False``.
         """
+        if self.seed is not None:
+            self._live.epochs.resume(*seeded_state.check(self, state_dict))
+            return
+        seeded_state.refuse_seeded(state_dict)
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):

@@ -9,11 +9,14 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
-PATIENCE_S = 3.0
+PATIENCE_S = 30.0
+PATIENCE_WITH_DESCRIPTORS_S = 3.0
 POLL_S = 0.02
 # Descriptors that something opens once, at its first use, and keeps: over the whole session.
 LAZY_DESCRIPTORS_ALLOWED = 4
@@ -23,7 +26,14 @@ SHARED_MEMORY = Path("/dev/shm")
 _lazy_descriptors: set[str] = set()
 
 
-def pytest_configure(config):
+# How long examples take to draw says how busy the machine is, nothing about fastload.
+hypothesis.settings.register_profile(
+    "fastload", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("fastload")
+
+
+def pytest_configure(config: Any) -> None:
     # pytest-timeout runs a timer thread in every test, so Python 3.12 warns about every fork.
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -32,7 +42,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "exhaustive: left out but for --exhaustive (make test-all)")
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: Any) -> None:
     parser.addoption(
         "--exhaustive",
         action="store_true",
@@ -40,7 +50,7 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: Any, items: Any) -> None:
     """Leave out what is marked exhaustive, unless asked for, all of it or one by its name."""
     if config.getoption("exhaustive") or any("::" in argument for argument in config.args):
         return
@@ -51,7 +61,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     report = yield
     if call.when == "call":
         item.stash[HAS_FAILED] = report.failed
@@ -62,7 +72,7 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(request):
+def nothing_is_left(request: Any) -> Any:
     """Fail the test that leaves a process, a descriptor or a shared memory file behind."""
     if not ON_LINUX:
         yield
@@ -73,7 +83,7 @@ def nothing_is_left(request):
 
     known = request.node.get_closest_marker("leaves")
 
-    def left():
+    def left() -> Any:
         found = (
             [f"process {child}" for child in _children()]
             + [f"descriptor {d}" for d in sorted(_descriptors() - descriptors_before)]
@@ -86,9 +96,13 @@ def nothing_is_left(request):
         return [what for what in found if not (known and re.search(known.args[0], what))]
 
     has_failed = request.node.stash.get(HAS_FAILED, True)
-    deadline = time.monotonic() + (0 if has_failed else PATIENCE_S)
+    started = time.monotonic()
     leftovers = left()
-    while leftovers and time.monotonic() < deadline:  # another test's may come and go
+    while leftovers and not has_failed:  # another test's may come and go
+        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
+        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
+        if time.monotonic() > started + limit_s:
+            break
         gc.collect()
         time.sleep(POLL_S)
         leftovers = left()
@@ -106,8 +120,8 @@ def nothing_is_left(request):
 def _children() -> list[psutil.Process]:
     """All descendants but the two servers that multiprocessing keeps for a whole session."""
     servers = {
-        multiprocessing.forkserver._forkserver._forkserver_pid,
-        multiprocessing.resource_tracker._resource_tracker._pid,
+        multiprocessing.forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
     }
     return [c for c in psutil.Process().children(recursive=True) if c.pid not in servers]
 
@@ -123,8 +137,8 @@ def _end(child: psutil.Process) -> None:
 def _descriptors() -> set[str]:
     """What is open, as 'number target', without the two servers' ends."""
     servers = {
-        multiprocessing.forkserver._forkserver._forkserver_alive_fd,
-        multiprocessing.resource_tracker._resource_tracker._fd,
+        multiprocessing.forkserver._forkserver._forkserver_alive_fd,  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._fd,  # type: ignore[attr-defined]
     }
     found = set()
     for link in Path("/proc/self/fd").iterdir():

@@ -18,8 +18,8 @@ from torch.utils.data import default_collate
 from fastload._epoch import resume
 from fastload._epoch.inline import InlineIterator
 from fastload._epoch.loader import Loader
-from fastload.datasets.footprint import sample_bytes
 from fastload.datasets.gather import gatherer
+from fastload.datasets.kinds import sample_bytes
 from fastload.stats.counters import Counters
 
 LARGEST_BATCH_BYTES = 1 << 17

@@ -18,7 +18,8 @@ from torch.utils.data import IterDataPipe, MapDataPipe
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
 from fastload._epoch.loader import Loader
-from fastload._loading.fetch import EndOfStream, make_fetcher
+from fastload._loading.dataset_state import DatasetState
+from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
 from fastload._memory.write import HEAP
 from fastload._torch_private import (
@@ -71,7 +72,11 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
         self._counters = counters
         self._max_errors = loader.max_errors
         self._tolerance = None if loader.on_error == "raise" else Tolerance(loader.on_error)
-        self._fetcher = make_fetcher(
+        self._fetcher = self._make_fetcher(loader._live.take_dataset_state())
+        self.source = self._fetcher.source
+
+    def _make_fetcher(self, state: DatasetState | None) -> Fetcher:
+        return make_fetcher(
             self._dataset,
             iterable=self._dataset_kind == is_iterable_kind,
             batched=self._auto_collation,
@@ -79,9 +84,8 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
             drop_last=self._drop_last,
             tolerance=self._tolerance,
             is_live=self._is_live,
-            state=loader._live.take_dataset_state(),
+            state=state,
         )
-        self.source = self._fetcher.source
 
     def close(self) -> None:
         """Nothing to end."""

@@ -20,7 +20,7 @@ from fastload._pool.deaths import Death
 from fastload._pool.pool import Pool
 from fastload._wire.exceptions import unpack
 from fastload._wire.indices import pack
-from fastload._wire.messages import Empty, Ended, Loaded, Outcome
+from fastload._wire.messages import Empty, Ended, Loaded, Outcome, SeededBegin
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 from fastload.stats.counters import Counters
 
@@ -51,6 +51,7 @@ class Run:
         *,
         ends_pool: bool,
         dataset_state: DatasetState | None = None,
+        seeded: SeededBegin | None = None,
     ) -> None:
         """``ends_pool`` says that the workers have nothing to do after this run.
 
@@ -62,7 +63,7 @@ class Run:
         self._has_warned_of_stall = False
         self._order = order
         self._indices: Iterator[Any] | None = indices
-        self._number = pool.begin(self, seed, dataset_state)
+        self._number = pool.begin(self, seed, dataset_state, seeded)
 
     def request(self) -> None:
         """Ask the sampler for the indices of one more batch and a worker to load it.

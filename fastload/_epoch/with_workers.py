@@ -27,7 +27,7 @@ from fastload._memory import reuse as shelf
 from fastload._memory.arena import Arena
 from fastload._memory.slots import SPARE_GRANTS, Slots
 from fastload._pool.pool import Pool
-from fastload._pool.start import context_of, forks, signals_deferred
+from fastload._pool.start import context_of, forks, opening_files_for, signals_deferred
 from fastload._system.memory_limits import address_space_limit_bytes, default_limit_bytes
 from fastload._torch_private import (
     BaseIterator,
@@ -37,7 +37,7 @@ from fastload._torch_private import (
     sharding_worker_init_fn,
 )
 from fastload._wire.exceptions import reraisable
-from fastload._wire.messages import Loaded, Skip
+from fastload._wire.messages import Loaded, SeededBegin, Skip
 from fastload._worker.job import WorkerSpec
 from fastload.errors import ForeignProcessError, LoadingInterrupted, TooManyErrors, WorkerDied
 from fastload.stats.counters import Counters
@@ -111,21 +111,31 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
+    _seeded: SeededBegin | None = None
+
     def __init__(self, loader: Any, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         is_new = kept_workers is None
         if kept_workers is None:
             BaseIterator.__init__(self, loader)
+            self._prepare_dataset()
             kept_workers = PersistentWorkers(None, dict(vars(self)))
         self.__dict__.update(kept_workers.state)
         pool = kept_workers.pool
         if pool is None:
-            pool = make_pool(self, loader, loader.num_workers, loader.prefetch_factor)
+            pool = make_pool(self, loader, *self._numbers(loader))
         self._reset_as_with_workers(loader, is_new=is_new)
         self.kept_workers = PersistentWorkers(pool, kept_workers.state)
         self._hand = Hand()
         self._start_sampler(loader)
-        self._start(pool, loader, loader.num_workers, loader.prefetch_factor, Counters())
+        self._start(pool, loader, *self._numbers(loader), Counters())
+
+    def _prepare_dataset(self) -> None:
+        """Change what workers are given as the dataset; here it is the loader's."""
+
+    def _numbers(self, loader: Any) -> tuple[int, int]:
+        """Number of workers, and of tasks for each of them that are sent ahead."""
+        return loader.num_workers, loader.prefetch_factor
 
     def _start(
         self, pool: Pool, loader: Any, workers: int, prefetch_factor: int, counters: Counters
@@ -154,6 +164,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                         counters,
                         ends_pool=not loader.persistent_workers,
                         dataset_state=loader._live.take_dataset_state(),
+                        seeded=self._seeded,
                     )
                     for _ in range(most_tasks):
                         self._run.request()
@@ -287,10 +298,10 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         worker_init_fn=worker_init_fn,
         workers=workers,
         on_error=loader.on_error,
-        sends_state=most_restarts > 0 and is_stream,
+        sends_state=most_restarts > 0 and is_stream and loader.seed is None,
     )
     context = context_of(loader.multiprocessing_context)
-    with signals_deferred(context):
+    with signals_deferred(context), opening_files_for(workers):
         slots = None
         with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
@@ -33,8 +33,13 @@ from fastload._wire.indices import plain
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
-from fastload.datasets.gather import NotGatherableError, gatherer
+from fastload.datasets.gather import gatherer
+from fastload.datasets.nodes import NotGatherableError
 from fastload.errors import CollateError, annotate, show
+
+
+def _nothing() -> None:
+    """Do nothing between fetching and collating."""
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -45,7 +50,10 @@ class Fetcher(Protocol):
     """How one kind of dataset is read."""
 
     watch: Watch
-    source: StateSource
+
+    @property
+    def source(self) -> StateSource | None:
+        """Where the dataset's state can be asked for; None if the loader does not need it."""
 
     def fetch(self, indices: Any, place: Place) -> Any:
         """Load and collate one batch.
@@ -68,6 +76,8 @@ def make_fetcher(
     tolerance: Tolerance | None = None,
     is_live: bool = False,
     state: DatasetState | None = None,
+    read_through: Callable[[Any], Any] | None = None,
+    before_collate: Callable[[], object] = _nothing,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
@@ -80,16 +90,20 @@ def make_fetcher(
         tolerance: What is done with samples that can't be loaded; None: their errors are raised.
         is_live: Whether the program itself has the dataset and may change it between batches.
         state: What the dataset is to go on from; None: from its beginning.
+        read_through: Puts an object between a map-style dataset and whatever reads samples of it.
+        before_collate: Called between fetching the samples of a map-style dataset and collating.
     """
     if iterable:
         return _StreamFetcher(dataset, batched, collate, drop_last, tolerance, state)
     load_into_dataset(dataset, state)
-    readable: Any = dataset if tolerance is None else ForgivingDataset(dataset, tolerance)
-    fetcher: Fetcher
+    readable: Any = dataset if read_through is None else read_through(dataset)
+    if tolerance is not None:
+        readable = ForgivingDataset(readable, tolerance)
+    fetcher: _SampleFetcher | _BatchFetcher | _GatherFetcher
     if not batched:
-        fetcher = _SampleFetcher(readable, collate)
+        fetcher = _SampleFetcher(readable, collate, before_collate)
     else:
-        fetcher = _BatchFetcher(readable, collate)
+        fetcher = _BatchFetcher(readable, collate, before_collate)
         gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
         if gather is not None:
             fetcher = _GatherFetcher(gather, fetcher)
@@ -100,11 +114,14 @@ def make_fetcher(
 class _BatchFetcher:
     """A batch of a map-style dataset."""
 
-    source: StateSource
+    source: StateSource | None = None
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -125,6 +142,7 @@ class _BatchFetcher:
                 annotate(error, f"while loading the sample at dataset index {show(index)}")
                 raise
         self.watch.fetched()
+        self._before_collate()
         try:
             return self._collate(samples, place)
         except BaseException as error:
@@ -136,11 +154,14 @@ class _BatchFetcher:
 class _SampleFetcher:
     """One sample of a map-style dataset, with automatic batching off."""
 
-    source: StateSource
+    source: StateSource | None = None
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, index: Any, place: Place) -> Any:
@@ -154,6 +175,7 @@ class _SampleFetcher:
         except BaseException as error:
             annotate(error, f"while loading the sample at dataset index {show(index)}")
             raise
+        self._before_collate()
         try:
             return self._collate(sample, place)
         except BaseException as error:
@@ -164,7 +186,7 @@ class _SampleFetcher:
 class _GatherFetcher:
     """A batch of a dataset that lies in memory: one index operation a field."""
 
-    source: StateSource
+    source: StateSource | None = None
 
     def __init__(self, gather: Any, otherwise: Fetcher) -> None:
         self._gather = gather

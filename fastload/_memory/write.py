@@ -304,13 +304,7 @@ def _copy_plain(tensor: Tensor, place: SlotPlace) -> int | None:
 
     The six torch operations of the general way cost more than a small tensor.
     """
-    if (
-        tensor.requires_grad
-        or not is_plain(tensor)
-        or not tensor.is_contiguous()
-        or tensor.is_conj()
-        or tensor.is_neg()
-    ):
+    if tensor.requires_grad or not is_its_bytes(tensor) or not tensor.is_contiguous():
         return None
     shape = tuple(tensor.shape)
     if 1 in shape and tensor.stride() != row_strides(shape):
@@ -371,6 +365,14 @@ def is_plain(tensor: Tensor) -> bool:
         and not tensor.is_nested
         and tensor.dtype in DTYPE_NUMBERS
     )
+
+
+def is_its_bytes(tensor: Tensor) -> bool:
+    """Whether a plain tensor's elements are as they lie in memory.
+
+    They are not where torch still has to conjugate or negate them when they are read.
+    """
+    return is_plain(tensor) and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _reduce_array(array: npt.NDArray[Any], place: SlotPlace) -> Any:

@@ -22,6 +22,7 @@ from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
+from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
 from fastload._pool.tasks import Lost, Tasks
@@ -34,6 +35,7 @@ from fastload._wire.messages import (
     Ended,
     Loaded,
     Outcome,
+    SeededBegin,
     Stop,
     decode,
     encode,
@@ -104,14 +106,14 @@ class Pool:
         self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        watcher = object()
+        shared = SharedEnds()
         closers: Closers = []
-        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, watcher)
+        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, shared)
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, watcher, closers)
+            starter = Starter(job, arena, context, shared, closers)
             for worker_id in range(job.workers):
                 self.workers.append(starter.start(worker_id))
                 self._watch_worker(worker_id)
@@ -137,17 +139,19 @@ class Pool:
         run: ReportReceiver,
         shared_seed: int | None,
         dataset_state: DatasetState | None = None,
+        seeded: SeededBegin | None = None,
     ) -> int:
         """Start a run on every worker; returns its number.
 
-        ``dataset_state`` is what the dataset goes on from, in each worker.
+        ``dataset_state`` is what the dataset goes on from, in each worker; ``seeded`` says
+        where a seeded stream begins.
         """
         self._cancel_dropped_runs()
         self._last_run += 1
         number = self._last_run
         self._runs[number] = weakref.ref(run)
         pickled = None if dataset_state is None else pickle.dumps(dataset_state)
-        self._begun[number] = Begin(number, shared_seed, pickled, epoch_of(self._dataset))
+        self._begun[number] = Begin(number, shared_seed, pickled, epoch_of(self._dataset), seeded)
         self.tasks.open(number)
         weakref.finalize(run, self._dropped_runs.append, number).atexit = False
         for worker_id in range(len(self.workers)):
@@ -333,8 +337,11 @@ class Pool:
         """Whether a new worker can go on with a stream where a dead one was.
 
         One dataset can't be in two states. One without a state begins anew, which would repeat
-        what was delivered; whether its iterator has a state is known from the first batch on.
+        what was delivered; whether its iterator has a state is known from the first batch on. A
+        seeded stream is read again up to the first task: what it yields follows from the seed.
         """
+        if all(self._begun[run].seeded is not None for run in runs):
+            return True
         if len(runs) > 1:
             return False
         return has_state(self._dataset) or all(

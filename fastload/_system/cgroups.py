@@ -8,6 +8,7 @@ Gives: what is allowed. Each enclosing group counts: the tightest one decides.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -75,9 +76,12 @@ def cpu_quota_cores(root: Path = ROOT) -> float | None:
 
 
 def read(file: Path) -> str:
-    """A file's text without the spaces around it; empty where it can't be read."""
+    """A file's text without the spaces around it; empty where it can't be read.
+
+    The name of a group may hold any bytes, whatever the program's locale.
+    """
     try:
-        return file.read_text().strip()
+        return os.fsdecode(file.read_bytes()).strip()
     except OSError:
         return ""
 

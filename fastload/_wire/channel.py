@@ -13,6 +13,7 @@ import struct
 from collections import deque
 
 from fastload._system import descriptors
+from fastload._system.pipes import write
 
 _HEADER = struct.Struct("<Q")
 _CHUNK_BYTES = 1 << 16
@@ -121,7 +122,7 @@ class PatientSender:
             return
         piece = _HEADER.pack(len(frame)) + frame
         try:
-            sent = os.write(self.descriptor, piece)
+            sent = write(self.descriptor, piece)
         except BlockingIOError:
             sent = 0
         except BrokenPipeError:  # the worker died; its sentinel tells
@@ -148,7 +149,7 @@ class PatientSender:
                 self.unsent = deque([memoryview(b"".join(self.unsent))])
             while self.unsent:
                 piece = self.unsent[0]
-                sent = os.write(self.descriptor, piece)
+                sent = write(self.descriptor, piece)
                 if sent == len(piece):
                     self.unsent.popleft()
                 else:
@@ -173,7 +174,7 @@ def send(descriptor: int, frame: bytes) -> None:
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
-    sent = os.write(descriptor, content)
+    sent = write(descriptor, content)
     with memoryview(content) as rest:
         while sent < len(rest):
-            sent += os.write(descriptor, rest[sent:])
+            sent += write(descriptor, rest[sent:])

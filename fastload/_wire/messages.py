@@ -14,18 +14,42 @@ from typing import Any, NamedTuple
 from fastload._memory.layout import Layout
 
 
+class SeededBegin(NamedTuple):
+    """Where one pass over a seeded stream begins, and how it is dealt to ranks.
+
+    Attributes:
+        seed, epoch: What random numbers follow from.
+        start: Position at which the pass begins.
+        batch_size: Samples of a batch on one rank.
+        ranks, rank: Number of ranks, and which this is.
+        drop_last: Leave out an incomplete step.
+        even: What becomes of an incomplete step where there are several ranks.
+    """
+
+    seed: int
+    epoch: int
+    start: int = 0
+    batch_size: int = 1
+    ranks: int = 1
+    rank: int = 0
+    drop_last: bool = False
+    even: str = "pad"
+
+
 class Begin(NamedTuple):
     """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
 
     ``dataset_state`` is a pickled ``DatasetState`` from which the dataset goes on: that of a saved
     state, or what a worker that died had reported last. ``epoch`` is what ``dataset.set_epoch`` was
     given in the consumer, which no copy of the dataset has seen.
+    ``seeded`` is there if the loader has a seed: all random numbers follow from it.
     """
 
     run: int
     shared_seed: int | None
     dataset_state: bytes | None = None
     epoch: int | None = None
+    seeded: SeededBegin | None = None
 
 
 class Task(NamedTuple):

@@ -14,14 +14,14 @@ def _numbers(code: str) -> np.ndarray:
 
 
 def _of_each_dtype() -> dict[str, Callable[[], Any]]:
-    made = {}
+    made: dict[str, Callable[[], Any]] = {}
     for code in _NUMBERS:
         name = np.dtype(code).name + f" ({code})"
-        made[name] = lambda code=code: _numbers(code)
-        made[f"{name}, 0-d"] = lambda code=code: _numbers(code)[3:4].reshape(())
+        made[name] = lambda code=code: _numbers(code)  # type: ignore[misc]
+        made[f"{name}, 0-d"] = lambda code=code: _numbers(code)[3:4].reshape(())  # type: ignore[misc]
         if code not in "qQ":  # Scalars of these types change their class when pickled.
-            made[f"{name}, scalar"] = lambda code=code: np.dtype(code).type(1)
-        made[f"{name}, empty"] = lambda code=code: _numbers(code)[:0].reshape(0, 2)
+            made[f"{name}, scalar"] = lambda code=code: np.dtype(code).type(1)  # type: ignore[misc]
+        made[f"{name}, empty"] = lambda code=code: _numbers(code)[:0].reshape(0, 2)  # type: ignore[misc]
     return made
 
 
@@ -68,7 +68,7 @@ ARRAYS = {
     "structured with an object": lambda: np.array([(1, "a")], [("n", "i4"), ("o", "O")]),
     "structured field": lambda: _record()["x"],
     "record array": lambda: _record().view(np.recarray),
-    "masked": lambda: np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0]),
+    "masked": lambda: np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0]),  # type: ignore[arg-type]
     "matrix-like subclass": lambda: np.arange(4.0).view(Signal),
     "NaN and signed zero": lambda: np.array([np.nan, -0.0, np.inf]),
     "unaligned": lambda: np.frombuffer(b"x" + np.arange(3.0).tobytes(), np.uint8)[1:].view("<f8"),

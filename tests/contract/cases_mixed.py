@@ -1,6 +1,7 @@
 """Batches whose samples differ from one another: name → the samples of one batch."""
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ _f4 = np.arange(3, dtype=np.float32)
 _large = np.arange(3000, dtype=np.float32)
 
 
-def _columns(array):
+def _columns(array: Any) -> Any:
     return np.asfortranarray(array.reshape(3, -1))
 
 
@@ -68,7 +69,7 @@ MIXED = {
     "arrays of other shapes": lambda: [_f4, _f4[:2]],
     "arrays of as many elements": lambda: [np.ones((2, 3)), np.ones((3, 2))],
     "arrays of other byte orders": lambda: [_f4, _f4.astype(">f4")],
-    "array and its subclass": lambda: [_f4, np.ma.masked_array(_f4, [0, 1, 0])],
+    "array and its subclass": lambda: [_f4, np.ma.masked_array(_f4, [0, 1, 0])],  # type: ignore[arg-type]
     "array and steps": lambda: [_f4, np.arange(6, dtype=np.float32)[::2]],
     "array and negative steps": lambda: [_f4, _f4[::-1]],
     "array and columns": lambda: [_f4.reshape(3, 1), np.zeros((1, 3), np.float32).T],

@@ -43,66 +43,66 @@ class Point(NamedTuple):
 class Sample:
     image: torch.Tensor
     label: int
-    tags: list = field(default_factory=list)
+    tags: list[Any] = field(default_factory=list[Any])
 
 
-class Bag(dict):
+class Bag(dict[str, Any]):
     """A mutable mapping with something beside its items."""
 
     note = "none"
 
 
-class FrozenMapping(Mapping):
+class FrozenMapping(Mapping[Any, Any]):
     """An immutable mapping made from another one."""
 
-    def __init__(self, items):
+    def __init__(self, items: Any) -> None:
         self.items_of_mine = dict(items)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         return self.items_of_mine[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return iter(self.items_of_mine)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.items_of_mine)
 
 
 class TwoArguments(FrozenMapping):
     """A mapping that cannot be made from another one."""
 
-    def __init__(self, items, second):
+    def __init__(self, items: Any, second: Any) -> None:
         super().__init__(items)
         self.second = second
 
 
-class Row(list):
+class Row(list[Any]):
     """A mutable sequence with something beside its items."""
 
 
-class Pair(tuple):
+class Pair(tuple[Any]):
     """A tuple without names."""
 
     __slots__ = ()
 
 
-class Steps(Sequence):
+class Steps(Sequence[Any]):
     """An immutable sequence made from another one."""
 
-    def __init__(self, items):
+    def __init__(self, items: Any) -> None:
         self.items_of_mine = tuple(items)
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: Any) -> Any:
         return self.items_of_mine[position]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.items_of_mine)
 
 
 class Graph:
     """An ordinary object that holds tensors and arrays."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes = torch.arange(6.0).view(2, 3)
         self.edges = np.arange(4)
         self.inner = {"weights": [torch.ones(2)], "name": "graph"}
@@ -113,35 +113,35 @@ class Slotted:
 
     __slots__ = ("value",)
 
-    def __init__(self, value):
+    def __init__(self, value: Any) -> None:
         self.value = value
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return type(other) is Slotted and torch.equal(self.value, other.value)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return Slotted, (self.value,)
 
 
-def _bag():
+def _bag() -> Any:
     bag = Bag(a=torch.ones(2), b=1)
     bag.note = "mine"
     return bag
 
 
-def _row():
+def _row() -> Any:
     row = Row([torch.ones(2), 1])
-    row.note = "mine"
+    row.note = "mine"  # type: ignore[attr-defined]
     return row
 
 
-def _tensor():
+def _tensor() -> Any:
     return torch.arange(4.0)
 
 
-def _array():
+def _array() -> Any:
     return np.arange(4.0)
 
 
@@ -188,7 +188,7 @@ CONTAINERS = {
     "empty dict": dict,
     "nested lists": lambda: [[_tensor(), [1, [2.5]]], []],
     "tuple": lambda: (_tensor(), 1),
-    "tuple subclass": lambda: Pair((_tensor(), 1)),
+    "tuple subclass": lambda: Pair((_tensor(), 1)),  # type: ignore[arg-type]
     "namedtuple": lambda: Point(_tensor(), Point(1, "a")),
     "list subclass": _row,
     "user list": lambda: UserList([_tensor(), 2]),

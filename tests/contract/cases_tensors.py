@@ -23,12 +23,12 @@ def _bits_as(dtype: torch.dtype, size: int = 6) -> torch.Tensor:
 
 
 def _of_each(dtypes: list[torch.dtype]) -> dict[str, Callable[[], torch.Tensor]]:
-    made = {}
+    made: dict[str, Callable[[], torch.Tensor]] = {}
     for dtype in dtypes:
-        made[str(dtype)] = lambda dtype=dtype: _bits_as(dtype)
-        made[f"{dtype}, 2-d"] = lambda dtype=dtype: _bits_as(dtype).view(2, 3)
-        made[f"{dtype}, 0-d"] = lambda dtype=dtype: _bits_as(dtype, 1).view(())
-        made[f"{dtype}, empty"] = lambda dtype=dtype: _bits_as(dtype, 0)
+        made[str(dtype)] = lambda dtype=dtype: _bits_as(dtype)  # type: ignore[misc]
+        made[f"{dtype}, 2-d"] = lambda dtype=dtype: _bits_as(dtype).view(2, 3)  # type: ignore[misc]
+        made[f"{dtype}, 0-d"] = lambda dtype=dtype: _bits_as(dtype, 1).view(())  # type: ignore[misc]
+        made[f"{dtype}, empty"] = lambda dtype=dtype: _bits_as(dtype, 0)  # type: ignore[misc]
     return made
 
 
@@ -54,7 +54,7 @@ def _labelled() -> torch.Tensor:
 
 def _with_attribute() -> torch.Tensor:
     tensor = torch.arange(4.0)
-    tensor.name_of_mine = "kept"
+    tensor.name_of_mine = "kept"  # type: ignore[attr-defined]
     return tensor
 
 
@@ -99,9 +99,9 @@ SHAPES = {
 }
 
 KINDS = {
-    "sparse COO": lambda: torch.sparse_coo_tensor([[0, 2], [1, 0]], [3.0, 4.0], (3, 2)),
+    "sparse COO": lambda: torch.sparse_coo_tensor([[0, 2], [1, 0]], [3.0, 4.0], (3, 2)),  # type: ignore[arg-type]
     "sparse COO, coalesced": lambda: torch.eye(3).to_sparse().coalesce(),
-    "sparse COO, empty": lambda: torch.sparse_coo_tensor(size=(3, 2)),
+    "sparse COO, empty": lambda: torch.sparse_coo_tensor(size=(3, 2)),  # type: ignore[call-arg]
     "sparse CSR": lambda: torch.sparse_csr_tensor([0, 1, 2], [1, 0], [5.0, 6.0], (2, 2)),
     "nested, strided": lambda: torch.nested.nested_tensor([torch.ones(2), torch.zeros(3)]),
     "nested, jagged": lambda: torch.nested.nested_tensor(
@@ -130,5 +130,5 @@ KINDS = {
     "real part": lambda: torch.tensor([1 + 2j, 3 - 4j]).real,
     "meta": lambda: torch.empty(2, 3, device="meta"),
     "inference mode": lambda: torch.inference_mode()(lambda: torch.arange(3.0) + 1)(),
-    "shared memory": lambda: torch.arange(3.0).share_memory_(),
+    "shared memory": lambda: torch.arange(3.0).share_memory_(),  # type: ignore[no-untyped-call]
 }

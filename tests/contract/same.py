@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import struct
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ def assert_same(got: Any, expected: Any, path: str = "batch") -> None:
             compare(got, expected, path)
             return
     if dataclasses.is_dataclass(expected) or (
-        type(expected).__eq__ is object.__eq__ and hasattr(expected, "__dict__")
+        type(expected).__eq__ is object.__eq__ and hasattr(expected, "__dict__")  # type: ignore[comparison-overlap, unreachable]
     ):
         _compare_attributes(got, expected, path)
     else:
@@ -40,7 +40,7 @@ def _compare_complex(got: complex, expected: complex, path: str) -> None:
     assert_same([got.real, got.imag], [expected.real, expected.imag], path)
 
 
-def _compare_mappings(got: Mapping, expected: Mapping, path: str) -> None:
+def _compare_mappings(got: Any, expected: Any, path: str) -> None:
     assert list(got) == list(expected), f"{path}: keys {list(got)} instead of {list(expected)}"
     for key in expected:
         assert_same(got[key], expected[key], f"{path}[{key!r}]")
@@ -49,7 +49,7 @@ def _compare_mappings(got: Mapping, expected: Mapping, path: str) -> None:
     _compare_attributes(got, expected, path)
 
 
-def _compare_sequences(got: Sequence, expected: Sequence, path: str) -> None:
+def _compare_sequences(got: Any, expected: Any, path: str) -> None:
     assert len(got) == len(expected), f"{path}: {len(got)} items instead of {len(expected)}"
     for position, (one, other) in enumerate(zip(got, expected, strict=True)):
         assert_same(one, other, f"{path}[{position}]")
@@ -114,7 +114,7 @@ def _compare_arrays(got: Any, expected: Any, path: str) -> None:
 
 
 # In this order: NumPy's scalars are Python's too, and strings are sequences.
-_COMPARISONS = (
+_COMPARISONS: tuple[tuple[Any, Callable[[Any, Any, str], None]], ...] = (
     (torch.Tensor, _compare_tensors),
     ((np.ndarray, np.generic), _compare_arrays),
     ((enum.Enum, type, str, bytes, bytearray, range), _compare_values),

@@ -13,8 +13,8 @@ import torch
 from .datasets import Made, Numbers, keep, numbers_of
 from .ways import better_than_torch, every_way, with_workers
 
-SOON_S = 5.0
-HANG_S = 30
+SOON_S = 20.0
+HANG_S = 60
 
 SIGNAL_HANDLER = (
     "a handler of SIGCHLD raises wherever the main thread is, also outside of the loop; "

@@ -16,7 +16,7 @@ from .datasets import Made, keep
 from .same import assert_same
 from .ways import every_way, with_workers
 
-HANG_S = 30
+HANG_S = 60
 MOST_SHOWN = 15
 
 # Torch says once a process which of its kinds are new, old or unfinished.

@@ -48,16 +48,16 @@ class Way:
 
     @property
     def is_persistent(self) -> bool:
-        return self.options.get("persistent_workers", False)
+        return bool(self.options.get("persistent_workers", False))
 
     @property
-    def loader_class(self) -> type[torch.utils.data.DataLoader]:
+    def loader_class(self) -> type[torch.utils.data.DataLoader[Any]]:
         return torch.utils.data.DataLoader if self.is_torch else fastload.DataLoader
 
-    def loader(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader:
+    def loader(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader[Any]:
         return self.loader_class(dataset, **{**self.options, **options})
 
-    def reference(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader:
+    def reference(self, dataset: Any, **options: Any) -> torch.utils.data.DataLoader[Any]:
         """Torch's loader with as many workers, living as long."""
         worker_options = {}
         if self.has_workers:
@@ -102,7 +102,7 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
         yield pytest.param(way, marks=marks, id=way.name)
 
 
-def close(loader: torch.utils.data.DataLoader) -> None:
+def close(loader: torch.utils.data.DataLoader[Any]) -> None:
     """End the loader's workers, also torch's persistent ones."""
     if hasattr(loader, "close"):
         loader.close()
@@ -112,7 +112,7 @@ def close(loader: torch.utils.data.DataLoader) -> None:
 
 
 @contextmanager
-def closing(loader: torch.utils.data.DataLoader) -> Iterator[torch.utils.data.DataLoader]:
+def closing(loader: torch.utils.data.DataLoader[Any]) -> Iterator[torch.utils.data.DataLoader[Any]]:
     """The loader, closed at the end of the block."""
     try:
         yield loader

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+PATIENCE = "FASTLOAD_PATIENCE"
+"""A variable of the environment: how many times as long as the page says everything may take."""
+
+
+def patient(seconds: float) -> float:
+    """A limit of time, longer where the environment says so."""
+    return seconds * float(os.environ.get(PATIENCE, "1"))
+
 
 ALL = "all 64 samples, in order"
 """What an epoch reads as that lost, doubled and changed nothing."""

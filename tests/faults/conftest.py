@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.case import Case
+from tests.faults.case import PATIENCE, Case
 from tests.faults.nursery import Nursery
 from tests.faults.process import Outcome, try_out
 
 AT_ONCE = 2
+TIMES_AS_LONG = 4
+"""As the page says: what hangs does so for ever, and a busy machine is slow."""
 NEXT = pytest.StashKey[pytest.Item | None]()
 
 
@@ -29,7 +32,10 @@ def nothing_is_left() -> None:
 def begin() -> Iterator[Callable[[Case], Future[Outcome]]]:
     """Begin a case, unless it was begun already."""
     begun: dict[str, Future[Outcome]] = {}
-    with Nursery() as nursery, ThreadPoolExecutor(AT_ONCE) as pool:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
+        patch.setenv(PATIENCE, str(TIMES_AS_LONG))
+        nursery = opened.enter_context(Nursery())
+        pool = opened.enter_context(ThreadPoolExecutor(AT_ONCE))
 
         def begin(case: Case) -> Future[Outcome]:
             if case.name not in begun:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from typing_extensions import Self
 
@@ -71,8 +71,9 @@ def serve(channel: socket.socket) -> None:
     """Fork a child for each request and tell how it ended; returns in each child."""
     running: dict[int, tuple[int, int]] = {}
     while True:
-        readable, _, _ = select.select([channel, *running], [], [])
-        for pidfd in set(readable) & set(running):
+        waited_for: list[Any] = [channel, *running]
+        readable, _, _ = select.select(waited_for, [], [])
+        for pidfd in set(running).intersection(readable):
             pid, told = running.pop(pidfd)
             _, status = os.waitpid(pid, 0)
             with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more

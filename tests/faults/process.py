@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from tests.faults.case import Case
+from tests.faults.case import Case, patient
 from tests.faults.nursery import Nursery
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ class Program:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         command = [sys.executable, "-W", "ignore", "-m", "tests.faults.trial", loader, case.name]
         if case.wrapper:
-            self._process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 [*case.wrapper, *command],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def _is_server(process: psutil.Process) -> bool:
 
 def try_out(case: Case, loader: str, nursery: Nursery, deadline_s: float | None = None) -> Outcome:
     """Run a case to its end or its deadline."""
-    deadline_s = case.deadline_s if deadline_s is None else deadline_s
+    deadline_s = patient(case.deadline_s if deadline_s is None else deadline_s)
     files_before = _shared_memory_files()
     program = Program(case, loader, nursery)
     outcome = Outcome("did not start")
@@ -158,7 +158,7 @@ def _observe(program: Program, deadline_s: float) -> Outcome:
         text = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     elif code != 0:
         text += f" - exit code {code}"
-    left += [f"process {process.name()}" for process in program.others_after(GONE_AFTER_S)]
+    left += [f"process {process.name()}" for process in program.others_after(patient(GONE_AFTER_S))]
     return Outcome(text, "", said.get("elapsed_s", elapsed_s), left=left)
 
 

@@ -22,7 +22,7 @@ import torch.utils.data
 from torch.utils.data import Dataset
 
 import fastload
-from tests.faults.case import ALL, CASES
+from tests.faults.case import ALL, CASES, patient
 
 LENGTH = 64
 LEFT_AFTER_S = 3.0
@@ -32,7 +32,7 @@ class EndsTheProgram(Exception):
     """Raised by a case that wants to leave by an exception that nothing catches."""
 
 
-class Stamped(Dataset):
+class Stamped(Dataset[Any]):
     """Samples that are their index, many times; before each, something may happen."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Stamped(Dataset):
         return torch.full((self.size,), float(index))
 
 
-class Made(Dataset):
+class Made(Dataset[Any]):
     """Samples that a function makes of their index."""
 
     def __init__(self, make: Callable[[int], Any], length: int = LENGTH) -> None:
@@ -150,7 +150,7 @@ def descriptors() -> set[str]:
     """What is open, as 'number target', but for the ends of multiprocessing's servers."""
     from multiprocessing import forkserver, resource_tracker
 
-    servers = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}
+    servers = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
@@ -163,7 +163,7 @@ def descriptors() -> set[str]:
 
 def what_is_left(before: set[str]) -> list[str]:
     """Children and descriptors that are there after a while and were not before."""
-    deadline = time.monotonic() + LEFT_AFTER_S
+    deadline = time.monotonic() + patient(LEFT_AFTER_S)
     while True:
         gc.collect()
         left = [f"process {child.pid}" for child in children()]

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 LENGTH, BATCH, FEATURES = 22, 4, 5
 
 
-class Numbers(Dataset):
+class Numbers(Dataset[Any]):
     """Sample k is the number k; says which were loaded in this process."""
 
     def __init__(self, length: int = LENGTH) -> None:
@@ -26,7 +26,7 @@ class Numbers(Dataset):
         return index
 
 
-class Stream(IterableDataset):
+class Stream(IterableDataset[Any]):
     """The numbers below a length."""
 
     def __init__(self, length: int = LENGTH) -> None:

@@ -26,7 +26,7 @@ def composer_check(loader: Any, world_size: int) -> None:
     samplers = (loader.sampler, loader.batch_sampler)
     if world_size > 1 and not any(isinstance(s, DistributedSampler) for s in samplers):
         raise ValueError("The dataloader must use a distributed sampler")
-    assert len(loader.dataset) > 0
+    assert len(loader.dataset) > 0  # type: ignore[arg-type]
 
 
 def composer_spin(loader: Any, epochs: int) -> None:
@@ -67,7 +67,7 @@ def ray_prepare(loader: Any, rank: int, world_size: int) -> Any:
     )
 
 
-class RayWrapped(TorchLoader):
+class RayWrapped(TorchLoader[Any]):
     """Ray Train's wrapper: the loader's attributes, its iterator, one batch ahead."""
 
     def __init__(self, base: Any) -> None:
@@ -77,7 +77,7 @@ class RayWrapped(TorchLoader):
     def __len__(self) -> int:
         return len(self.base)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         iterator = iter(self.base)
         ahead = next(iterator, None)
         while ahead is not None:
@@ -99,11 +99,11 @@ class Repeated:
 def timm_multi_epochs(loader_class: type) -> type:
     """timm's loader that keeps its workers through all epochs, of any class of loader."""
 
-    class MultiEpochs(loader_class):
+    class MultiEpochs(loader_class):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._DataLoader__initialized = False
-            self.batch_sampler = Repeated(self.batch_sampler)
+            self.batch_sampler = Repeated(self.batch_sampler)  # type: ignore[has-type]
             self._DataLoader__initialized = True
             self.iterator = super().__iter__()
 
@@ -143,7 +143,7 @@ class TimmPrefetch:
         return self.loader.dataset
 
 
-class Endless(torch.utils.data.Sampler):
+class Endless(torch.utils.data.Sampler[Any]):
     """detectron2's sampler for training: one shuffled epoch after the other, without end."""
 
     def __init__(self, length: int) -> None:
@@ -155,7 +155,7 @@ class Endless(torch.utils.data.Sampler):
             yield from torch.randperm(self.length, generator=generator).tolist()
 
 
-class FromSampler(IterableDataset):
+class FromSampler(IterableDataset[Any]):
     """detectron2's stream of a map-style dataset: each worker takes every n-th index."""
 
     def __init__(self, dataset: Any, sampler: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
-LIMIT_S = 100
+LIMIT_S = 240
 
 
 def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:

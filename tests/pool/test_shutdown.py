@@ -25,7 +25,7 @@ from fastload._wire.channel import PatientSender, Receiver
 from fastload._wire.messages import Cancelled
 
 HELD = 10  # more than may be held without a copy
-DEADLINE_S = 60
+DEADLINE_S = 240
 
 
 class Rows(Dataset):

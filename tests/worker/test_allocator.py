@@ -58,7 +58,7 @@ def test_a_setting_of_the_users_is_left_alone(setting: dict[str, str]) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={**os.environ, **setting},
     )
     assert int(done.stdout) > 100 * BATCHES

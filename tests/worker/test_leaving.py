@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 import fastload
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Numbers(Dataset):

@@ -218,5 +218,5 @@ def find(name: str) -> Workload:
     if name in by_name:
         return by_name[name]
     close = difflib.get_close_matches(name, by_name, n=1)
-    hint = f", did you mean {close[0]!r}" if close else ""
-    raise ValueError(f"unknown workload {name!r}{hint}? The workloads are: {', '.join(by_name)}")
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    raise ValueError(f"unknown workload {name!r}{hint} The workloads are: {', '.join(by_name)}")

@@ -23,6 +23,7 @@ from fastload.tools.bench.loaders import make_loader
 from fastload.tools.bench.processes import await_turn
 from fastload.tools.bench.results import Verdict
 from fastload.tools.bench.workload import Workload
+from fastload.tools.words import counted
 
 _EPOCHS = 2
 _BATCHES = 6.5  # more than are prefetched, and a last one that is not full
@@ -38,7 +39,7 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
     for epoch in range(_EPOCHS):
         given, wanted = len(actual[epoch]), len(expected[epoch])
         if given != wanted:
-            return f"epoch {epoch} has {given} batches, expected {wanted}"
+            return f"epoch {epoch} has {counted(given, 'batch')}, expected {wanted}"
         for number, (right, other) in enumerate(zip(expected[epoch], actual[epoch], strict=True)):
             words = difference(right, other, f"epoch {epoch}, batch {number}")
             if words is not None:

@@ -16,6 +16,7 @@ from fastload.tools.training.config import (
     TrainingConfig,
     TrainingResult,
 )
+from fastload.tools.words import counted
 
 SCHEMA_VERSION = 1
 
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Train, show the result, write the file."""
+    """Train, write the file, show the result."""
     config = TrainingConfig(
         task=args.task,
         loader=args.loader,
@@ -53,12 +54,12 @@ def run(args: argparse.Namespace) -> Exit:
     if config.task == "digits" and importlib.util.find_spec("sklearn") is None:
         raise lacking(["sklearn"], "bench")
     result = _train_with_progress(config)
+    if args.json is not None:  # before anything is shown, because stdout may be closed
+        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
+        write_json(args.json, {**document, "result": asdict(result)})
     output = make_output()
     for line in _lines(config, result):
         output.print(line)
-    if args.json is not None:
-        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
-        write_json(args.json, {**document, "result": asdict(result)})
     return Exit.OK
 
 
@@ -94,8 +95,8 @@ def _train_with_progress(config: TrainingConfig) -> TrainingResult:
 
 def _lines(config: TrainingConfig, result: TrainingResult) -> list[str]:
     return [
-        f"task       {config.task}, {config.epochs} epochs, seed {config.seed}",
-        f"loader     {config.loader}, {config.workers} workers",
+        f"task       {config.task}, {counted(config.epochs, 'epoch')}, seed {config.seed}",
+        f"loader     {config.loader}, {counted(config.workers, 'worker')}",
         f"loss       {result.loss:.6f}",
         f"accuracy   {result.accuracy:.2%} on held-out samples",
         f"speed      {result.samples_per_s:,.0f} samples/s in {result.elapsed_s:.1f} s",

@@ -1,15 +1,16 @@
-"""ProcessLimits on descriptors and processes."""
+"""How many files this process may open and how many processes and threads it may start."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 from dataclasses import dataclass
 
 import psutil
 
 from fastload._system import cgroups
 from fastload.tools.doctor.finding import Finding
+from fastload.tools.words import counted
 
 DESCRIPTORS_A_WORKER = 6
 """Three pipes and what tells of the end of each worker, in the training process."""
@@ -47,19 +48,44 @@ class ProcessLimits:
 
 def observe() -> ProcessLimits:
     """Look at this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     rooms = [(room, "pids cgroup") for room in cgroups.process_rooms()]
-    most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if most != resource.RLIM_INFINITY and os.geteuid() != 0:  # root is exempt
+    most = soft_limit("RLIMIT_NPROC")
+    if most is not None and os.geteuid() != 0:  # root is exempt
         rooms.append((max(0, most - _threads_of_user()), "ulimit -u"))
     room, why = min(rooms, default=(None, "unlimited"))
     return ProcessLimits(
-        files=soft if soft != resource.RLIM_INFINITY else PLENTY,
-        files_hard=hard if hard != resource.RLIM_INFINITY else PLENTY,
-        files_open=psutil.Process().num_fds(),
+        files=soft_limit("RLIMIT_NOFILE") or PLENTY,
+        files_hard=hard_limit("RLIMIT_NOFILE") or PLENTY,
+        files_open=_open_files(),
         processes_room=room,
         processes_why=why,
     )
+
+
+def soft_limit(name: str) -> int | None:
+    """What a limit of this process is, such as `RLIMIT_AS`; None where there is none."""
+    return _limit(name, 0)
+
+
+def hard_limit(name: str) -> int | None:
+    """To what a limit can be raised without privileges; None where there is no limit."""
+    return _limit(name, 1)
+
+
+def _limit(name: str, which: int) -> int | None:
+    try:
+        import resource  # not every system has it, nor each of its limits
+    except ImportError:
+        return None
+    number = getattr(resource, name, None)
+    limit = resource.RLIM_INFINITY if number is None else resource.getrlimit(number)[which]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _open_files() -> int:
+    with contextlib.suppress(AttributeError, psutil.Error):  # not on every system
+        return int(psutil.Process().num_fds())
+    return 0
 
 
 def judge(limits: ProcessLimits) -> list[Finding]:
@@ -68,9 +94,12 @@ def judge(limits: ProcessLimits) -> list[Finding]:
 
 
 def _judge_files(limits: ProcessLimits) -> Finding:
+    if limits.files >= PLENTY:
+        return Finding("open files", "ok", "unlimited")
     room = limits.files - limits.files_open
     workers = max(0, room - DESCRIPTORS_A_POOL) // DESCRIPTORS_A_WORKER
-    found = f"{limits.files:,}, of which {limits.files_open} open: enough for {workers:,} workers"
+    room_words = f"enough for {counted(workers, 'worker')}"
+    found = f"{limits.files:,}, of which {limits.files_open} open: {room_words}"
     cure = (
         f"ulimit -n {limits.files_hard}"
         if limits.files_hard > limits.files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fastload._system.memory_limits import (
     default_limit_bytes,
 )
 from fastload.tools.doctor.finding import Finding, Verdict, gibibytes
+from fastload.tools.doctor.limits import soft_limit
 
 LITTLE_BYTES = 1 << 28
 """A pool with less hardly holds the batches in flight of an image training."""
@@ -56,7 +56,6 @@ def observe() -> Memory:
     machine = psutil.virtual_memory()
     shm = shutil.disk_usage(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     rooms = [room for group in memory_cgroups() if (room := group.room_bytes()) is not None]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return Memory(
         total=machine.total,
         available=machine.available,
@@ -64,7 +63,7 @@ def observe() -> Memory:
         cgroup_room=min(rooms, default=None),
         shm_total=None if shm is None else shm.total,
         shm_free=0 if shm is None else shm.free,
-        address_space=None if limit == resource.RLIM_INFINITY else limit,
+        address_space=soft_limit("RLIMIT_AS"),
         address_space_for_pool=address_space_limit_bytes(),
     )
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from fastload.tools.live.gauge import Reading
 from fastload.tools.profile.judge import HIGH, MODERATE
+from fastload.tools.words import rank_prefix
 
 LONG_SILENCE_S = 3.0
 """Beyond this without a batch, the figures are old: that is said instead."""
@@ -24,7 +25,7 @@ def bound_of(stall_share: float) -> Literal["not", "moderately", "highly"]:
 
 def in_words(reading: Reading | None) -> Text:
     """The verdict first: a narrow terminal cuts the end off."""
-    line = Text("fastload: ")
+    line = Text(f"{rank_prefix()}fastload: ")
     if reading is None:
         return line.append("no batch yet", style="dim")
     if reading.silent_s > LONG_SILENCE_S:

@@ -7,12 +7,13 @@ Gives: fixes, the largest gain first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastload.tools.profile.contest import Showing
 from fastload.tools.profile.replay import Load, replay
 from fastload.tools.profile.report import LEAST_GAIN, Culprit, Fix, Setting, Verification
+from fastload.tools.words import counted
 
 THREADS = 8
 
@@ -32,6 +33,7 @@ class Situation:
         as_fastload: What our class gained at the loader's own setting, if the loader is torch's.
         startup_s: From ``iter`` to the first batch, workers being started.
         epoch_batches: Batches of an epoch; None if not known.
+        headroom: How many times as fast an ideal loader would make it; None without a step.
         has_floats: Whether batches hold tensors of 32 or 64 bits per number.
     """
 
@@ -45,6 +47,7 @@ class Situation:
     as_fastload: Showing | None
     startup_s: float
     epoch_batches: int | None
+    headroom: float | None
     has_floats: bool
 
 
@@ -57,9 +60,17 @@ def make_fixes(situation: Situation) -> tuple[Fix, ...]:
         _persistent(situation),
         *_of_culprit(situation),
     )
-    worth = [fix for fix in candidates if fix is not None and fix.gain >= LEAST_GAIN]
+    possible = (within(fix, situation.headroom) for fix in candidates if fix is not None)
+    worth = [fix for fix in possible if fix.gain >= LEAST_GAIN]
     worth.sort(key=lambda fix: -fix.gain)
     return tuple(worth) or (_nothing(situation),)
+
+
+def within(fix: Fix, headroom: float | None) -> Fix:
+    """The fix with no more than an ideal loader would give, if its gain was not measured."""
+    if headroom is None or fix.basis == "measured" or fix.gain <= headroom:
+        return fix
+    return replace(fix, gain=headroom)
 
 
 def constructor(setting: Setting, loader: str = "DataLoader") -> str:
@@ -90,8 +101,7 @@ def _words(setting: Setting) -> str:
     workers = setting.num_workers
     if workers == 0:
         return "no workers"
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{many} with prefetch_factor={setting.prefetch_factor}"
+    return f"{counted(workers, 'worker')} with prefetch_factor={setting.prefetch_factor}"
 
 
 def _class(situation: Situation) -> Fix | None:

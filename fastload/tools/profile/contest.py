@@ -61,19 +61,43 @@ class Showing:
         return statistics.fmean(each.stall_share for each in self.trials)
 
 
-def compete(plan: Plan, contenders: list[Contender], startup_s: float) -> dict[Contender, Showing]:
+def compete(
+    plan: Plan,
+    contenders: list[Contender],
+    startup_s: float,
+    *,
+    has_stragglers: bool = False,
+) -> dict[Contender, Showing]:
     """Run each once a round, every second round the other way about.
+
+    What does not fit into the plan's time is left out: contenders in the first round, whole rounds
+    after it.
 
     Args:
         plan: What is profiled.
         contenders: The first is what the others are compared with.
         startup_s: What starting workers takes, as far as that is known.
+        has_stragglers: Whether slow batches come once in a while: then there are fewer, longer
+            rounds, of which each sees more of them.
+
+    Returns:
+        What each gave; nothing of one for which there was no time.
     """
     rounds = ROUNDS if startup_s < SLOW_START * plan.budget_s else ROUNDS - 1
-    trials: dict[Contender, list[Trial]] = {each: [] for each in contenders}
+    parts = PARTS
+    if has_stragglers:
+        rounds, parts = ROUNDS - 1, PARTS * ROUNDS / (ROUNDS - 1)
+    trials: dict[Contender, list[Trial]] = {}
     for number in range(rounds):
-        for each in contenders if number % 2 == 0 else reversed(contenders):
-            trials[each].append(plan.trial(each.setting, PARTS, plan.step, kind=each.kind))
+        turn = list(trials) if number else contenders
+        if number and not plan.fits([each.setting for each in turn], parts):
+            break
+        for each in turn if number % 2 == 0 else reversed(turn):
+            if number or plan.fits([each.setting], parts):
+                trial = plan.trial(each.setting, parts, plan.step, kind=each.kind)
+                trials.setdefault(each, []).append(trial)
+        if contenders[0] not in trials:
+            return {}
     first = [each.samples_per_s for each in trials[contenders[0]]]
     return {
         each: Showing(

@@ -80,7 +80,7 @@ class Verified:
     as_fastload: Showing | None
 
 
-def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Verified:
+def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, ...]) -> Verified:
     """Run the loader's own setting, the smallest good one and the best one, in turn."""
     own, kind = measured.own.setting, kind_of(plan.loader)
     by_setting = {each.setting: each for each in grid}
@@ -89,11 +89,16 @@ def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Veri
     if kind != "fastload":
         contenders.append(ours)
     startup_s = max(measured.own.startup_s, measured.clean.startup_s)
-    showings = compete(plan, contenders, startup_s)
-    as_fastload = showings.pop(ours) if kind != "fastload" else None
+    has_stragglers = load.is_slow is not None and bool(load.is_slow.any())
+    showings = compete(plan, contenders, startup_s, has_stragglers=has_stragglers)
+    as_fastload = showings.pop(ours, None) if kind != "fastload" else None
+    first = showings.get(contenders[0], Showing((), (1.0,)))
+    # What the loader itself gave before counts for it too.
+    showings[contenders[0]] = Showing((measured.own, *first.trials), first.gains)
     before = by_setting[own].samples_per_s
+    ran = [each for each in contenders if each in showings]
     return Verified(
-        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in showings),
+        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in ran),
         as_fastload,
     )
 

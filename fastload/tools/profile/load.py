@@ -19,6 +19,12 @@ from fastload.tools.profile.trials import Trial
 SLOW = 4.0
 """A batch that takes this many times the median is held up by a straggler."""
 
+LEAST_READY, LEAST_LEAD_S = 5, 0.001
+"""So many batches, ready so long before they were asked for, tell what taking over one takes."""
+
+CONSUMER_BOUND = 0.9
+"""Taking over takes at least this part of the time from batch to batch: it is the limit."""
+
 NOISE = 0.1
 """Waiting for a core for less than this part of the CPU time tells nothing."""
 
@@ -67,18 +73,63 @@ def make_load(
         slow = _is_slow(measured.inline)
         parts = inline_wait, inline_cpu
         return Load(*parts, take_s=0, transit_s=0, cores=cores, is_slow=slow, **common)
-    wait, cpu = _parts(alone)
+    wait, cpu, is_slow = _recorded(measured, alone)
+    taking = find_taking(measured, alone)
     return Load(
         wait_s=wait,
-        cpu_s=cpu + hand_off_in_worker_s(alone),
-        take_s=take_s(alone),
-        transit_s=_transit_s(alone),
+        cpu_s=cpu + hand_off_in_worker_s(alone, taking),
+        take_s=taking.cpu_s,
+        take_wait_s=taking.wait_s,
+        transit_s=_transit_s(alone, taking),
         cores=cores,
         contention=_contention(alone, measured.crowded),
         others=min(busy, _others(alone, cores)),
-        is_slow=_is_slow(alone),
+        is_slow=is_slow,
         **common,
     )
+
+
+@dataclass(frozen=True)
+class Taking:
+    """What taking over a batch that is ready keeps the consumer from anything else, in seconds.
+
+    Attributes:
+        cpu_s: CPU time of the consumer, letting go of the batch included.
+        wait_s: What it takes beyond that: torch's loader asks the worker for the descriptor of each
+            tensor, and reads what does not fit into a pipe in pieces.
+        inside_s: The part that is inside `next`, computing and waiting.
+    """
+
+    cpu_s: float
+    wait_s: float = 0.0
+    inside_s: float = 0.0
+
+    @property
+    def whole_s(self) -> float:
+        """Both together."""
+        return self.cpu_s + self.wait_s
+
+
+def find_taking(measured: Measured, alone: Trial) -> Taking:
+    """What taking over a batch takes, told by batches that were ready long before.
+
+    Of others it cannot be told from waiting for them; then CPU time alone counts.
+    """
+    cpu_s = take_s(alone)
+    between = alone.took("busy")  # there is no step: what is left is letting go of the batch
+    letting_go_s = float(np.median(between)) if len(between) else 0.0
+    for trial in (measured.crowded, alone, measured.own):
+        if trial is None or not trial.setting.num_workers:
+            continue
+        of = columns(trial.rows)
+        was_ready = (of["asked"] - of["written"]) / 1e9 >= max(trial.period_s, LEAST_LEAD_S)
+        if was_ready.sum() < LEAST_READY:
+            continue
+        inside_s = float(np.median((of["left"] - of["asked"])[was_ready])) / 1e9
+        waited_s = trial.consumer_core_wait_s / max(1, sum(map(len, trial.epochs)))
+        wait_s = max(0.0, inside_s + letting_go_s - waited_s - cpu_s)
+        return Taking(cpu_s, wait_s, inside_s)
+    return Taking(cpu_s)
 
 
 def take_s(alone: Trial) -> float:
@@ -86,17 +137,46 @@ def take_s(alone: Trial) -> float:
     return alone.consumer_cpu_s / max(1, sum(map(len, alone.epochs)))
 
 
-def hand_off_in_worker_s(alone: Trial) -> float:
+def hand_off_in_worker_s(alone: Trial, taking: Taking) -> float:
     """What keeps a worker from its next batch after its last stamp: sending this one.
 
     Told in two ways, of which the smaller counts: what is left of the time from batch to batch
-    (on a busy machine also waiting for a core), and of the worker's CPU time.
+    (on a busy machine also waiting for a core), and of the worker's CPU time. Where taking over is
+    what takes the time from batch to batch, nothing of it is left, and CPU time alone counts.
     """
     service = sum(alone.mean_s(stage) for stage in ("fetch", "collate", "write"))
-    left_s = alone.period_s - max(service, take_s(alone))
+    left_s = alone.period_s - max(service, taking.whole_s)
     batches = max(1, sum(map(len, alone.epochs)) - 1)
     computed_s = alone.workers_cpu_s / batches - float(columns(alone.rows)["cpu"].mean()) / 1e9
+    if taking.whole_s > CONSUMER_BOUND * alone.period_s:
+        return max(0.0, computed_s)
     return max(0.0, min(left_s, computed_s))
+
+
+def _recorded(measured: Measured, alone: Trial) -> tuple[Seconds, Seconds, Any]:
+    """Waiting and computing of each recorded batch, and which of them are slow.
+
+    One worker alone is what is predicted from. It sees few of the slow batches that come once in a
+    while, and their number decides the throughput; so where there are any, those of the other
+    trials count too, their CPU time as long as it is without other workers.
+    """
+    wait, cpu = _parts(alone)
+    found = [(wait, cpu, _is_slow(alone))]
+    others = [
+        trial
+        for trial in (measured.crowded, measured.own)
+        if trial is not None and trial.setting.num_workers
+    ]
+    found += [(*_parts(trial), _is_slow(trial)) for trial in others]
+    if not any(is_slow.any() for _, _, is_slow in found):
+        return found[0]
+    usual_s = float(cpu.mean())
+    scaled = [
+        (wait, cpu * (usual_s / max(float(cpu.mean()), 1e-12)), is_slow)
+        for wait, cpu, is_slow in found
+    ]
+    waits, cpus, slow = zip(*scaled, strict=True)
+    return np.concatenate(waits), np.concatenate(cpus), np.concatenate(slow)
 
 
 def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
@@ -104,7 +184,26 @@ def _parts(trial: Trial) -> tuple[Seconds, Seconds]:
     service = trial.took("fetch") + trial.took("collate") + trial.took("write")
     cpu = np.minimum(columns(trial.rows)["cpu"] / 1e9, service)
     wait = service - cpu
-    return np.maximum(0.0, wait - trial.core_wait_per_batch_s), cpu
+    return without_core_wait(wait, trial.core_wait_s), cpu
+
+
+def without_core_wait(wait_s: Seconds, core_wait_s: float) -> Seconds:
+    """Take the time that all batches together waited for a core out of what each waited.
+
+    Which batch waited how long for a core is not recorded. As much is taken from each, but no more
+    than it has, until all is taken: so no waiting for a core is left, and a batch that waited for
+    a slow file keeps nearly all of that.
+    """
+    if core_wait_s >= float(wait_s.sum()):
+        return np.zeros_like(wait_s)
+    ascending = np.sort(wait_s)
+    behind = len(ascending) - np.arange(len(ascending))
+    taken = np.cumsum(ascending) + ascending * (behind - 1)  # if each gave at most that much
+    number = int(np.searchsorted(taken, core_wait_s))
+    before_s = float(ascending[:number].sum())
+    level_s = (core_wait_s - before_s) / behind[number]
+    left: Seconds = wait_s - np.minimum(wait_s, level_s)
+    return left
 
 
 def _is_slow(trial: Trial) -> Any:
@@ -115,9 +214,14 @@ def _is_slow(trial: Trial) -> Any:
     return is_slow & (excess_s > 1.2 * trial.core_wait_per_batch_s * len(whole))
 
 
-def _transit_s(alone: Trial) -> float:
+def _transit_s(alone: Trial, taking: Taking) -> float:
     of = columns(alone.rows)
-    return float(np.median(np.maximum(0, of["got"] - np.maximum(of["asked"], of["written"])))) / 1e9
+    took_s = (
+        float(np.median(np.maximum(0, of["got"] - np.maximum(of["asked"], of["written"])))) / 1e9
+    )
+    if np.array_equal(of["got"], of["left"]):  # torch's loader: taking over is inside of it
+        return max(0.0, took_s - (taking.inside_s or taking.cpu_s))
+    return took_s
 
 
 def _contention(alone: Trial, crowded: Trial | None) -> float:

@@ -28,6 +28,9 @@ Seconds = npt.NDArray[np.float64]
 LEAST_REPLAYED = 240
 """Batches of a replay; fewer recorded ones are repeated."""
 
+MOST_REPLAYED = 2_000
+"""Batches of a replay; of more recorded ones so many are drawn, or replaying takes seconds."""
+
 LONGEST_EPOCH = 240
 """In longer epochs, what their beginning takes is lost in the rest."""
 
@@ -44,6 +47,8 @@ class Load:
         cpu_s: Each batch's CPU time in its worker, the hand-off's part included: ``(batches,)``.
         inline_s: The same without workers, CPU and waiting: ``(batches,)`` each, or None.
         take_s: CPU time of the consumer to take over a batch that is ready.
+        take_wait_s: What taking it over takes beyond that: descriptors are asked of the worker, or
+            what does not fit into a pipe is read in pieces.
         transit_s: From a worker's last stamp until the consumer has the report.
         step_s: The consumer's step.
         step_cpu_s: CPU time of that.
@@ -67,6 +72,7 @@ class Load:
     cores: float
     contention: float = 0.0
     others: float = 0.0
+    take_wait_s: float = 0.0
     is_slow: npt.NDArray[np.bool_] | None = None
     epoch_batches: int | None = None
 
@@ -79,6 +85,7 @@ class Load:
             inline_wait_s=self.inline_wait_s * wait,
             inline_cpu_s=self.inline_cpu_s * cpu,
             take_s=self.take_s * take,
+            take_wait_s=self.take_wait_s * take,
         )
 
     def without_stragglers(self) -> Load:
@@ -113,7 +120,7 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
 
     def at(stretch: float) -> tuple[float, float]:
         step = load.step_s + (stretch - 1) * load.step_cpu_s
-        take = load.take_s * stretch
+        take = load.take_s * stretch + load.take_wait_s
         service = wait + cpu * stretch
         if not load.epoch_batches or load.epoch_batches > LONGEST_EPOCH:
             return run(service, setting, step, take, load.transit_s)
@@ -144,7 +151,8 @@ def _cores_for_us(load: Load, setting: Setting, cpu_s: float, wait_s: float) -> 
 
     A process that wants less than its share leaves the rest to those that want more.
     """
-    period_s = max((cpu_s + wait_s) / setting.num_workers, load.step_s + load.take_s, 1e-9)
+    consumer_s = load.step_s + load.take_s + load.take_wait_s
+    period_s = max((cpu_s + wait_s) / setting.num_workers, consumer_s, 1e-9)
     consumer_demand = min(1.0, (load.step_cpu_s + load.take_s) / period_s)
     worker_demand = cpu_s / max(cpu_s + wait_s, 1e-9)
     wanted = np.array([worker_demand] * setting.num_workers + [consumer_demand])
@@ -166,6 +174,10 @@ def _inline(load: Load) -> Outcome:
 
 
 def _repeated(seconds: Seconds) -> Seconds:
+    """Enough batches and not too many, in the order in which they were recorded."""
+    if len(seconds) > MOST_REPLAYED:
+        generator = np.random.default_rng(0)  # the same batches for waiting and for computing
+        return seconds[np.sort(generator.choice(len(seconds), MOST_REPLAYED, replace=False))]
     times = -(-LEAST_REPLAYED // len(seconds))
     return np.tile(seconds, times) if times > 1 else seconds
 

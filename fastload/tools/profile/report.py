@@ -58,8 +58,8 @@ class Verdict:
         culprit: what limits it.
         sentence: the answer in words, with its number.
         stall_share: part of a step that is spent waiting, from 0 to 1.
-        headroom: how many times faster the loop runs on cached batches: what an ideal loader gives;
-            None without a consumer's step.
+        headroom: how many times as fast the loop would be if it never waited: what an ideal loader
+            gives, ``1 / (1 - stall_share)``; None without a consumer's step.
         samples_per_s: measured at the loader's own setting, with the consumer's step.
         step_s: the consumer's step alone, on cached batches.
     """

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.tools.profile.report import Prediction, Profile, Setting
+from fastload.tools.words import counted
 
 _COLORS = {"not": "green", "moderately": "yellow", "highly": "red", "unknown": "cyan"}
 _MOST_SLOWEST = 3
@@ -43,8 +44,9 @@ def _parts(profile: Profile) -> Iterator[Any]:
 def _about(profile: Profile) -> str:
     return (
         f"{profile.target}: {profile.loader}'s DataLoader, {words(profile.setting)}, "
-        f"{profile.batch_size:.0f} samples a batch; step: {profile.step}; "
-        f"{profile.batches} batches in {profile.elapsed_s:.0f} s on {profile.place.cores:g} cores"
+        f"{counted(round(profile.batch_size), 'sample')} a batch; step: {profile.step}; "
+        f"{counted(profile.batches, 'batch')} in {profile.elapsed_s:.0f} s on "
+        f"{counted(profile.place.cores, 'core')}"
     )
 
 

@@ -8,6 +8,7 @@ Gives: a ``Trial``: rows of stamps (``fastload.stats.rows``), whatever the loade
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastload._system.cores import core_wait_s
 from fastload.stats.rows import Array, columns, durations
 from fastload.tools.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.tools.profile.rebuild import many_workers_allowed, rebuild
@@ -26,6 +28,9 @@ Step = Callable[[Any], Any]
 
 LEAST_BATCHES = 12
 """A trial goes on past its time until it has this many, or twice its time has passed."""
+
+FEWEST_BATCHES = 3
+"""A trial has at least so many, even if the time of the whole profile is up."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,13 @@ class Trial:
         consumer_cpu_s: CPU time of this process in that.
         worker_bytes: Memory that is one worker's alone, the largest.
         read_bytes: Bytes that all workers read from storage.
-        core_wait_s: How long all workers together waited for a core.
+        core_wait_s: How long all workers together waited for a core; without workers, this process
+            outside of the step.
         workers_cpu_s: CPU time of all workers together, all their threads.
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
         is_whole: Whether an epoch was over before the time was.
+        consumer_core_wait_s: How long this process waited for a core.
         short: Of each short epoch that was run to its end, but for the first, in which workers are
             started: samples, nanoseconds, and those of them that the consumer waited.
     """
@@ -60,6 +67,7 @@ class Trial:
     startup_s: float
     is_whole: bool
     short: tuple[tuple[int, int, int], ...] = ()
+    consumer_core_wait_s: float = 0.0
 
     @property
     def rows(self) -> Array:
@@ -136,6 +144,7 @@ def run_trial(
     step: Step,
     seconds: float,
     keep: Callable[[Any], None] = lambda _: None,
+    deadline_s: float = math.inf,
     **changes: Any,
 ) -> Trial:
     """Load for about ``seconds``; epochs that end before are begun anew.
@@ -147,11 +156,15 @@ def run_trial(
         step: is called with each batch.
         seconds: how long.
         keep: is called with each batch too, outside of the times that are taken.
+        deadline_s: moment of the monotonic clock after which no further batch is asked for, if
+            there are enough to tell a rate.
         changes: further arguments of the loader.
     """
     source = OfFastload() if kind == "fastload" else OfTorch()
     trial = rebuild(loader, setting, kind, **source.options(loader), **changes)
-    runner = _Runner(source, step, keep, seconds)
+    runner = _Runner(source, step, keep, seconds, deadline_s)
+    if setting.num_workers == 0:
+        runner.watch_steps()
     with many_workers_allowed(), _closing(trial):
         while runner.goes_on():
             if not runner.run_epoch(trial):
@@ -164,40 +177,68 @@ def run_trial(
             "the loader gave no batch: its dataset or sampler is empty, or its sampler is an "
             "iterator that can be read only once; a profile reads it several times"
         )
+    read_bytes, waited_s, computed_s = seen.since(runner.before)
     return Trial(
         setting,
         tuple(runner.epochs),
         runner.elapsed_s,
         runner.cpu_s,
         seen.largest_bytes,
-        *seen.since(runner.before),
+        read_bytes,
+        max(0.0, waited_s - runner.step_core_wait_s),
+        computed_s,
         tuple(sorted(source.slowest, reverse=True)[:MOST_SLOWEST]),
         runner.startup_s,
         runner.is_whole,
         tuple(runner.short),
+        runner.core_wait_s,
     )
 
 
 class _Runner:
     """Runs epochs until the time is up."""
 
-    def __init__(self, source: Any, step: Step, keep: Callable[[Any], None], seconds: float):
+    def __init__(
+        self,
+        source: Any,
+        step: Step,
+        keep: Callable[[Any], None],
+        seconds: float,
+        deadline_s: float,
+    ) -> None:
         self._source = source
         self._step = step
         self._keep = keep
         self._seconds = seconds
+        self._deadline_s = deadline_s
         self._began_s = time.monotonic()
+        self._core_wait_began_s = 0.0
         self._cpu_began_s = time.process_time()
         self._batches = 0
         self.epochs: list[Array] = []
         self.short: list[tuple[int, int, int]] = []
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
+        self.core_wait_s = self.step_core_wait_s = 0.0
         self.is_whole = False
         self.before = NOTHING_SEEN
 
+    def watch_steps(self) -> None:
+        """Note how long steps wait for a core: without workers they share the loading process."""
+        step = self._step
+
+        def watched(batch: Any) -> None:
+            before_s = core_wait_s("thread-self")
+            step(batch)
+            self.step_core_wait_s += core_wait_s("thread-self") - before_s
+
+        self._step = watched
+
     def goes_on(self) -> bool:
-        passed_s = time.monotonic() - self._began_s
+        now_s = time.monotonic()
+        if now_s > self._deadline_s and self._batches >= FEWEST_BATCHES:
+            return False
+        passed_s = now_s - self._began_s
         if passed_s < self._seconds:
             return True
         return self._batches < LEAST_BATCHES and passed_s < 2 * self._seconds
@@ -212,6 +253,7 @@ class _Runner:
                 self.startup_s = time.monotonic() - started_s
                 self.before = look_at_workers()
                 self._began_s, self._cpu_began_s = time.monotonic(), time.process_time()
+                self._core_wait_began_s = core_wait_s("thread-self")
             self._batches += 1
             self._step(batch)
             self._keep(batch)
@@ -232,6 +274,7 @@ class _Runner:
     def end(self) -> None:
         self.elapsed_s = time.monotonic() - self._began_s
         self.cpu_s = time.process_time() - self._cpu_began_s
+        self.core_wait_s = max(0.0, core_wait_s("thread-self") - self._core_wait_began_s)
 
 
 def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:

@@ -67,7 +67,7 @@ def empty_dataset_shuffled(trial: Trial) -> str:
     return trial.read(trial.loader(Stamped(length=0), shuffle=True))
 
 
-class Unsharded(IterableDataset):
+class Unsharded(IterableDataset[Any]):
     """Gives the same to each worker."""
 
     def __iter__(self) -> Iterator[torch.Tensor]:

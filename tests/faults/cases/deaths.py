@@ -168,7 +168,7 @@ def all_workers_are_killed(trial: Trial) -> str:
     expect="WorkerDied.*, then all 64 samples",
 )
 def epoch_after_a_death(trial: Trial) -> str:
-    is_deadly = torch.ones(1).share_memory_()
+    is_deadly = torch.ones(1).share_memory_()  # type: ignore[no-untyped-call]
 
     def act(index: int) -> None:
         if index == AT and is_deadly:

@@ -148,7 +148,7 @@ def stop_iteration_inline(trial: Trial) -> str:
     return trial.read(trial.loader(Stamped(At(Raise(StopIteration))), num_workers=0))
 
 
-class Stream(IterableDataset):
+class Stream(IterableDataset[Any]):
     """Raises when it is started for the nth time, or after some samples."""
 
     def __init__(self, fails_at_start: int = 0, fails_after: int = 10**9) -> None:

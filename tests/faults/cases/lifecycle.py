@@ -343,5 +343,5 @@ def no_memfd(trial: Trial) -> str:
     def refused(*_: Any) -> int:
         raise OSError(38, "Function not implemented")
 
-    os.memfd_create = refused
+    os.memfd_create = refused  # type: ignore[assignment]
     return trial.read(trial.loader(Stamped(size=100_000)))

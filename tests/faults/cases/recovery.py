@@ -24,7 +24,7 @@ class Once:
     """Does something at the first call in any process."""
 
     def __init__(self, what: Any) -> None:
-        self.what, self.left = what, torch.ones(1).share_memory_()
+        self.what, self.left = what, torch.ones(1).share_memory_()  # type: ignore[no-untyped-call]
 
     def __call__(self) -> None:
         if self.left:

@@ -52,7 +52,7 @@ def _no_memfd() -> None:
     def refused(*_: Any) -> int:
         raise OSError(38, "Function not implemented")
 
-    os.memfd_create = refused
+    os.memfd_create = refused  # type: ignore[assignment]
 
 
 @fault(
@@ -204,7 +204,7 @@ def batches_are_kept(trial: Trial) -> str:
     expect="at most [4-8] batches ahead",
 )
 def slow_consumer(trial: Trial) -> str:
-    made = torch.zeros(1, dtype=torch.int64).share_memory_()
+    made = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
     lock = torch.multiprocessing.get_context("fork").Lock()
 
     def act(index: int) -> None:

@@ -195,7 +195,7 @@ _arrives(
     60,
     "masked_array",
     "a masked array",
-    lambda: np.ma.masked_array([1, 2, 3], [0, 1, 0]),
+    lambda: np.ma.masked_array([1, 2, 3], [0, 1, 0]),  # type: ignore[arg-type]
     lambda a: getattr(a, "mask", np.zeros(1)).tolist(),
 )
 _arrives(
@@ -213,7 +213,7 @@ def masked_arrays_collated(trial: Trial) -> str:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        dataset = Made(lambda k: np.ma.masked_array([k, 2, 3], [0, 1, 0]), 4)
+        dataset = Made(lambda k: np.ma.masked_array([k, 2, 3], [0, 1, 0]), 4)  # type: ignore[arg-type]
         try:
             batches = list(trial.loader(dataset, num_workers=0))
         except Exception as error:

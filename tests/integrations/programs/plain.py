@@ -3,6 +3,7 @@
 import argparse
 import random
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +18,18 @@ from torch.utils.data import (
 )
 
 
-class Images(Dataset):
+class Images(Dataset[Any]):
     """Made-up images, augmented at random with three libraries' generators."""
 
-    def __init__(self, length=96):
+    def __init__(self, length: int = 96) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(length, 1, 8, 8, generator=generator)
         self.labels = (self.images.mean((1, 2, 3)) > 0).long()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         image = self.images[index] + 0.1 * torch.randn(1, 8, 8)
         if random.random() < 0.5:
             image = image.flip(-1)
@@ -36,35 +37,35 @@ class Images(Dataset):
         return {"image": image * scale, "label": self.labels[index], "name": f"image {index}"}
 
 
-class Words(IterableDataset):
+class Words(IterableDataset[Any]):
     """Lines of different length, shared out among the workers."""
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         worker = get_worker_info()
         start, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number in range(start, 20, step):
             yield torch.arange(1 + number % 5)
 
 
-def pad(lines):
+def pad(lines: Any) -> Any:
     return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=-1)
 
 
-def train(model, loader, optimizer):
+def train(model: Any, loader: Any, optimizer: Any) -> None:
     for batch in loader:
         loss = nn.functional.cross_entropy(model(batch["image"]), batch["label"])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         print(f"  {loss.item()!r} {batch['name'][0]}")
 
 
 @torch.no_grad()
-def accuracy(model, loader):
+def accuracy(model: Any, loader: Any) -> Any:
     return sum(int((model(b["image"]).argmax(1) == b["label"]).sum()) for b in loader)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--persistent", action="store_true")

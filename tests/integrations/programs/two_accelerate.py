@@ -1,6 +1,7 @@
 """Run in two processes: what Accelerate makes of torch's loader and of ours, as JSON."""
 
 import json
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
@@ -10,16 +11,16 @@ import fastload
 from fastload.integrations import accelerate as ours
 
 
-class Numbers(torch.utils.data.Dataset):
-    def __len__(self):
+class Numbers(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
         return 11
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return torch.tensor(index)
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
         return iter(torch.arange(11))
 
 
@@ -37,15 +38,15 @@ CASES = {
 }
 
 
-def rows(loader):
+def rows(loader: Any) -> Any:
     return [batch.tolist() for batch in loader]
 
 
-def seen(prepare, skip, loader_class, accelerator):
+def seen(prepare: Any, skip: Any, loader_class: Any, accelerator: Any) -> Any:
     found = {}
     for name, (dataset, options) in CASES.items():
         torch.manual_seed(3)
-        loader = prepare(accelerator, loader_class(dataset(), **options))
+        loader = prepare(accelerator, loader_class(dataset(), **options))  # type: ignore[arg-type]
         epochs = [rows(loader), rows(loader)]
         gathered = [accelerator.gather_for_metrics(batch).tolist() for batch in loader]
         skipped = rows(skip(loader, 1))
@@ -53,7 +54,7 @@ def seen(prepare, skip, loader_class, accelerator):
     return found
 
 
-def main():
+def main() -> None:
     accelerator = Accelerator(cpu=True)
     expected = seen(
         lambda a, loader: a.prepare(loader),
@@ -78,12 +79,12 @@ def main():
     accelerator.end_training()
 
 
-def resumes():
+def resumes() -> Any:
     """Whether a state saved in the middle of an epoch gives this rank the rest of its batches."""
     config = DataLoaderConfiguration(use_stateful_dataloader=True)
     accelerator = Accelerator(cpu=True, dataloader_config=config)
 
-    def make():
+    def make() -> Any:
         torch.manual_seed(3)
         return ours.prepare(accelerator, fastload.DataLoader(Numbers(), 2, shuffle=True))
 

@@ -3,10 +3,11 @@
 import json
 import logging
 import warnings
+from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.fabric.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
 from torch import nn
 from torch.utils.data import DistributedSampler, TensorDataset
 
@@ -18,14 +19,14 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 class Line(lightning.LightningModule):
-    def __init__(self, loader_class):
+    def __init__(self, loader_class: Any) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.net = nn.Linear(2, 1)
         self.loader_class = loader_class
-        self.losses = []
+        self.losses: list[float] = []
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> Any:
         x = torch.randn(22, 2, generator=torch.Generator().manual_seed(0))
         options = {} if self.loader_class is not fastload.DataLoader else {"memory_limit": 1 << 20}
         return self.loader_class(
@@ -36,16 +37,16 @@ class Line(lightning.LightningModule):
             **options,
         )
 
-    def training_step(self, batch, number):
+    def training_step(self, batch: Any, number: Any) -> Any:
         loss = nn.functional.mse_loss(self.net(batch[0]), batch[1])
         self.losses.append(loss.item())
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(loader_class):
+def fit(loader_class: Any) -> Any:
     torch.manual_seed(2)
     module = Line(loader_class)
     trainer = lightning.Trainer(
@@ -63,7 +64,7 @@ def fit(loader_class):
     return module.losses, trainer.train_dataloader
 
 
-def main():
+def main() -> None:
     expected, _ = fit(torch.utils.data.DataLoader)
     losses, loader = fit(fastload.DataLoader)
     fabric = lightning.Fabric(
@@ -71,7 +72,7 @@ def main():
     )
     fabric.launch()
     wrapped = fabric.setup_dataloaders(
-        fastload.DataLoader(range(10), batch_size=2, memory_limit=1 << 20)
+        fastload.DataLoader(range(10), batch_size=2, memory_limit=1 << 20)  # type: ignore[arg-type]
     )
     print(
         json.dumps(
@@ -81,9 +82,9 @@ def main():
                 "class": type(loader).__module__,
                 "memory_limit": loader.memory_limit,
                 "is_distributed": isinstance(loader.sampler, DistributedSampler),
-                "fabric class": type(wrapped._dataloader).__module__,
-                "fabric memory_limit": wrapped._dataloader.memory_limit,
-                "fabric rows": [batch.tolist() for batch in wrapped],
+                "fabric class": type(wrapped._dataloader).__module__,  # type: ignore[union-attr]
+                "fabric memory_limit": wrapped._dataloader.memory_limit,  # type: ignore[union-attr]
+                "fabric rows": [batch.tolist() for batch in wrapped],  # type: ignore[union-attr]
             }
         )
     )

@@ -1,5 +1,7 @@
 """An Accelerate training script: prepare, accumulate, gather, skip what was done before."""
 
+from typing import Any
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -7,13 +9,13 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
         for number in range(10):
             yield torch.full((2,), float(number))
 
 
-def main():
+def main() -> None:
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     set_seed(5)
     x = torch.randn(50, 3)

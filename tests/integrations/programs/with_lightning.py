@@ -4,6 +4,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -16,41 +17,41 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 class Points(lightning.LightningDataModule):
-    def setup(self, stage):
+    def setup(self, stage: Any) -> None:
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(60, 4, generator=generator)
         self.points = TensorDataset(x, x.sum(1, keepdim=True))
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> Any:
         return DataLoader(
             self.points, batch_size=8, shuffle=True, num_workers=2, persistent_workers=True
         )
 
-    def val_dataloader(self):
+    def val_dataloader(self) -> Any:
         return DataLoader(self.points, batch_size=20, num_workers=1)
 
 
 class Line(lightning.LightningModule):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.net = nn.Linear(4, 1)
 
-    def training_step(self, batch, number):
+    def training_step(self, batch: Any, number: Any) -> Any:
         loss = nn.functional.mse_loss(self.net(batch[0]), batch[1])
         print(self.current_epoch, number, repr(loss.item()))
         return loss
 
-    def validation_step(self, batch, number):
+    def validation_step(self, batch: Any, number: Any) -> None:
         self.log("error", nn.functional.l1_loss(self.net(batch[0]), batch[1]))
 
-    def on_validation_epoch_end(self):
+    def on_validation_epoch_end(self) -> None:
         print("error", self.trainer.callback_metrics["error"].item())
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=0.1)
 
 
-def fit(folder, epochs, checkpoint=None):
+def fit(folder: Any, epochs: Any, checkpoint: Any = None) -> None:
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",

@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 
-def main():
+def main() -> None:
     dataset = TensorDataset(torch.arange(20.0))
     for workers in (0, 2):
         torch.manual_seed(4)

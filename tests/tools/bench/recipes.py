@@ -1,23 +1,25 @@
 """Recipes of a workload that compares the usual way with another one."""
 
+from typing import Any
+
 from fastload.tools.bench.workload import Recipe, Workload
 
 
-def usual(samples):
+def usual(samples: Any) -> Any:
     return Recipe([{"number": number} for number in range(samples)])
 
 
-def renamed(samples):
+def renamed(samples: Any) -> Any:
     """The usual batches under another name."""
     rows = [{"n": number} for number in range(samples)]
     return Recipe(rows, as_usual=lambda batch: {"number": batch["n"]})
 
 
-def reversed_order(samples):
+def reversed_order(samples: Any) -> Any:
     return Recipe([{"number": number} for number in reversed(range(samples))])
 
 
-def make(own=None):
+def make(own: Any = None) -> Any:
     return Workload(
         name="numbers",
         description="numbers",

@@ -58,7 +58,7 @@ def test_process_left_by_a_command_is_killed(tmp_path):
     )
     with Child(command(code)) as child:
         assert child.finish(30).returncode == 0
-    psutil.wait_procs([p for p in [_process(int(file.read_text()))] if p], timeout=5)
+    psutil.wait_procs([p for p in [_process(int(file.read_text()))] if p], timeout=60)
     assert not psutil.pid_exists(int(file.read_text()))
 
 
@@ -101,7 +101,7 @@ def test_command_dies_with_the_process_that_started_it(tmp_path):
     )
     assert parent.wait(60) == -9
     left = [p for p in map(_process, map(int, file.read_text().split())) if p]
-    _, alive = psutil.wait_procs(left, timeout=5)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -28,7 +28,7 @@ def start(*arguments, **options):
 
 def race(*arguments):
     process = start(*arguments)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
 
@@ -45,6 +45,8 @@ def test_unknown_workload_is_a_usage_error(capsys):
     err = capsys.readouterr().err
     assert "unknown workload 'tokenz', did you mean 'tokens'?" in err
     assert "images-float32" in err
+    assert main(["bench", "--workload", "zzzz"]) == Exit.USAGE
+    assert "unknown workload 'zzzz'. The workloads are: " in capsys.readouterr().err
 
 
 def test_missing_library_is_told_before_anything_runs(capsys, monkeypatch):
@@ -107,10 +109,10 @@ def test_interrupt_ends_everything_and_keeps_what_is_done(tmp_path):
     while not (children := [child for child in bench.children() if _is_at_work(child)]):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == Exit.INTERRUPTED
     # One that was just being started finds out when it has imported torch.
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not psutil.wait_procs(children, timeout=60)[1]
     assert json.loads(file.read_text())["complete"] is False
 
 

@@ -40,7 +40,7 @@ def fastload(folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 

@@ -39,7 +39,7 @@ def test_profile_is_written_as_page_and_image(target: str, tmp_path: Path) -> No
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == Exit.PIPE_CLOSED, err
     title = next(ET.fromstring(page.read_text(encoding="utf-8")).iter("h1")).text
     assert title == target
