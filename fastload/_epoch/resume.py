@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from fastload._epoch.generators import generators_of, samplers_of, set_state, state_of
 from fastload._epoch.loader import Loader
+from fastload._epoch.sampler_generators import generators_of, samplers_of, set_state, state_of
 from fastload._epoch.settings import (
     differences,
     keeps_order,
