@@ -1,6 +1,8 @@
-"""What is alive of one loader, and what neither a copy nor a pickle of it takes along.
+"""What a loader has running: its iterators, where the newest epoch stands, what it measured.
 
 Runs in: consumer.
+
+A copy or a pickle of a loader takes nothing of this along; it begins with an empty ``LoaderState``.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastload._autotune import numbers as auto
+from fastload._autotune.tuner import Tuner
 from fastload._epoch import resume
+from fastload._epoch.loader import Loader
 from fastload._epoch.seeded_pass import EpochClock
 from fastload._epoch.way import Way
 from fastload._loading.dataset_state import DatasetState
@@ -31,12 +35,12 @@ class LoaderState:
         self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
         self.epochs = EpochClock()
-        self._tuner: Any = None
+        self._tuner: Tuner | None = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._newest: weakref.ref[Any] | None = None
         self._ways: dict[int, Way] = {}
 
-    def tuner_of(self, loader: Any) -> Any:
+    def tuner_of(self, loader: Loader) -> Tuner | None:
         """What chooses the number of workers of an automatic loader; None for any other."""
         if self._tuner is None and auto.is_auto(loader):
             self._tuner = auto.make_tuner(loader)
@@ -45,8 +49,9 @@ class LoaderState:
         return self._tuner
 
     def add(self, iterator: Any, position: resume.EpochPosition) -> Any:
+        """Take note of the iterator of the epoch that begins, and return it."""
         iterator.position = self.position = position
-        position.source = iterator.source
+        position.source = getattr(iterator, "source", None)
         self._iterators.add(iterator)
         self._newest = weakref.ref(iterator)
         self.counters = iterator._counters
@@ -91,6 +96,7 @@ class LoaderState:
         return state
 
     def close(self) -> None:
+        """Close every iterator that somebody still holds, and leave the shared memory."""
         for iterator in tuple(self._iterators):
             iterator.close()
         self.arena_user.leave()

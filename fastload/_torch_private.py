@@ -110,6 +110,9 @@ DENSE_CPU_KEYS = frozenset(plain | lazy for plain in PLAIN_CPU_KEYS for lazy in 
 reduce_typed_storage: Any = _reductions.reduce_typed_storage
 """Pickles a storage with a dtype by the storage of bytes in it, without a file of torch's."""
 
+set_thread_name: Any = torch.multiprocessing._set_thread_name
+"""What tools such as ``top`` show a worker as."""
+
 pin_memory: Any = _pin_memory.pin_memory
 """Copies a batch into page-locked memory, through every container."""
 

@@ -1,4 +1,4 @@
-"""The DataLoader: torch's signature and our options, checked once; picks the way.
+"""The DataLoader: it has torch's signature and our options, and chooses how an epoch is loaded.
 
 Runs in: consumer.
 """
@@ -16,7 +16,7 @@ import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import _arguments as rebuild
+from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
@@ -84,7 +84,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: How many workers, in all, are started again when they die (killed,
             crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
             every sample once, in order, with other random draws than without the death. Streams
-            only if the dataset has ``state_dict`` and ``load_state_dict``.
+            only if the dataset, or its iterator, has ``state_dict`` and ``load_state_dict``.
         on_error: What becomes of a sample whose loading raises: ``"raise"``; ``"skip"``: its batch
             is smaller, and left out if nothing is left of it; or ``on_error(error, index)``, called
             where the sample is loaded, that returns a sample to use instead, or None to leave it
@@ -322,7 +322,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             >>> [batch.tolist() for batch in loader.replace(batch_size=2)]
             [[0, 1], [2, 3], [4, 5]]
         """
-        return type(self)(**rebuild.arguments_for(self, changes))
+        return type(self)(**arguments_for(self, changes))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest epoch stands: the batches delivered so far, not those prefetched.

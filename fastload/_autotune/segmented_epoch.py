@@ -24,6 +24,7 @@ from fastload._autotune.tuner import Choice, Tuner
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator, Hand
 from fastload._epoch.inline import InlineIterator
+from fastload._epoch.loader import Loader
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator, make_pool
 from fastload._memory.leaves import size_bytes
 from fastload._pool.pool import Pool
@@ -41,12 +42,12 @@ class Automatic:
         self._tuner = tuner
         self._before = before
 
-    def begin(self, loader: Any) -> AutoIterator:
+    def begin(self, loader: Loader) -> AutoIterator:
         """Make the epoch's iterator."""
         return AutoIterator(loader, self._tuner, self._before)
 
 
-def offer(loader: Any, before: Any) -> Automatic | None:
+def offer(loader: Loader, before: Any) -> Automatic | None:
     """Possible for automatic loaders until they have settled on workers."""
     tuner = loader._live.tuner_of(loader)
     if tuner is None or (tuner.is_settled and loader.num_workers > 0):
@@ -63,7 +64,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
     workers draws; so the order of all epochs is that of any fixed number.
     """
 
-    def __init__(self, loader: Any, tuner: Tuner, before: AutoIterator | None) -> None:
+    def __init__(self, loader: Loader, tuner: Tuner, before: AutoIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers are to be kept."""
         self._draw_as_with_workers(loader, before)
         self._start_sampler(loader)

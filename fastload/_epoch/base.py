@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition, Remainder
 from fastload._loading.dataset_state import StateSource
 from fastload._memory.fake_tensors import DrawnReal, real_tensors
@@ -68,7 +69,7 @@ class EpochIterator:
     def _next_data(self) -> Any:
         raise NotImplementedError
 
-    def _reset(self, loader: Any, first_iter: bool = False) -> None:  # noqa: ARG002
+    def _reset(self, loader: Loader, first_iter: bool = False) -> None:  # noqa: ARG002
         """Begin the loader's next epoch in this object.
 
         ``iter(loader)`` does not call it. Torch's does for kept workers, and so do classes that
@@ -76,7 +77,7 @@ class EpochIterator:
         """
         loader._begin_again(self)
 
-    def _draw_as_with_workers(self, loader: Any, before: Any) -> None:
+    def _draw_as_with_workers(self, loader: Loader, before: Any) -> None:
         """Draw what torch's iterator draws as an epoch begins.
 
         Args:
@@ -92,7 +93,7 @@ class EpochIterator:
             self.__dict__.update(before.drawn, drawn=before.drawn)
         self._reset_as_with_workers(loader, is_new=before is None)
 
-    def _reset_as_with_workers(self, loader: Any, *, is_new: bool) -> None:
+    def _reset_as_with_workers(self, loader: Loader, *, is_new: bool) -> None:
         """Draw what an epoch draws; new workers of torch's get the seed of before, however."""
         before = self._shared_seed
         with real_tensors():
@@ -117,7 +118,7 @@ class EpochIterator:
                 f"{show(skipped[-1].index)}. loader.stats().skipped names them."
             ) from errors[-1]
 
-    def _start_sampler(self, loader: Any) -> None:
+    def _start_sampler(self, loader: Loader) -> None:
         """Choose how the epoch's order is drawn; leave out what was delivered of it before."""
         rest: Remainder | None = loader._live.rest
         if rest is not None:

@@ -17,6 +17,7 @@ from torch.utils.data import default_collate
 
 from fastload._epoch import resume
 from fastload._epoch.inline import InlineIterator
+from fastload._epoch.loader import Loader
 from fastload.datasets.gather import gatherer
 from fastload.datasets.kinds import sample_bytes
 from fastload.stats.counters import Counters
@@ -29,7 +30,7 @@ workers: 51 and 82 µs for 16 KiB, 76 and 78 for 128 KiB, 187 and 101 for 256 Ki
 """
 
 
-def needs_no_workers(loader: Any) -> bool:
+def needs_no_workers(loader: Loader) -> bool:
     """Whether a loader's batches are gathered here although it may have workers."""
     if loader.batch_size is None or loader.worker_init_fn is not None:
         return False
@@ -52,12 +53,12 @@ class InMemory:
         self.is_kept = is_kept
         self._before = before
 
-    def begin(self, loader: Any) -> InMemoryIterator:
+    def begin(self, loader: Loader) -> InMemoryIterator:
         """Make the epoch's iterator."""
         return InMemoryIterator(loader, self._before)
 
 
-def offer(loader: Any, before: Any) -> InMemory | None:
+def offer(loader: Loader, before: Any) -> InMemory | None:
     """Possible for small batches of a dataset in memory; an epoch so begun goes on so."""
     if loader.num_workers == 0:
         return None
@@ -75,7 +76,7 @@ class InMemoryIterator(InlineIterator):
 
     _is_live = False  # workers would have a dataset of their own
 
-    def __init__(self, loader: Any, before: InMemoryIterator | None) -> None:
+    def __init__(self, loader: Loader, before: InMemoryIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers would be kept."""
         self._draw_as_with_workers(loader, before)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"

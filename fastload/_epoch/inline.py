@@ -17,6 +17,7 @@ from torch.utils.data import IterDataPipe, MapDataPipe
 
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
+from fastload._epoch.loader import Loader
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
@@ -40,12 +41,12 @@ class Inline:
     began = resume.INLINE
     is_kept = False
 
-    def begin(self, loader: Any) -> InlineIterator:
+    def begin(self, loader: Loader) -> InlineIterator:
         """Make the epoch's iterator."""
         return InlineIterator(loader)
 
 
-def offer(loader: Any, before: Any) -> Inline:  # noqa: ARG001  (all offers are asked alike)
+def offer(loader: Loader, before: Any) -> Inline:  # noqa: ARG001  (all offers are asked alike)
     """The last offer that is asked: it never declines."""
     return Inline()
 
@@ -55,7 +56,7 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
 
     _is_live = True
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         with real_tensors():
             BaseIterator.__init__(self, loader)
         if self._timeout != 0:
@@ -68,7 +69,7 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
         self._start(loader, Counters())
         self._start_sampler(loader)
 
-    def _start(self, loader: Any, counters: Counters) -> None:
+    def _start(self, loader: Loader, counters: Counters) -> None:
         """All but what torch draws at the beginning of an epoch."""
         self._counters = counters
         self._max_errors = loader.max_errors

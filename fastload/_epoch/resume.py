@@ -32,6 +32,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from fastload._epoch.loader import Loader
+from fastload._epoch.sampler_generators import generators_of, samplers_of, set_state, state_of
 from fastload._epoch.settings import (
     differences,
     keeps_order,
@@ -42,7 +44,7 @@ from fastload._epoch.settings import (
 from fastload._loading.dataset_state import DatasetState, StateSource
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.samplers.batches import is_known
-from fastload.samplers.epochs import iter_from, nested
+from fastload.samplers.epochs import iter_from
 
 VERSION = 3
 _OURS = "fastload"
@@ -50,8 +52,9 @@ _MODE = "torch"
 """Of states whose order is drawn as torch draws it: from the program's random state."""
 
 INLINE, NEW_WORKERS, KEPT_WORKERS = "inline", "new workers", "kept workers"
-"""How an epoch began. Torch draws the workers' base seed after it has made the sampler's iterator
-(inline), between making it and making it again (new workers), or not at all (kept workers)."""
+"""How an epoch began, which says when torch draws the workers' base seed: after it has made the
+sampler's iterator (inline), between making it and making it again (new workers), or not at all
+(kept workers)."""
 
 
 class EpochPosition:
@@ -64,6 +67,7 @@ class EpochPosition:
         start: What the epoch's order follows from, as ``draw_start`` returns it.
         yielded: Batches delivered, or left out.
         num_workers: How many workers read the dataset.
+        settings: What ``settings_of`` returned when a state of the epoch was first asked for.
         source: Where the dataset's state can be asked for; None if workers read it.
         is_finished: Whether the end of the epoch was seen.
     """
@@ -73,6 +77,7 @@ class EpochPosition:
         self.yielded = yielded
         self.num_workers = num_workers
         self.source: StateSource | None = None
+        self.settings: dict[str, Any] | None = None
         self.is_finished = False
         self._raised = 0
 
@@ -97,7 +102,7 @@ class Remainder(NamedTuple):
     start: dict[str, Any]
     delivered: int
 
-    def draw(self, loader: Any) -> Iterator[Any]:
+    def draw(self, loader: Loader) -> Iterator[Any]:
         """Indices of the batches that were not delivered; the beginning is drawn at once.
 
         A sampler that can begin anywhere does; otherwise its pass is walked along.
@@ -115,15 +120,15 @@ class Remainder(NamedTuple):
         return itertools.chain(tuple(itertools.islice(rest, 1)), rest)
 
 
-def draw_start(loader: Any, began: str) -> dict[str, Any]:
-    """What the order of the epoch that begins now follows from; not yet as it is saved."""
+def draw_start(loader: Loader, began: str) -> dict[str, Any]:
+    """What the order of the epoch that begins now follows from; ``_plain`` makes it savable."""
     draws_elsewhere = not is_known(loader._index_sampler)
     return {
         "began": began,
         "torch": torch.get_rng_state(),
         "numpy": _numpy_state(began) if draws_elsewhere else None,
         "python": random.getstate() if draws_elsewhere else None,
-        "generators": [generator.get_state() for generator in _generators(loader)],
+        "generators": [state_of(generator) for generator in generators_of(loader)],
         "epochs": [sampler.epoch for sampler in _epoch_samplers(loader)],
         "dataset_epoch": epoch_of(loader.dataset),
     }
@@ -141,7 +146,7 @@ def _numpy_state(began: str) -> Any:
 
 
 def _plain(start: dict[str, Any]) -> dict[str, Any]:
-    """A start as it is saved: its large parts are tensors. It may be so already."""
+    """Make a start savable: its large parts become tensors, if they are not yet."""
     plain = dict(start)
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
@@ -153,7 +158,7 @@ def _plain(start: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def with_saved_rng(loader: Any, start: dict[str, Any]) -> Iterator[None]:
+def with_saved_rng(loader: Loader, start: dict[str, Any]) -> Iterator[None]:
     """Draw an epoch's order as it was drawn; the program's own random state is put back after.
 
     Generators that were handed to the loader or its samplers go on from the order that was drawn.
@@ -168,7 +173,7 @@ def with_saved_rng(loader: Any, start: dict[str, Any]) -> Iterator[None]:
         random.setstate(before[2])
 
 
-def _restore(loader: Any, start: dict[str, Any]) -> None:
+def _restore(loader: Loader, start: dict[str, Any]) -> None:
     torch.set_rng_state(start["torch"])
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
@@ -176,15 +181,15 @@ def _restore(loader: Any, start: dict[str, Any]) -> None:
     if start["numpy"] is not None:
         kind, keys, place, has_gauss, gauss = start["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
-    for generator, state in zip(_generators(loader), start["generators"], strict=True):
-        generator.set_state(state)
+    for generator, state in zip(generators_of(loader), start["generators"], strict=True):
+        set_state(generator, state)
     for sampler, epoch in zip(_epoch_samplers(loader), start["epochs"], strict=False):
         sampler.set_epoch(epoch)
     if start["dataset_epoch"] is not None and start["dataset_epoch"] != epoch_of(loader.dataset):
         loader.dataset.set_epoch(start["dataset_epoch"])
 
 
-def begin(loader: Any, make_iterator: Callable[[], Any], began: str) -> Any:
+def begin(loader: Loader, make_iterator: Callable[[], Any], began: str) -> Any:
     """Make an iterator, at the beginning of an epoch or where a loaded state says.
 
     Raises:
@@ -229,7 +234,7 @@ def _throw_away(iterator: Iterator[Any], position: EpochPosition, delivered: int
                 raise
 
 
-def save(loader: Any, position: EpochPosition | None) -> dict[str, Any]:
+def save(loader: Loader, position: EpochPosition | None) -> dict[str, Any]:
     """The state of a loader; new and plain at each call.
 
     The dataset is asked for its own only if an epoch has begun.
@@ -237,7 +242,9 @@ def save(loader: Any, position: EpochPosition | None) -> dict[str, Any]:
     yielded = 0 if position is None else position.yielded
     samples = yielded * (loader.batch_size or 1)
     source = None if position is None else position.source
-    dataset = DatasetState() if source is None else copy.deepcopy(source.state())
+    dataset = DatasetState() if source is None else source.state()
+    if dataset.is_known:
+        dataset = copy.deepcopy(dataset)
     fetcher_state = None
     if source is not None and source.is_stream:
         fetcher_state = {
@@ -260,13 +267,23 @@ def save(loader: Any, position: EpochPosition | None) -> dict[str, Any]:
             "kind": _kind_of(loader),
             "length": length_of(loader),
             "in_order": keeps_order(loader),
-            "settings": None if position is None else settings_of(loader, position.num_workers),
+            "settings": None if position is None else _settings_at(loader, position),
             "start": None if position is None else _plain(position.start),
         },
     }
 
 
-def check(loader: Any, state: dict[str, Any]) -> None:
+def _settings_at(loader: Loader, position: EpochPosition) -> dict[str, Any]:
+    """The settings of an epoch; looked up once, because trainers ask for a state at each batch."""
+    if position.settings is None:
+        position.settings = settings_of(loader, position.num_workers)
+    return {
+        name: dict(value) if isinstance(value, dict) else value
+        for name, value in position.settings.items()
+    }
+
+
+def check(loader: Loader, state: dict[str, Any]) -> None:
     """Refuse a state that does not fit.
 
     Raises:
@@ -280,6 +297,11 @@ def check(loader: Any, state: dict[str, Any]) -> None:
         raise ValueError(
             "this is not a state that fastload.DataLoader.state_dict() returned, or that of an "
             "incompatible version"
+        )
+    if ours.get("mode", _MODE) != _MODE:
+        raise ValueError(
+            f"this state was saved in mode {ours['mode']!r}; this loader is in mode {_MODE!r}, "
+            f"which draws another order. Load it into a loader of that mode"
         )
     if not state.get("_iterator_finished"):
         _check_order(loader, ours)
@@ -305,7 +327,7 @@ def check(loader: Any, state: dict[str, Any]) -> None:
     _check_settings(loader, state)
 
 
-def _check_order(loader: Any, ours: dict[str, Any]) -> None:
+def _check_order(loader: Loader, ours: dict[str, Any]) -> None:
     if not keeps_order(loader):
         raise ValueError("an epoch with in_order=False can't be resumed; use in_order=True")
     if not ours.get("in_order", True):
@@ -316,11 +338,11 @@ def _check_order(loader: Any, ours: dict[str, Any]) -> None:
         )
 
 
-def _check_settings(loader: Any, state: dict[str, Any]) -> None:
+def _check_settings(loader: Loader, state: dict[str, Any]) -> None:
     ours = state[_OURS]
     saved, here = ours["settings"], settings_of(loader, workers_of(loader))
     found = differences(saved, here, is_replayed=_dataset_state(state) is None)
-    count = len(_generators(loader))
+    count = len(generators_of(loader))
     if not found and len(ours["start"]["generators"]) != count:
         found = [("generators of loader and samplers", len(ours["start"]["generators"]), count)]
     if found:
@@ -333,7 +355,7 @@ def _check_settings(loader: Any, state: dict[str, Any]) -> None:
         )
 
 
-def _kind_of(loader: Any) -> str:
+def _kind_of(loader: Loader) -> str:
     return "iterable-style" if isinstance(loader.dataset, IterableDataset) else "map-style"
 
 
@@ -358,7 +380,7 @@ def _dataset_state(state: dict[str, Any]) -> DatasetState | None:
     return found if found.is_known else None
 
 
-def reads_again(loader: Any, state: dict[str, Any]) -> bool:
+def reads_again(loader: Loader, state: dict[str, Any]) -> bool:
     """Whether a state is gone on from by reading a stream from its beginning."""
     is_stream = isinstance(loader.dataset, IterableDataset)
     return is_stream and _start_of(state) is not None and _dataset_state(state) is None
@@ -372,7 +394,7 @@ def finish(state: dict[str, Any]) -> None:
     state.update(_iterator_finished=True, dataset_state=None, fetcher_state=None)
 
 
-def is_delivered(loader: Any, state: dict[str, Any]) -> bool:
+def is_delivered(loader: Loader, state: dict[str, Any]) -> bool:
     """Whether the state was taken after the last batch of an epoch, but before its end was seen."""
     try:
         return bool(state["_num_yielded"] >= len(loader))
@@ -380,18 +402,5 @@ def is_delivered(loader: Any, state: dict[str, Any]) -> bool:
         return False
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
-    found: dict[int, torch.Generator] = {}
-    for holder in (loader, *_samplers(loader)):
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
-    return list(found.values())
-
-
-def _samplers(loader: Any) -> list[Any]:
-    return nested(loader.sampler) + nested(loader.batch_sampler)
-
-
-def _epoch_samplers(loader: Any) -> list[Any]:
-    return [s for s in _samplers(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]
+def _epoch_samplers(loader: Loader) -> list[Any]:
+    return [s for s in samplers_of(loader) if hasattr(s, "epoch") and hasattr(s, "set_epoch")]

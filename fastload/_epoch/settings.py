@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, IterableDataset
 
+from fastload._epoch.loader import Loader
 from fastload.samplers.epochs import EpochSampler, nested
 
 _OPTIONS = (
@@ -51,7 +52,7 @@ _LOOKED_AT = 64
 """Values of a long sequence that are looked at; with its length they tell two of them apart."""
 
 
-def length_of(loader: Any) -> int | None:
+def length_of(loader: Loader) -> int | None:
     """Number of samples; None for a stream, whose length may be an estimate, or of one epoch."""
     if isinstance(loader.dataset, IterableDataset):
         return None
@@ -61,19 +62,19 @@ def length_of(loader: Any) -> int | None:
         return None
 
 
-def keeps_order(loader: Any) -> bool:
+def keeps_order(loader: Loader) -> bool:
     """Whether batches come in the sampler's order."""
     return bool(loader.in_order or loader.num_workers == 0)
 
 
-def workers_of(loader: Any) -> int:
+def workers_of(loader: Loader) -> int:
     """How many workers read the dataset in an epoch that begins now."""
     tuner = loader._live.tuner_of(loader)
     is_open = tuner is not None and not tuner.is_settled
     return int(tuner.choice.workers if is_open else loader.num_workers)
 
 
-def settings_of(loader: Any, workers: int) -> dict[str, Any]:
+def settings_of(loader: Loader, workers: int) -> dict[str, Any]:
     """The settings of an epoch that so many workers read, as plain values."""
     samplers = nested(loader._index_sampler)
     is_stream = isinstance(loader.dataset, IterableDataset)

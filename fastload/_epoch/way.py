@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition
 from fastload.stats.counters import Counters
 
@@ -76,7 +77,7 @@ class Way(Protocol):
     began: str
     is_kept: bool
 
-    def begin(self, loader: Any) -> Any:
+    def begin(self, loader: Loader) -> Any:
         """Make the iterator (a ``WayIterator``) and draw what torch's draws as an epoch begins.
 
         Called once for each call of ``_get_iterator``; all attributes of the loader are read here
@@ -87,7 +88,7 @@ class Way(Protocol):
 class Offer(Protocol):
     """Decides whether one way can load the epoch that begins."""
 
-    def __call__(self, loader: Any, before: Any) -> Way | None:
+    def __call__(self, loader: Loader, before: Any) -> Way | None:
         """The way, or None for another one to be asked.
 
         Args:

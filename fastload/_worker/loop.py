@@ -34,6 +34,7 @@ from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_see
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.streams import SeededStreamFetcher
 from fastload._system import pipes, signals
+from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
 from fastload._wire.channel import Receiver, send
@@ -141,7 +142,7 @@ class WorkerLoop:
 
     def _prepare(self) -> None:
         spec, worker_id = self._spec, self._ends.worker_id
-        torch.multiprocessing._set_thread_name("pt_data_worker")
+        set_thread_name("pt_data_worker")
         torch.set_num_threads(1)
         keep_freed_memory()
         seed = seed_worker(spec.base_seed, worker_id)

@@ -275,6 +275,14 @@ def test_state_of_the_format_before_is_refused_in_mid_epoch() -> None:
     assert seen_of(loader) == list(range(LENGTH))
 
 
+def test_state_of_another_mode_is_refused() -> None:
+    """Its order is drawn by other rules."""
+    _, state, _ = taken(loader_of())
+    state["fastload"]["mode"] = "seed"
+    with pytest.raises(ValueError, match="mode 'seed'; this loader is in mode 'torch'"):
+        loader_of().load_state_dict(state)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_stream_that_became_shorter_is_told(workers: int) -> None:
     """It can't give what comes after the batches that were delivered."""
