@@ -112,6 +112,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     """
 
     _own_order: bool | None = None
+    seed: int | None = None
+    """Of the stream of samples; None: as torch. Here for classes that leave out our constructor."""
 
     def __init__(
         self,

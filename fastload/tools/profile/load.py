@@ -19,8 +19,11 @@ from fastload.tools.profile.trials import Trial
 SLOW = 4.0
 """A batch that takes this many times the median is held up by a straggler."""
 
-LEAST_READY, LEAST_LEAD_S = 5, 0.001
-"""So many batches, ready so long before they were asked for, tell what taking over one takes."""
+LEAST_READY, READY_SHARE, LEAST_LEAD_S = 5, 0.5, 0.001
+"""So many batches, and this part of all, ready so long before, tell what taking over one takes.
+
+Where fewer are ready, they are those before which the consumer itself was held up.
+"""
 
 CONSUMER_BOUND = 0.9
 """Taking over takes at least this part of the time from batch to batch: it is the limit."""
@@ -125,7 +128,7 @@ def find_taking(measured: Measured, alone: Trial) -> Taking:
             continue
         of = columns(trial.rows)
         was_ready = (of["asked"] - of["written"]) / 1e9 >= max(trial.period_s, LEAST_LEAD_S)
-        if was_ready.sum() < LEAST_READY:
+        if was_ready.sum() < max(LEAST_READY, READY_SHARE * len(was_ready)):
             continue
         inside_s = float((of["left"] - of["asked"])[was_ready].mean()) / 1e9
         return Taking(cpu_s, max(0.0, inside_s + letting_go_s - cpu_s), inside_s)

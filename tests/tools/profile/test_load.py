@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload._system.cores import Cores
+from fastload.stats.rows import Row
 from fastload.tools.profile.judge import (
     find_costs,
     make_breakdown,
@@ -50,6 +51,18 @@ def test_taking_over_a_batch_counts_with_all_its_time():
     taking = find_taking(measured, measured.alone)
     assert taking.cpu_s == pytest.approx(0.004)
     assert taking.whole_s == pytest.approx(0.010, rel=0.01)
+
+
+def test_few_ready_batches_tell_nothing_of_taking_over():
+    """They were ready because the consumer was held up, and what held it up is no hand-off."""
+    pipeline = Pipeline(cpu_s=0.008, take_s=0.0002, take_cpu_s=0.0002)
+    trial = pipeline.trial(2, 100)
+    asked, left = Row._fields.index("asked"), Row._fields.index("left")
+    for number in range(30, 100, 10):
+        trial.epochs[0][number, asked] = trial.epochs[0][number, left] - 5_000_000
+        trial.epochs[0][number, Row._fields.index("written")] -= 20_000_000
+    measured = replace(pipeline.measured(), own=trial, crowded=trial)
+    assert find_taking(measured, measured.alone).wait_s == 0.0
 
 
 def test_sending_counts_where_the_consumer_is_the_limit():
