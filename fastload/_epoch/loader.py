@@ -16,9 +16,11 @@ import torch
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.on_error import OnError
 from fastload._memory.reuse import ArenaUser
+from fastload._seeded.steps import Even
 
 if TYPE_CHECKING:
     from fastload._epoch.resume import EpochPosition, Remainder
+    from fastload._epoch.seeded_pass import EpochClock
 
 
 class Live(Protocol):
@@ -28,6 +30,7 @@ class Live(Protocol):
     rest: Remainder | None
     dataset_state: DatasetState | None
     arena_user: ArenaUser
+    epochs: EpochClock
 
     def tuner_of(self, loader: Loader) -> Any:
         """The ``Tuner`` that chooses the workers of an automatic loader; None for any other."""
@@ -67,6 +70,10 @@ class Loader(Protocol):
     max_worker_restarts: int
     on_error: OnError
     max_errors: int
+    seed: int | None
+    num_replicas: int | None
+    rank: int | None
+    even: Even
 
     _own_order: bool | None
     """What ``shuffle`` said, if the loader made its sampler itself; otherwise None."""

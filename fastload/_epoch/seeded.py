@@ -17,6 +17,7 @@ from typing import Any
 from fastload._epoch import resume
 from fastload._epoch.in_memory import needs_no_workers
 from fastload._epoch.inline import InlineIterator
+from fastload._epoch.loader import Loader
 from fastload._epoch.seeded_pass import SeededPass
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
@@ -52,7 +53,7 @@ class Seeded:
         self.is_kept = is_kept
         self._before = before
 
-    def begin(self, loader: Any) -> SeededInlineIterator | SeededWorkersIterator:
+    def begin(self, loader: Loader) -> SeededInlineIterator | SeededWorkersIterator:
         """Begin the next pass of the loader, in this process or with workers."""
         one = loader._live.epochs.begin(loader)
         is_live = loader.num_workers == 0
@@ -64,7 +65,7 @@ class Seeded:
         return SeededWorkersIterator(loader, one, kept)
 
 
-def offer(loader: Any, before: Any) -> Seeded | None:
+def offer(loader: Loader, before: Any) -> Seeded | None:
     """Possible, and the only way, if the loader has a seed."""
     if loader.seed is None:
         return None
@@ -74,7 +75,7 @@ def offer(loader: Any, before: Any) -> Seeded | None:
 class SeededInlineIterator(InlineIterator):
     """A pass over a seeded stream that is loaded in the training process."""
 
-    def __init__(self, loader: Any, one: SeededPass, *, is_live: bool = True) -> None:
+    def __init__(self, loader: Loader, one: SeededPass, *, is_live: bool = True) -> None:
         with programs_generators(loader, one):
             BaseIterator.__init__(self, loader)
         self._timeout = 0
@@ -136,7 +137,7 @@ class SeededWorkersIterator(WorkersIterator):
     _pass: SeededPass
 
     def __init__(
-        self, loader: Any, one: SeededPass, kept_workers: PersistentWorkers | None = None
+        self, loader: Loader, one: SeededPass, kept_workers: PersistentWorkers | None = None
     ) -> None:
         own = {"_pass": one, "_seeded": one.begin, "position": one.progress}
         self.__dict__.update(own)
@@ -148,14 +149,14 @@ class SeededWorkersIterator(WorkersIterator):
     def _prepare_dataset(self) -> None:
         _read_items(self)
 
-    def _numbers(self, loader: Any) -> tuple[int, int]:
+    def _numbers(self, loader: Loader) -> tuple[int, int]:
         """One worker reads an iterable dataset, as many batches ahead as all would be."""
         if self._dataset_kind == is_iterable_kind and not is_own_stream(self._dataset):
             _warn_of_idle_workers(loader)
             return 1, loader.num_workers * loader.prefetch_factor
         return super()._numbers(loader)
 
-    def _start_sampler(self, loader: Any) -> None:  # noqa: ARG002  (it has a pass of its own)
+    def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
         self._sampler_iter = self._pass.tasks()
 
 
@@ -169,7 +170,7 @@ def _read_items(iterator: Any) -> None:
 _has_warned: list[bool] = []
 
 
-def _warn_of_idle_workers(loader: Any) -> None:
+def _warn_of_idle_workers(loader: Loader) -> None:
     if loader.num_workers == 1 or _has_warned:
         return
     _has_warned.append(True)
@@ -182,7 +183,7 @@ def _warn_of_idle_workers(loader: Any) -> None:
 
 
 @contextlib.contextmanager
-def programs_generators(loader: Any, one: SeededPass) -> Iterator[None]:
+def programs_generators(loader: Loader, one: SeededPass) -> Iterator[None]:
     """Give torch's iterators generators of their own while an epoch begins.
 
     They draw seeds for workers, which then follow from the loader's seed too, and call the

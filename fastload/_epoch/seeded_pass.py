@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition
 from fastload._loading.fetch import EndOfStream
 from fastload._seeded.draws import ITERATOR, EpochDraws
@@ -62,7 +63,7 @@ class SeededPass(Protocol):
 class MapPass:
     """A pass over a map-style dataset, whose length is known."""
 
-    def __init__(self, loader: Any, begin: SeededBegin) -> None:
+    def __init__(self, loader: Loader, begin: SeededBegin) -> None:
         self.begin = begin
         self.draws = EpochDraws(begin.seed, begin.epoch)
         self.progress = EpochPosition({}, 0, loader.num_workers)
@@ -107,7 +108,7 @@ class MapPass:
 class StreamPass:
     """A pass over an iterable dataset, which one worker reads."""
 
-    def __init__(self, loader: Any, begin: SeededBegin) -> None:
+    def __init__(self, loader: Loader, begin: SeededBegin) -> None:
         self.begin = begin
         self.draws = EpochDraws(begin.seed, begin.epoch)
         self.progress = EpochPosition({}, 0, loader.num_workers)
@@ -157,7 +158,7 @@ class StreamPass:
 class ItemsPass(StreamPass):
     """A pass over an iterable dataset of items: read here, loaded by whichever worker is next."""
 
-    def __init__(self, loader: Any, begin: SeededBegin) -> None:
+    def __init__(self, loader: Loader, begin: SeededBegin) -> None:
         super().__init__(loader, begin)
         self._dataset = loader.dataset
         self._program = ProgramGenerators(DrawnGenerators(loader.dataset, None))
@@ -188,7 +189,7 @@ class ItemsPass(StreamPass):
         )
 
 
-def begin_pass(loader: Any, epoch: int, start: int) -> SeededPass:
+def begin_pass(loader: Loader, epoch: int, start: int) -> SeededPass:
     """Begin a pass over the stream of an epoch, from a position on."""
     begin = begin_of(loader, epoch, start)
     if is_own_stream(loader.dataset):
@@ -199,8 +200,9 @@ def begin_pass(loader: Any, epoch: int, start: int) -> SeededPass:
     return (ItemsPass if loads_items(loader.dataset) else StreamPass)(loader, begin)
 
 
-def begin_of(loader: Any, epoch: int = 0, start: int = 0) -> SeededBegin:
+def begin_of(loader: Loader, epoch: int = 0, start: int = 0) -> SeededBegin:
     """Where a pass begins and how it is dealt, as ranks and options are now."""
+    assert loader.seed is not None
     ranks, rank = ranks_of(loader)
     size, drop_last = loader.batch_size or 1, bool(loader.drop_last)
     if makes_batches(loader.dataset):
@@ -244,7 +246,7 @@ def length_of(dataset: Any) -> int | None:
         return None
 
 
-def count_batches(loader: Any) -> int:
+def count_batches(loader: Loader) -> int:
     """Batches of one whole epoch on this rank.
 
     Raises:
@@ -267,7 +269,7 @@ class EpochClock:
         self._wanted: tuple[int, int] | None = None
         self._told: dict[int, int] = {}
 
-    def coming(self, loader: Any) -> tuple[int, int]:
+    def coming(self, loader: Loader) -> tuple[int, int]:
         """Epoch and first position of the next pass."""
         self._look_at_others(loader)
         if self._wanted is not None:
@@ -279,7 +281,7 @@ class EpochClock:
             return newest.begin.epoch, newest.begin.start  # nobody has got anything of it
         return newest.begin.epoch + 1, 0
 
-    def begin(self, loader: Any) -> SeededPass:
+    def begin(self, loader: Loader) -> SeededPass:
         """Begin the next pass; samplers and the dataset are told its epoch."""
         epoch, start = self.coming(loader)
         one = begin_pass(loader, epoch, start)
@@ -289,13 +291,13 @@ class EpochClock:
         self.newest, self._wanted = one, None
         return one
 
-    def newest_epoch(self, loader: Any) -> int:
+    def newest_epoch(self, loader: Loader) -> int:
         """The epoch of the newest pass; before the first, of the coming one."""
         if loader.seed is None:
             return max((each.epoch for each in _holders(loader)), default=0)
         return self.coming(loader)[0] if self.newest is None else self.newest.begin.epoch
 
-    def set_epoch(self, loader: Any, epoch: int) -> None:
+    def set_epoch(self, loader: Loader, epoch: int) -> None:
         """Make the next pass that of an epoch; a position that was loaded for it stays."""
         epoch = natural("epoch", epoch)
         if loader.seed is None:
@@ -309,7 +311,7 @@ class EpochClock:
         """Make the next pass go on where a state was taken."""
         self._wanted = epoch, position
 
-    def stands_at(self, loader: Any) -> tuple[int, int]:
+    def stands_at(self, loader: Loader) -> tuple[int, int]:
         """Epoch and position for a state."""
         newest = self.newest
         if self._wanted is not None or newest is None:
@@ -320,7 +322,7 @@ class EpochClock:
             else (newest.begin.epoch, newest.position)
         )
 
-    def _look_at_others(self, loader: Any) -> None:
+    def _look_at_others(self, loader: Loader) -> None:
         """Take over the epoch that somebody gave to a sampler or to the dataset meanwhile."""
         for each in _holders(loader):
             told = self._told.get(id(each), 0)
@@ -329,7 +331,7 @@ class EpochClock:
                 self._wanted = each.epoch, 0
 
 
-def _holders(loader: Any) -> list[Any]:
+def _holders(loader: Loader) -> list[Any]:
     """Samplers and the dataset, as far as they can be told an epoch and say which they have."""
     found = [*nested(loader.sampler), *nested(loader.batch_sampler), loader.dataset]
     return [

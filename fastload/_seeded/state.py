@@ -15,13 +15,14 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from fastload._seeded.own_streams import is_own_stream
+from fastload._seeded.stream_loader import StreamLoader
 from fastload._seeded.stream_order import has_own_batches, order_of
 
 VERSION = 3
 MODE = "seed"
 
 
-def save(loader: Any, epoch: int, position: int) -> dict[str, Any]:
+def save(loader: StreamLoader, epoch: int, position: int) -> dict[str, Any]:
     """The state of a stream that goes on at a position of an epoch."""
     return {
         "fastload": VERSION,
@@ -33,7 +34,7 @@ def save(loader: Any, epoch: int, position: int) -> dict[str, Any]:
     }
 
 
-def check(loader: Any, state: Any) -> tuple[int, int]:
+def check(loader: StreamLoader, state: Any) -> tuple[int, int]:
     """The epoch and position at which a loader goes on from a state.
 
     Raises:
@@ -67,7 +68,7 @@ def refuse_seeded(state: Any) -> None:
         )
 
 
-def _identity(loader: Any) -> dict[str, Any]:
+def _identity(loader: StreamLoader) -> dict[str, Any]:
     if is_own_stream(loader.dataset):
         length = loader.dataset.seeded_length
         return {

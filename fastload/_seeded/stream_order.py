@@ -22,6 +22,7 @@ from fastload._seeded.generators import GLOBAL
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
 from fastload._seeded.steps import StepBatch, positions
+from fastload._seeded.stream_loader import StreamLoader
 from fastload._wire.indices import Compact
 from fastload.samplers.epochs import EpochSampler, nested
 from fastload.samplers.permutation import Permutation
@@ -179,12 +180,13 @@ class SamplerPass:
             each.restore(state)
 
 
-def order_of(loader: Any) -> Order:
+def order_of(loader: StreamLoader) -> Order:
     """The order of a loader's stream, with ``seed=``.
 
     Raises:
         ValueError: The sampler gives each rank a part already.
     """
+    assert loader.seed is not None
     if is_own_stream(loader.dataset):
         return ComputedOrder(loader.dataset.seeded_length, None)
     if loader._own_order is not None:
@@ -196,7 +198,7 @@ def order_of(loader: Any) -> Order:
     return WalkedOrder(sampler, loader.seed)
 
 
-def has_own_batches(loader: Any) -> bool:
+def has_own_batches(loader: StreamLoader) -> bool:
     """Whether the loader was given a batch sampler: positions then count batches."""
     return loader.batch_size is None and loader.batch_sampler is not None
 
