@@ -100,6 +100,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         even: What becomes of the last step where it is incomplete and there are several ranks, with
             ``seed``: "pad" fills it with the epoch's first samples; "mask" too, and ``mask()`` says
             where; "drop" leaves it out; "none" gives each rank what is left, possibly nothing.
+        redo: With ``seed``: a batch in which a random generator is drawn from for the first time is
+            loaded again, with that generator set. False: all are set in front of each sample from
+            the start, which is slower and loads nothing twice.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -144,6 +147,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         num_replicas: int | None = None,
         rank: int | None = None,
         even: Even = "pad",
+        redo: bool = True,
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
@@ -163,6 +167,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.on_error = on_error
         self.max_errors = max_errors
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
+        self.redo = redo
+        if seed is not None and not HAS_OWN_WORKERS:
+            raise ValueError(f"seed= is not supported on {os.name!r} systems; leave it out")
         if isinstance(sampler, StreamSampler):  # a trainer passes on the one that a loader made
             shuffle, sampler = sampler.shuffle, None
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None

@@ -74,6 +74,7 @@ class Loader(Protocol):
     num_replicas: int | None
     rank: int | None
     even: Even
+    redo: bool
 
     _own_order: bool | None
     """What ``shuffle`` said, if the loader made its sampler itself; otherwise None."""

@@ -84,7 +84,7 @@ class SeededInlineIterator(InlineIterator):
         self._pass = one
         self.position = one.progress
         _read_items(self)
-        self._drawn = DrawnGenerators(self._dataset, self._collate_fn)
+        self._drawn = DrawnGenerators(self._dataset, self._collate_fn, everything=not loader.redo)
         self._program = ProgramGenerators(self._drawn)
         with self._program:
             self._start(loader, Counters())

@@ -207,7 +207,9 @@ def begin_of(loader: Loader, epoch: int = 0, start: int = 0) -> SeededBegin:
     size, drop_last = loader.batch_size or 1, bool(loader.drop_last)
     if makes_batches(loader.dataset):
         size, drop_last = loader.dataset.batch_size, loader.dataset.drop_last
-    return SeededBegin(loader.seed, epoch, start, size, ranks, rank, drop_last, loader.even)
+    return SeededBegin(
+        loader.seed, epoch, start, size, ranks, rank, drop_last, loader.even, loader.redo
+    )
 
 
 def steps_of(length: int, begin: SeededBegin) -> Steps:
@@ -285,9 +287,10 @@ class EpochClock:
         """Begin the next pass; samplers and the dataset are told its epoch."""
         epoch, start = self.coming(loader)
         one = begin_pass(loader, epoch, start)
-        for each in _holders(loader):
+        for each in _told_of_epochs(loader):
             each.set_epoch(epoch)
-            self._told[id(each)] = epoch
+        for each in _holders(loader):
+            self._told[id(each)] = each.epoch
         self.newest, self._wanted = one, None
         return one
 
@@ -333,12 +336,16 @@ class EpochClock:
 
 def _holders(loader: Loader) -> list[Any]:
     """Samplers and the dataset, as far as they can be told an epoch and say which they have."""
-    found = [*nested(loader.sampler), *nested(loader.batch_sampler), loader.dataset]
     return [
-        each
-        for each in {id(each): each for each in found}.values()
-        if hasattr(each, "set_epoch") and isinstance(getattr(each, "epoch", None), int)
+        each for each in _told_of_epochs(loader) if isinstance(getattr(each, "epoch", None), int)
     ]
+
+
+def _told_of_epochs(loader: Loader) -> list[Any]:
+    """Samplers and the dataset, as far as they can be told an epoch."""
+    found = [*nested(loader.sampler), *nested(loader.batch_sampler), loader.dataset]
+    each_once = {id(each): each for each in found}.values()
+    return [each for each in each_once if hasattr(each, "set_epoch")]
 
 
 def _positions(block: StepBatch, length: int) -> range | list[int]:

@@ -25,6 +25,7 @@ class SeededBegin(NamedTuple):
         ranks, rank: Number of ranks, and which this is.
         drop_last: Leave out an incomplete step.
         even: What becomes of an incomplete step where there are several ranks.
+        redo: Whether generators are set only once they are seen to be drawn from.
     """
 
     seed: int
@@ -35,6 +36,7 @@ class SeededBegin(NamedTuple):
     rank: int = 0
     drop_last: bool = False
     even: str = "pad"
+    redo: bool = True
 
 
 class Begin(NamedTuple):

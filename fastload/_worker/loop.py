@@ -232,7 +232,7 @@ class WorkerLoop:
     def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
         spec = self._spec
         if self._drawn is None:
-            self._drawn = DrawnGenerators(self._dataset, spec.collate_fn)
+            self._drawn = DrawnGenerators(self._dataset, spec.collate_fn, everything=not begin.redo)
         if is_own_stream(self._dataset):
             return make_own_fetcher(
                 self._dataset,

@@ -93,6 +93,45 @@ def test_a_dataset_that_loads_whole_batches_gives_the_same_stream(workers):
     assert torch.equal(found[0], expected[0])
 
 
+class CountsLoads(Drawing):
+    """Counts how often a sample is loaded."""
+
+    loads = 0
+
+    def __getitem__(self, index):
+        self.loads += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("redo", "loads"), [(True, 44), (False, 40)])
+def test_only_the_first_batch_that_draws_is_loaded_twice(redo, loads):
+    """And none with ``redo=False``, which sets all generators from the start."""
+    dataset = CountsLoads(40, ("numpy",))
+    found = joined(dataset, epochs=1, batch_size=4, redo=redo)
+    assert dataset.loads == loads
+    assert torch.equal(found[0], joined(Drawing(40, ("numpy",)), epochs=1, batch_size=8)[0])
+
+
+class ToldEpoch(Drawing):
+    """Has ``set_epoch`` and says in each sample what it was told."""
+
+    told = -1
+
+    def set_epoch(self, epoch):
+        self.told = epoch
+
+    def __getitem__(self, index):
+        return torch.tensor([self.told])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_datasets_are_told_the_epoch(workers):
+    """In each process that loads, before it does, without any call of the program's."""
+    first, second = joined(ToldEpoch(4), batch_size=4, num_workers=workers)
+    assert first.tolist() == [[0]] * 4
+    assert second.tolist() == [[1]] * 4
+
+
 def noisy(samples):
     """A collate function that draws."""
     return torch.stack(samples) + torch.rand(()) + random.random()
