@@ -270,7 +270,7 @@ def _explain(
 
 
 def _not_silent(index: Any) -> RuntimeError:
-    """As PEP 479 does for generators: a stray StopIteration must not end the epoch."""
+    """Make an error of a stray StopIteration, as PEP 479 does: it must not end the epoch."""
     return RuntimeError(
         f"the dataset raised StopIteration for index {show(index)}. In torch's DataLoader this "
         f"silently ends the epoch. Raise IndexError or another exception instead."

@@ -42,7 +42,7 @@ class WorkerHandle:
 
     @property
     def exitcode(self) -> int | None:
-        """As of a process that has ended; this also reaps it. None if somebody else has."""
+        """Exit code of a process that has ended, and reap it; None if somebody else has."""
         code: int | None = self.process.exitcode
         if code is None:  # under forkserver it comes through the server, a little later
             connection.wait([self.process.sentinel], EXIT_CODE_WAIT_S)
@@ -54,7 +54,7 @@ class WorkerHandle:
         return code
 
     def stack(self) -> str:
-        """Where the worker is now; empty if it can't be told. May take half a second."""
+        """Ask the worker for its stack; empty if it does not answer. May take half a second."""
         return "" if self.stacks is None else self.stacks.ask(self.process.pid)
 
     def hang_up(self, farewell: bytes) -> None:
@@ -69,7 +69,7 @@ class WorkerHandle:
         descriptors.close(lifeline)
 
     def release(self) -> None:
-        """Close what is left of it here."""
+        """Close every descriptor of the worker that is still open here."""
         self.cut_off()
         self.orders.close()  # again, if asking it to leave was interrupted
         self.reports.close()

@@ -157,7 +157,7 @@ def block_for_ever() -> NoReturn:
 
 
 def _still_alive(workers: list[WorkerHandle]) -> list[WorkerHandle]:
-    """Those that have not ended within the grace period; the others are reaped."""
+    """Reap the workers that end within the grace period; return the others."""
     deadline_s = time.monotonic() + GRACE_S
     alive = [worker for worker in workers if worker.ended != CLOSED]
     while alive and (remaining_s := deadline_s - time.monotonic()) > 0:

@@ -117,7 +117,7 @@ V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"
 
 
 def memory_cgroups() -> list[MemoryGroup]:
-    """Those this process is in, the innermost first."""
+    """The memory groups that this process is in, the innermost first."""
     return [MemoryGroup(folder, *(V2 if is_v2 else V1)) for folder, is_v2 in groups("memory")]
 
 
@@ -129,7 +129,7 @@ class Kills(NamedTuple):
 
 
 def oom_kills() -> Kills:
-    """As of now."""
+    """Read how many processes the OOM killer has ended by now."""
     return Kills(
         sum(cgroup.oom_kills() for cgroup in memory_cgroups()),
         _counter(Path("/proc/vmstat"), "oom_kill"),

@@ -62,7 +62,7 @@ def _imports_elsewhere() -> set[tuple[str, int]]:
     """Modules that other threads are importing, with the thread; not what waits for this one."""
     here = threading.get_ident()
     found = set()
-    alive = sys._current_frames()
+    alive = set(sys._current_frames())  # the frames themselves would keep one another
     for name, reference in _locks.copy().items():
         owner = getattr(reference(), "owner", None)
         if owner in alive and owner != here and not _waits_for(owner, here):

@@ -109,7 +109,7 @@ def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
 
 
 class WorkerLoop:
-    """The loop and what it keeps between two orders."""
+    """The loop of one worker and what it keeps from one order to the next."""
 
     def __init__(
         self, ends: WorkerEnds, spec: WorkerSpec, broken: BaseException | None = None
@@ -196,7 +196,7 @@ class WorkerLoop:
                 self._queue.append(order)
 
     def _cancel(self, order: Cancel) -> None:
-        """Takes effect at once, ahead of the tasks that wait in the queue."""
+        """Forget a run at once, ahead of the tasks that wait in the queue."""
         run = order.run
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
