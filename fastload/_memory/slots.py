@@ -36,6 +36,8 @@ from fastload._memory.weak_set import WeakSet
 SPARE_GRANTS = 2
 """Slots a worker may have beside one for each of its tasks, before their memory is given back."""
 
+LARGE_BYTES = 1 << 26
+"""From a batch of this size on, no worker has a slot to spare: what is not needed is memory."""
 
 MOST_HELD = 2
 """Batches that a training loop has at a time; what an epoch needs beside one a task."""
@@ -82,6 +84,7 @@ class Slots:
         self._free: list[int] = []
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
         self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
+        self._wanted = [0] * arena.workers
         self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
@@ -131,6 +134,7 @@ class Slots:
     def provide(self, worker: int, tasks: int) -> bool:
         """See to it that a worker has a slot for each of its tasks; False if there are too few."""
         granted = self._granted[worker]
+        self._wanted[worker] = tasks
         if len(granted) >= tasks:
             return True
         with self.lock:
@@ -176,6 +180,7 @@ class Slots:
         """The worker does not write to this slot any more."""
         with self.lock:
             self._granted[worker].remove(slot)
+            self._wanted[worker] -= 1
             self._in_hand.add(slot)
 
     def revoke(self, worker: int) -> None:
@@ -206,12 +211,17 @@ class Slots:
                 self._free.append(slot)
                 return
         elif (
-            len(self._granted[worker]) < self._most_granted
+            len(self._granted[worker]) < self._most_granted_to(worker)
             and self.held_bytes() <= self._limit_bytes
         ):
             self._grant(slot, worker)
             return
         self._free_slot(slot)
+
+    def _most_granted_to(self, worker: int) -> int:
+        """How many slots a worker may have: of large ones, only as many as it has tasks."""
+        is_large = self._largest_bytes >= LARGE_BYTES
+        return self._wanted[worker] if is_large else self._most_granted
 
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""
