@@ -5,10 +5,17 @@ Takes: requests for a slot to fill, and slots whose content was read or is not w
 Gives: slots to workers, by a flag each; and leases: NumPy views whose lifetime is the batch's
 hold on its slot.
 
-A slot is always in exactly one state:
+A slot is always in exactly one state (``validate`` checks it, ``statistics`` counts them):
 
-    free ──grant──▶ granted ──returned──▶ in hand ──lease──▶ leased ──last view dropped──▶ granted
-                                              └────────────release─────────────────────▶ granted
+    fresh ──▶ granted ──returned──▶ in hand ──lease──▶ leased ──last view dropped──▶ granted
+    free ───▶ granted                  └────────────────release────────────────────▶ granted
+
+    leased ──last view dropped while a forked child may look──▶ quarantined ──it ended──▶ granted
+    granted ──the worker died or has no task (revoke)──▶ free
+    any of these that is not needed ──its pages go back──▶ fresh
+
+A fresh slot has no pages, a free one has. When no worker is left the slots are *parked*: what would
+be granted becomes free. Slots that were *abandoned* are left as they are and are never used again.
 
 A worker writes only to slots that are granted to it; the consumer reads one that came back. A slot
 that is not needed any more is granted again at once, to the worker that wrote it, whether or not
@@ -28,6 +35,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import NamedTuple
 
 from fastload._memory.arena import Arena, Bytes
 from fastload._memory.share_memory import follow_sharing, release_unused
@@ -50,6 +58,19 @@ class _Hold(weakref.ref[Bytes]):
 
     slot: int
     worker: int
+
+
+class SlotStatistics(NamedTuple):
+    """How many slots are in which state."""
+
+    fresh: int
+    free: int
+    granted: tuple[int, ...]
+    in_hand: int
+    leased: int
+    quarantined: int
+    is_parked: bool
+    is_abandoned: bool
 
 
 class Slots:
@@ -258,6 +279,37 @@ class Slots:
                 self._released_while_watched[hold.slot] = hold.worker
             else:
                 self.regrant_or_free(hold.slot, hold.worker)
+
+    def statistics(self) -> SlotStatistics:
+        """How many slots are in which state now, for reports of hangs."""
+        with self.lock:
+            return SlotStatistics(
+                len(self._fresh),
+                len(self._free),
+                tuple(map(len, self._granted)),
+                len(self._in_hand),
+                len(self._leased),
+                len(self._released_while_watched),
+                self._most_resting is not None,
+                self.is_torn,
+            )
+
+    def validate(self) -> None:
+        """Check that each slot is in exactly one state, and that workers see what is granted.
+
+        Raises:
+            AssertionError: It is not so.
+        """
+        with self.lock:
+            granted = [slot for each in self._granted for slot in each]
+            held = [*self._in_hand, *self._leased, *self._released_while_watched]
+            every = [*self._fresh, *self._free, *granted, *held]
+            assert len(set(every)) == len(every), f"a slot is in two states: {sorted(every)}"
+            assert self.is_torn or len(every) == self.arena.slots, f"slots are lost: {every}"
+            for worker, flags in enumerate(self._flags):
+                seen = {slot for slot, flag in enumerate(bytes(flags)) if flag}
+                assert seen <= self._granted[worker], f"worker {worker} may write to {seen}"
+            assert self._released_while_watched.keys() <= self._watchers.keys()
 
     def view_at(self, address: int) -> Bytes | None:
         """The view of the leased slot in which an address lies."""
