@@ -23,7 +23,7 @@ from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator, Hand
 from fastload._epoch.order import AsCompleted, InOrder
 from fastload._epoch.run import Run, workers_closed_error
-from fastload._memory import reuse as shelf
+from fastload._memory import reuse
 from fastload._memory.arena import Arena
 from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.slots import SPARE_GRANTS, Slots
@@ -320,13 +320,13 @@ def _slots_for(loader: Any, workers: int, most_tasks: int, *, by_fork: bool) -> 
     limit_bytes = loader.memory_limit
     is_keepable = by_fork and limit_bytes is None
     if limit_bytes is None:
-        limit_bytes = default_limit_bytes(shelf.held_bytes())
+        limit_bytes = default_limit_bytes(reuse.held_bytes())
     stride_bytes = min(
         limit_bytes // (most_tasks + ALWAYS_ROOM_FOR), address_space_limit_bytes() // number
     )
     if not is_keepable:
-        shelf.clear()
-    slots = shelf.take(workers, number, stride_bytes)
+        reuse.clear()
+    slots = reuse.take(workers, number, stride_bytes)
     if slots is not None:
         slots.begin(workers, most_tasks, limit_bytes)
     else:

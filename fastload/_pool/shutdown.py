@@ -14,7 +14,7 @@ from collections.abc import Callable
 from multiprocessing import connection, util
 from typing import NoReturn
 
-from fastload._memory import reuse as shelf
+from fastload._memory import reuse
 from fastload._memory.forks import workers_gone
 from fastload._memory.slots import Slots
 from fastload._pool.handle import WorkerHandle
@@ -123,7 +123,7 @@ def _put_away(slots: Slots | None, workers: list[WorkerHandle]) -> None:
     if slots is None:
         return
     if is_last:
-        shelf.put(slots)
+        reuse.put(slots)
     else:
         slots.park()
 
