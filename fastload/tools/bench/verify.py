@@ -21,7 +21,9 @@ from fastload.tools.bench.catalogue import find
 from fastload.tools.bench.child import await_turn
 from fastload.tools.bench.equality import difference
 from fastload.tools.bench.loaders import make_loader
+from fastload.tools.bench.names import split_name
 from fastload.tools.bench.results import EqualityVerdict
+from fastload.tools.bench.verify_seeded import verify_seeded
 from fastload.tools.bench.workload import Workload
 from fastload.tools.words import counted
 
@@ -32,8 +34,12 @@ _BATCHES = 6.5  # more than are prefetched, and a last one that is not full
 def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -> str | None:
     """Load two small epochs with both loaders and return the first difference, if any.
 
-    Compared are all batches, and what torch's global random generator gives afterwards.
+    Compared are all batches, and what torch's global random generator gives afterwards. A candidate
+    with a seed has an order of its own; see `verify_seeded`.
     """
+    if split_name(candidate)[1] is not None:
+        samples = int(workload.batch_size * _BATCHES)
+        return verify_seeded(workload, baseline, candidate, samples=samples, workers=workers)
     expected = _load(workload, baseline, workers)
     actual = _load(workload, candidate, workers)
     for epoch in range(_EPOCHS):

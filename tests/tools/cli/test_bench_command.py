@@ -122,3 +122,14 @@ def _is_at_work(process):
         return any(argument.startswith("fastload.tools.bench.") for argument in process.cmdline())
     except psutil.Error:
         return False
+
+
+def test_seed_is_told_with_the_loader(tmp_path):
+    """`--seed` races the loader with that seed, under a name that says so."""
+    file = tmp_path / "results.json"
+    code, _, err = race("--seed", "3", "--workload", "tiny-numpy-inline", "--json", str(file))
+    assert code == Exit.OK, err
+    document = json.loads(file.read_text())
+    assert document["settings"]["candidate"] == "fastload(seed=3)"
+    loaders = [run["loader"] for run in document["workloads"][0]["runs"]]
+    assert loaders == ["torch", "fastload(seed=3)"]
