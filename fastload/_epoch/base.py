@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload._epoch.draws import Draws
 from fastload._epoch.resume import EpochPosition, Remainder
 from fastload._torch_private import BaseIterator, profiler_enabled
 from fastload._wire.exceptions import unpack
@@ -17,20 +18,22 @@ from fastload.stats.counters import Counters
 from fastload.stats.snapshot import SkippedSample
 
 
-class Hand:
+class PendingBatch:
     """A batch on its way out of ``__next__``, which an exception from outside must not lose.
 
-    An iterator that lets others load shares its hand with them: so a batch is kept until it has
+    An iterator that lets others load shares this object with them: so a batch is kept until it has
     left the outermost.
 
     Attributes:
-        kept: The thread that asked, and its batch; None once it has left.
+        batch: The thread that asked, and its batch; None once it has left.
+        error: What is to be raised in place of a batch; None once it was.
     """
 
-    __slots__ = ("kept",)
+    __slots__ = ("batch", "error")
 
     def __init__(self) -> None:
-        self.kept: tuple[int, Any] | None = None
+        self.batch: tuple[int, Any] | None = None
+        self.error: BaseException | None = None
 
 
 class EpochIterator:
@@ -49,7 +52,8 @@ class EpochIterator:
     _counters: Counters
     _max_errors: int
     drawn: dict[str, Any]
-    _hand = Hand()  # stays empty where batches are loaded by the caller
+    _pending: PendingBatch
+    _draws: Draws
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
@@ -59,7 +63,7 @@ class EpochIterator:
         else:
             batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
         # Python runs signal handlers at calls and jumps: nothing can come between these two.
-        self._hand.kept = None
+        self._pending.batch = None
         return batch
 
     def _next_data(self) -> Any:
@@ -120,3 +124,5 @@ class EpochIterator:
             self._num_yielded = rest.delivered
         elif (batches := compact(self._index_sampler)) is not None:
             self._sampler_iter = batches
+        self._draws = Draws(self._sampler_iter)
+        self._pending = PendingBatch()
