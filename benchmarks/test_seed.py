@@ -125,7 +125,7 @@ def make_loader(case: Case, loader: str) -> Any:
     """The loader of a case by its name."""
     if loader == "torch":
         return torch.utils.data.DataLoader(case.dataset(), **case.options)
-    seed = {"seed": 7} if loader == "seeded" else {}
+    seed: dict[str, Any] = {"seed": 7} if loader == "seeded" else {}
     return fastload.DataLoader(case.dataset(), **case.options, **seed)
 
 

@@ -5,8 +5,10 @@ Runs in: consumer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from fastload._epoch.draws import Draws
 from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition, Remainder
 from fastload._loading.dataset_state import StateSource
@@ -20,20 +22,22 @@ from fastload.stats.counters import Counters
 from fastload.stats.snapshot import SkippedSample
 
 
-class Hand:
+class PendingBatch:
     """A batch on its way out of ``__next__``, which an exception from outside must not lose.
 
-    An iterator that lets others load shares its hand with them: so a batch is kept until it has
+    An iterator that lets others load shares this object with them: so a batch is kept until it has
     left the outermost.
 
     Attributes:
-        kept: The thread that asked, and its batch; None once it has left.
+        batch: The thread that asked, and its batch; None once it has left.
+        error: What is to be raised in place of a batch; None once it was.
     """
 
-    __slots__ = ("kept",)
+    __slots__ = ("batch", "error")
 
     def __init__(self) -> None:
-        self.kept: tuple[int, Any] | None = None
+        self.batch: tuple[int, Any] | None = None
+        self.error: BaseException | None = None
 
 
 class EpochIterator:
@@ -53,7 +57,8 @@ class EpochIterator:
     _max_errors: int
     drawn: dict[str, Any]
     source: StateSource | None = None
-    _hand = Hand()  # stays empty where batches are loaded by the caller
+    _pending: PendingBatch
+    _draws: Draws
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
@@ -63,7 +68,7 @@ class EpochIterator:
         else:
             batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
         # Python runs signal handlers at calls and jumps: nothing can come between these two.
-        self._hand.kept = None
+        self._pending.batch = None
         return batch
 
     def _next_data(self) -> Any:
@@ -126,5 +131,10 @@ class EpochIterator:
             self._num_yielded = rest.delivered
         elif (batches := compact(self._index_sampler)) is not None:
             self._sampler_iter = batches
-        if fake_mode() is not None:
-            self._sampler_iter = DrawnReal(self._sampler_iter)
+        self._begin_drawing(self._sampler_iter)
+
+    def _begin_drawing(self, indices: Iterator[Any]) -> None:
+        """Draw the epoch's batches from these indices."""
+        self._sampler_iter = indices if fake_mode() is None else DrawnReal(indices)
+        self._draws = Draws(self._sampler_iter)
+        self._pending = PendingBatch()

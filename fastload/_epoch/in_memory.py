@@ -10,7 +10,6 @@ indices are drawn ahead.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from torch.utils.data import default_collate
@@ -82,26 +81,8 @@ class InMemoryIterator(InlineIterator):
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._start(loader, Counters())
         self._start_sampler(loader)
-        self._ahead: deque[Any] = deque()
-        for _ in range(loader.prefetch_factor * loader.num_workers):
-            self._draw()
-
-    def _draw(self) -> None:
-        try:
-            self._ahead.append(next(self._sampler_iter))
-        except StopIteration:
-            pass
-        except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
-            self._ahead.append(error)
-
-    def _next_index(self) -> Any:
-        if not self._ahead:
-            raise StopIteration
-        indices = self._ahead.popleft()
-        self._draw()
-        if isinstance(indices, Exception):
-            raise indices
-        return indices
+        self._ahead = loader.prefetch_factor * loader.num_workers
+        self._draws.fill(self._ahead)
 
     _workers: tuple[()] = ()
 

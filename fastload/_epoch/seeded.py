@@ -22,7 +22,6 @@ from fastload._epoch.seeded_pass import SeededPass
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import Fetcher
-from fastload._seeded.draws import ITERATOR
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.loading import (
     DrawnGenerators,
@@ -32,6 +31,7 @@ from fastload._seeded.loading import (
 )
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
+from fastload._seeded.seeds import ITERATOR
 from fastload._seeded.streams import LoadedItems, SeededStreamFetcher, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload.collate.inplace import make_collate
@@ -88,7 +88,7 @@ class SeededInlineIterator(InlineIterator):
         self._program = ProgramGenerators(self._drawn)
         with self._program:
             self._start(loader, Counters())
-        self._sampler_iter = one.tasks()
+        self._begin_drawing(one.tasks())
 
     def _make_fetcher(self, state: DatasetState | None) -> Fetcher:  # noqa: ARG002  (it has none)
         collate = make_collate(self._collate_fn)
@@ -121,9 +121,9 @@ class SeededInlineIterator(InlineIterator):
             is_live=self._is_live,
         )
 
-    def _fetch(self, indices: Any) -> Any:
+    def _fetch(self, indices: Any, thread: int) -> Any:
         with self._program:
-            return super()._fetch(indices)
+            return super()._fetch(indices, thread)
 
     _workers: tuple[()] = ()
 
@@ -157,7 +157,7 @@ class SeededWorkersIterator(WorkersIterator):
         return super()._numbers(loader)
 
     def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
-        self._sampler_iter = self._pass.tasks()
+        self._begin_drawing(self._pass.tasks())
 
 
 def _read_items(iterator: Any) -> None:

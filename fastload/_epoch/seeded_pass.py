@@ -18,10 +18,10 @@ from torch.utils.data import IterableDataset
 from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition
 from fastload._loading.fetch import EndOfStream
-from fastload._seeded.draws import ITERATOR, EpochDraws
 from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
 from fastload._seeded.own_streams import is_own_stream, makes_batches
 from fastload._seeded.replicas import ranks_of
+from fastload._seeded.seeds import ITERATOR, EpochDraws
 from fastload._seeded.steps import Even, StepBatch, Steps, positions
 from fastload._seeded.stream_order import has_own_batches, order_of
 from fastload._seeded.streams import StreamReader, loads_items

@@ -19,10 +19,11 @@ from fastload._loading.dataset_state import StateSource
 from fastload._loading.fetch import Fetcher, make_fetcher
 from fastload._loading.on_error import Tolerance
 from fastload._memory.write import Place, SlotPlace
-from fastload._seeded.draws import COLLATE, SAMPLE, EpochDraws
 from fastload._seeded.generators import GLOBAL, GlobalGenerator
 from fastload._seeded.own_streams import OwnBatchFetcher, makes_batches
 from fastload._seeded.owned import OwnedGenerator, find_generators
+from fastload._seeded.seeds import COLLATE, SAMPLE, EpochDraws
+from fastload._system.interruptions import is_from_outside
 from fastload._wire.indices import PositionedIndices
 from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import Collate
@@ -168,8 +169,8 @@ class SeededFetcher:
                 batch = self._fetcher.fetch(indices.indices, place)
             except FirstDrawError:
                 pass
-            except Exception:
-                if not self._seeding.found_draws():
+            except Exception as error:
+                if is_from_outside(error) or not self._seeding.found_draws():
                     raise
             else:
                 if not self._seeding.found_draws():

@@ -14,9 +14,9 @@ from typing import Any
 from fastload._loading.dataset_state import StateSource
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
-from fastload._seeded.draws import COLLATE, EpochDraws
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.owned import find_generators
+from fastload._seeded.seeds import COLLATE, EpochDraws
 from fastload._wire.indices import PositionedIndices, plain
 from fastload.collate.inplace import Collate
 from fastload.errors import annotate, show

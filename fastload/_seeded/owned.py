@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from fastload._seeded.draws import number_of
+from fastload._seeded.seeds import number_of
 
 DEEPEST: Final = 8
 MOST_ITEMS: Final = 1000

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-from fastload._seeded.draws import SAMPLER, EpochDraws
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
+from fastload._seeded.seeds import SAMPLER, EpochDraws
 from fastload._seeded.steps import StepBatch, positions
 from fastload._seeded.stream_loader import StreamLoader
 from fastload._wire.indices import Compact

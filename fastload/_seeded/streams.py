@@ -20,9 +20,10 @@ from fastload._loading.fetch import EndOfStream
 from fastload._loading.on_error import LEFT_OUT, NothingLeft, Tolerance
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
-from fastload._seeded.draws import COLLATE, ITERATOR, SAMPLE, EpochDraws
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.owned import OwnedGenerator, find_generators
+from fastload._seeded.seeds import COLLATE, ITERATOR, SAMPLE, EpochDraws
+from fastload._system.interruptions import is_from_outside
 from fastload._wire.indices import PositionedIndices
 from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import Collate
@@ -146,7 +147,7 @@ class StreamReader:
         return None if sample is LEFT_OUT else PlacedSample(position, sample)
 
     def _stand_in(self, position: int, error: Exception) -> Any:
-        if self._tolerance is None:
+        if self._tolerance is None or is_from_outside(error):
             raise error
         if inspect.isgenerator(self._samples):
             annotate(error, "on_error can't go on here: a generator ends with its error")

@@ -29,9 +29,9 @@ from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
-from fastload._seeded.draws import EpochDraws
 from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_seeded_fetcher
 from fastload._seeded.own_streams import is_own_stream
+from fastload._seeded.seeds import EpochDraws
 from fastload._seeded.streams import SeededStreamFetcher
 from fastload._system import pipes, signals
 from fastload._torch_private import set_thread_name

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastload._seeded.draws import COLLATE, SAMPLE, EpochDraws
 from fastload._seeded.generators import GLOBAL, NUMPY, PYTHON, TORCH
 from fastload._seeded.owned import find_generators
+from fastload._seeded.seeds import COLLATE, SAMPLE, EpochDraws
 
 
 def test_no_two_positions_share_a_seed():
