@@ -101,6 +101,7 @@ class SeededInlineIterator(InlineIterator):
                 collate=collate,
                 collate_fn=self._collate_fn,
                 tolerance=self._tolerance,
+                program=self._program,
             )
         if self._dataset_kind == is_iterable_kind:
             return SeededStreamFetcher(
@@ -110,6 +111,7 @@ class SeededInlineIterator(InlineIterator):
                 collate=collate,
                 collate_fn=self._collate_fn,
                 tolerance=self._tolerance,
+                program=self._program,
             )
         return make_seeded_fetcher(
             self._dataset,
@@ -119,11 +121,8 @@ class SeededInlineIterator(InlineIterator):
             collate=collate,
             tolerance=self._tolerance,
             is_live=self._is_live,
+            program=self._program,
         )
-
-    def _fetch(self, indices: Any, thread: int) -> Any:
-        with self._program:
-            return super()._fetch(indices, thread)
 
     _workers: tuple[()] = ()
 

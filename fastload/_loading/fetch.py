@@ -78,6 +78,7 @@ def make_fetcher(
     state: DatasetState | None = None,
     read_through: Callable[[Any], Any] | None = None,
     before_collate: Callable[[], object] = _nothing,
+    gathers: bool = True,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
@@ -92,6 +93,7 @@ def make_fetcher(
         state: What the dataset is to go on from; None: from its beginning.
         read_through: Puts an object between a map-style dataset and whatever reads samples of it.
         before_collate: Called between fetching the samples of a map-style dataset and collating.
+        gathers: Whether batches of data in memory may be read by one index operation a field.
     """
     if iterable:
         return _StreamFetcher(dataset, batched, collate, drop_last, tolerance, state)
@@ -99,14 +101,15 @@ def make_fetcher(
     readable: Any = dataset if read_through is None else read_through(dataset)
     if tolerance is not None:
         readable = ForgivingDataset(readable, tolerance)
-    fetcher: _SampleFetcher | _BatchFetcher | _GatherFetcher
+    fetcher: _SampleFetcher | _BatchFetcher | GatherFetcher
     if not batched:
         fetcher = _SampleFetcher(readable, collate, before_collate)
     else:
         fetcher = _BatchFetcher(readable, collate, before_collate)
-        gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
+        may_gather = gathers and collate is collate_in_place
+        gather = gatherer(dataset, is_live=is_live) if may_gather else None
         if gather is not None:
-            fetcher = _GatherFetcher(gather, fetcher)
+            fetcher = GatherFetcher(gather, fetcher)
     fetcher.source = StateSource(dataset)
     return fetcher
 
@@ -183,7 +186,7 @@ class _SampleFetcher:
             raise
 
 
-class _GatherFetcher:
+class GatherFetcher:
     """A batch of a dataset that lies in memory: one index operation a field."""
 
     source: StateSource | None = None

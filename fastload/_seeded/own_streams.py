@@ -9,6 +9,7 @@ rows make batches themselves, by ``batch(positions, place)``.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fastload._loading.dataset_state import StateSource
@@ -40,19 +41,32 @@ class OwnBatchFetcher:
         draws: The seeds of the epoch.
         collate: What the loader does with a ready batch.
         collate_fn: The user's function for that.
+        program: Keeps the generators of the program; None in a worker.
     """
 
-    def __init__(self, rows: Any, draws: EpochDraws, collate: Collate, collate_fn: Any) -> None:
+    def __init__(
+        self,
+        rows: Any,
+        draws: EpochDraws,
+        collate: Collate,
+        collate_fn: Any,
+        program: contextlib.AbstractContextManager[object] | None = None,
+    ) -> None:
         self.source: StateSource | None = None  # what is delivered again is read again
         self.watch = Watch()
         self._rows = rows
         self._draws = draws
         self._collate = collate
+        self._program = program or contextlib.nullcontext()
         owned = [*find_generators(rows, "dataset"), *find_generators(collate_fn, "collate_fn")]
         self._generators: list[Any] = [*GLOBAL, *owned]
 
     def fetch(self, indices: PositionedIndices, place: Place) -> Any:
         """Read and make one batch; as ``Fetcher.fetch``."""
+        with self._program:
+            return self._fetch(indices, place)
+
+    def _fetch(self, indices: PositionedIndices, place: Place) -> Any:
         positions = indices.positions
         for each in self._generators:  # for the user's batch_transform and collate function
             each.seed(self._draws.seed_of(COLLATE, each.number, positions[0]))

@@ -11,6 +11,7 @@ the user's would yield for a part.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -172,6 +173,7 @@ class SeededStreamFetcher:
         collate: Makes a batch of samples, or tensors of what one sample has.
         collate_fn: The user's, whose own generators are set in front of each call.
         tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
+        program: Keeps the generators of the program; None in a worker.
     """
 
     def __init__(
@@ -183,17 +185,23 @@ class SeededStreamFetcher:
         collate: Collate,
         collate_fn: Callable[..., Any],
         tolerance: Tolerance | None = None,
+        program: contextlib.AbstractContextManager[object] | None = None,
     ) -> None:
         self.source: StateSource | None = None  # what is delivered again is read again
         self.watch = Watch()
         self._reader = StreamReader(dataset, begin, SAMPLE, tolerance)
         self._draws = EpochDraws(begin.seed, begin.epoch)
         self._batched = batched
+        self._program = program or contextlib.nullcontext()
         self._collate = collate
         self._generators: list[Any] = [*GLOBAL, *find_generators(collate_fn, "collate_fn")]
 
     def fetch(self, indices: PositionedIndices, place: Place) -> Any:
         """Load and collate the batch that begins at the first position; as ``Fetcher.fetch``."""
+        with self._program:
+            return self._fetch(indices, place)
+
+    def _fetch(self, indices: PositionedIndices, place: Place) -> Any:
         first = indices.positions[0]
         block = self._reader.read_block(first)
         self.watch.fetched()
