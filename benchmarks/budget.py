@@ -34,7 +34,7 @@ from fastload._memory.granted import Grants  # noqa: E402
 from fastload._memory.slots import Slots  # noqa: E402
 from fastload._memory.view import BatchTemplate  # noqa: E402
 from fastload._memory.write import SlotPlace, write_batch  # noqa: E402
-from fastload._pool.tasks import Tasks  # noqa: E402
+from fastload._pool.tasks import Mailbox, Tasks  # noqa: E402
 from fastload._wire.indices import pack, plain, unpack  # noqa: E402
 from fastload._wire.messages import Loaded, Task, decode, encode, encode_task  # noqa: E402
 from fastload.collate.inplace import collate_in_place  # noqa: E402
@@ -112,15 +112,15 @@ class _Way:
         self._report = Loaded(0, 0, 0, self._place.used_bytes, stamps, None, None, None)
         self._task = Task(0, 0, pack(self._drawn))
         self._task_frame, self._report_frame = encode(self._task), encode(self._report)
-        self._order, self._tasks = InOrder(1, 2), Tasks(None)
-        self._tasks.open(0)
+        self._order, self._tasks = InOrder(1, 2, ()), Tasks(None)
+        self._tasks.open(0, Mailbox())
 
     def draw(self) -> None:
         next(self._indices)
 
     def send_task(self) -> None:
         pack(self._drawn)
-        worker = self._order.choose()
+        worker = self._order.choose(None)
         assert worker is not None
         sequence = self._order.send(worker)
         self._tasks.add(0, sequence, worker, self._drawn)

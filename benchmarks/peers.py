@@ -40,7 +40,7 @@ import fastload
 from fastload._worker.allocator import keep_freed_memory
 from fastload.tools.bench.machine import version_of
 from fastload.tools.bench.workloads.images import PooledImages
-from fastload.tools.bench.workloads.rows import ArrayRows
+from fastload.tools.bench.workloads.small_rows import ArrayRows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"

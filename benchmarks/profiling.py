@@ -1,11 +1,14 @@
 """How far can the profiler be believed? Writes the tables of docs/profiling.md.
 
     python benchmarks/profiling.py                      # everything: about ten minutes
-    python benchmarks/profiling.py --only auto          # one table
+    python benchmarks/profiling.py --only settings      # one table: four minutes, a quiet machine
     python benchmarks/profiling.py --page               # the page again, from the last results
 
-Each of the six loads of ``tests/tools/profile/loads.py`` is profiled with either loader: is the
-verdict right, and how far is the predicted throughput of the recommended setting from the measured?
+Each of the six loads in ``CASES`` of ``tests/tools/profile/loads.py`` is profiled with either
+loader: is the verdict right, how far is the predicted throughput of the recommended setting from
+the measured? The six in ``REALISTIC`` tell how far the prediction of *any* setting is off that the
+profile then runs for real, and how long a budget of 20 s takes; each is profiled in a process group
+of its own, which is killed when it takes more than three times that.
 Then the reference training is profiled, run as it is, and run with what was recommended.
 ``num_workers="auto"`` is set against no workers and against the best of a grid, over three epochs
 with workers that stay; its first epoch, in which it tries settings, is included.
@@ -17,10 +20,13 @@ before each profile is in the results.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
+import signal
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 RESULTS, PAGE = ROOT / "benchmarks" / "profiling.json", ROOT / "docs" / "profiling.md"
+SETTINGS_BUDGET_S, SETTINGS_LIMIT_S = 20.0, 60.0
 BUDGET_S, EPOCHS, AUTO_SAMPLES = 12.0, 3, 2_000
 TRAINING_PAIRS = 5
 TRAINING_EPOCHS = {"digits": 40, "text": 4}  # some seconds: starting workers must not count
@@ -41,7 +48,11 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the page only")
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds a profile")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only")
+    parser.add_argument("--one", nargs=2, metavar=("LOAD", "LOADER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.one:
+        print(json.dumps(_setting_errors(*args.one)))
+        return
     for part in () if args.page else args.only or PARTS:
         document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         found = PARTS[part](args.budget)
@@ -91,6 +102,58 @@ def _verdicts(budget_s: float) -> list[dict[str, Any]]:
             )
             print(found[-1], file=sys.stderr)
     return found
+
+
+def _settings(_budget_s: float) -> list[dict[str, Any]]:
+    from tests.tools.profile.loads import REALISTIC
+
+    return [_in_a_group(name, kind) for kind in ("fastload", "torch") for name in REALISTIC]
+
+
+def _in_a_group(name: str, kind: str) -> dict[str, Any]:
+    """Profile one load in a process group that does not outlive its time."""
+    command = [sys.executable, __file__, "--one", name, kind]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    found: dict[str, Any] = {"load": name, "loader": kind, "system_load": os.getloadavg()[0]}
+    try:
+        out, _ = process.communicate(timeout=SETTINGS_LIMIT_S)
+        found |= (
+            json.loads(out.splitlines()[-1]) if process.returncode == 0 else {"failure": "raised"}
+        )
+    except subprocess.TimeoutExpired:
+        found["failure"] = f"took more than {SETTINGS_LIMIT_S:g} s and was killed"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    print(found, file=sys.stderr)
+    return found
+
+
+def _setting_errors(name: str, kind: str) -> dict[str, Any]:
+    from fastload.tools.profile.profiler import Plan, profile
+    from tests.tools.profile.loads import REALISTIC, make
+
+    case = REALISTIC[name]
+    step_s, started_s = case.step_ms / 1e3, time.monotonic()
+    plan = Plan(make(name, kind), name, lambda _: time.sleep(step_s), "", SETTINGS_BUDGET_S)
+    each = profile(plan)
+    return {
+        "expected": case.culprit,
+        "culprit": each.verdict.culprit,
+        "stall_share": each.verdict.stall_share,
+        "headroom": each.verdict.headroom,
+        "elapsed_s": time.monotonic() - started_s,
+        "runs": [
+            {
+                "workers": run.setting.num_workers,
+                "prefetch_factor": run.setting.prefetch_factor,
+                "predicted": run.predicted_samples_per_s,
+                "measured": run.measured_samples_per_s,
+            }
+            for run in each.verified
+        ],
+    }
 
 
 def _trainings(budget_s: float) -> list[dict[str, Any]]:
@@ -177,6 +240,7 @@ def _write_page(document: dict[str, Any]) -> None:
     text = PAGE.read_text()
     for name, lines_of in (
         ("verdicts", _verdict_lines),
+        ("settings", _setting_lines),
         ("training", _training_lines),
         ("auto", _auto_lines),
     ):
@@ -215,6 +279,30 @@ def _verdict_line(v: dict[str, Any]) -> str:
     return _row(cells)
 
 
+def _setting_lines(document: dict[str, Any]) -> list[str]:
+    heads = ("load", "loader", "limited by", "verdict", "stall", "workers x ahead: error", "worst")
+    return [
+        *_table((*heads, "seconds", "load average before")),
+        *map(_setting_line, document["settings"]),
+    ]
+
+
+def _setting_line(s: dict[str, Any]) -> str:
+    if "failure" in s:
+        return _row((s["load"], s["loader"], s["failure"], *[""] * 5, f"{s['system_load']:.1f}"))
+    errors = [run["predicted"] / run["measured"] - 1 for run in s["runs"]]
+    runs = zip(s["runs"], errors, strict=True)
+    cells = (
+        *(s["load"], s["loader"], s["expected"]),
+        "right" if s["culprit"] == s["expected"] else f"**{s['culprit']}**",
+        f"{s['stall_share']:.0%}",
+        ", ".join(f"{r['workers']} x {r['prefetch_factor']}: {e:+.0%}" for r, e in runs),
+        f"{max(map(abs, errors)):.0%}",
+        *(f"{s['elapsed_s']:.0f}", f"{s['system_load']:.1f}"),
+    )
+    return _row(cells)
+
+
 def _training_lines(document: dict[str, Any]) -> list[str]:
     heads = ("task", "verdict", "workers, own / advised", "gain predicted", "gain in the profile")
     lines = _table((*heads, "gain in the training run", "samples/s before / after"))
@@ -243,7 +331,7 @@ def _row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-PARTS = {"verdicts": _verdicts, "training": _trainings, "auto": _autos}
+PARTS = {"verdicts": _verdicts, "settings": _settings, "training": _trainings, "auto": _autos}
 
 if __name__ == "__main__":
     main()

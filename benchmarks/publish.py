@@ -1,6 +1,8 @@
 """Write docs/benchmarks.md and the README's table from a results file of ``fastload bench``.
 
     fastload bench --rounds 10 --json benchmarks/results.json
+    fastload bench --rounds 10 --seed 0 --json benchmarks/seed.json
+    python benchmarks/test_seed.py
     python benchmarks/publish.py
 
 No figure in either page is typed by hand.
@@ -18,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PEERS = ROOT / "benchmarks" / "peers.json"
+SEED = ROOT / "benchmarks" / "seed.json"
+SEED_MARKS = "<!-- seed -->", "<!-- end of seed -->"
 PEERS_MARKS = "<!-- peers -->", "<!-- end of peers -->"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 COLUMNS = (
@@ -40,6 +44,12 @@ def main() -> None:
     table = make_tables(json.loads(RESULTS.read_text()))
     for page in (ROOT / "README.md", BENCHMARKS):
         put(page, table, BEGIN, END)
+    if SEED.exists():
+        document = json.loads(SEED.read_text())
+        seeded = make_tables(document).replace(
+            "fastload, samples/s", f"{document['settings']['candidate']}, samples/s"
+        )
+        put(BENCHMARKS, seeded, *SEED_MARKS)
     if PEERS.exists():
         put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
 

@@ -1,8 +1,8 @@
-"""Make another loader of what one was made of.
+"""The arguments with which another loader like a given one is made.
 
 Runs in: consumer.
-Takes: a loader and the arguments that shall differ.
-Gives: all arguments of its class for the other one.
+Takes: a loader and the arguments that are to differ.
+Gives: all arguments of the loader's class, for the other loader.
 
 The arguments are read from the loader's attributes, as they are now: what was set after the
 loader was made counts. Which samples come in which batch is said by arguments that exclude one
@@ -17,6 +17,7 @@ from typing import Any
 import torch.utils.data
 from torch.utils.data import IterableDataset
 
+from fastload._epoch.loader import Loader
 from fastload.collate import default_collate, default_convert
 
 _ORDER = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"}
@@ -28,7 +29,7 @@ _OF_WORKERS = {
 }
 
 
-def arguments_for(loader: Any, changes: dict[str, Any]) -> dict[str, Any]:
+def arguments_for(loader: Loader, changes: dict[str, Any]) -> dict[str, Any]:
     """The arguments that make a loader like this one but for ``changes``."""
     kept = {
         name: getattr(loader, name)
@@ -42,7 +43,7 @@ def arguments_for(loader: Any, changes: dict[str, Any]) -> dict[str, Any]:
     return {**kept, **_order_of(loader, changes), **changes}
 
 
-def _order_of(loader: Any, changes: dict[str, Any]) -> dict[str, Any]:
+def _order_of(loader: Loader, changes: dict[str, Any]) -> dict[str, Any]:
     """Which samples, and how many a batch; without what ``changes`` say instead."""
     if changes.get("batch_sampler") is not None:
         return {}

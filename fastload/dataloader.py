@@ -1,4 +1,4 @@
-"""The DataLoader: torch's signature and our options, checked once; picks the way.
+"""The DataLoader: it has torch's signature and our options, and chooses how an epoch is loaded.
 
 Runs in: consumer.
 """
@@ -6,9 +6,7 @@ Runs in: consumer.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -18,13 +16,17 @@ import torch.utils.data
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from typing_extensions import Self
 
-from fastload import _arguments as rebuild
+from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
-from fastload._epoch import resume
-from fastload._epoch.in_memory import InMemoryIterator, needs_no_workers
-from fastload._epoch.inline import InlineIterator
+from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
+from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
+from fastload._seeded import state as seeded_state
+from fastload._seeded.options import StreamOptions
+from fastload._seeded.sampler import StreamSampler
+from fastload._seeded.steps import Even
 from fastload.integrations import lightning
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
@@ -33,8 +35,14 @@ HAS_OWN_WORKERS = os.name == "posix"
 """Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
 if HAS_OWN_WORKERS:
-    from fastload._autotune.segmented_epoch import AutoIterator
-    from fastload._epoch.with_workers import WorkersIterator
+    from fastload._autotune import segmented_epoch
+    from fastload._epoch import seeded, with_workers
+
+    PLAIN: tuple[Offer, ...] = (seeded.offer, with_workers.offer, inline.offer)
+    OFFERS: tuple[Offer, ...] = (seeded.offer, in_memory.offer, segmented_epoch.offer, *PLAIN[1:])
+    """Who is asked for a way to load an epoch, in this order (see ``fastload._epoch.way``)."""
+else:
+    PLAIN = OFFERS = (inline.offer,)
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -76,12 +84,25 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: How many workers, in all, are started again when they die (killed,
             crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
             every sample once, in order, with other random draws than without the death. Streams
-            only if the dataset has ``state_dict`` and ``load_state_dict``.
+            only if the dataset, or its iterator, has ``state_dict`` and ``load_state_dict``.
         on_error: What becomes of a sample whose loading raises: ``"raise"``; ``"skip"``: its batch
             is smaller, and left out if nothing is left of it; or ``on_error(error, index)``, called
             where the sample is loaded, that returns a sample to use instead, or None to leave it
             out. ``stats()`` counts and names them. Errors in ``collate_fn`` are always raised.
         max_errors: How many samples of an epoch may fail before ``TooManyErrors`` is raised.
+        seed: Makes what arrives depend on dataset, sampler, seed, epoch and position alone: not on
+            the number of workers, of ranks, the batch size, or how often the run was interrupted.
+            ``shuffle`` means the order of ``ShuffleSampler``; each ``iter`` is the next epoch;
+            ranks get their parts without a ``DistributedSampler``. None: torch's behaviour.
+        num_replicas: Number of ranks, with ``seed``. None: that of ``torch.distributed`` once it is
+            initialised, else 1.
+        rank: This rank, with ``seed``. None: likewise, else 0.
+        even: What becomes of the last step where it is incomplete and there are several ranks, with
+            ``seed``: "pad" fills it with the epoch's first samples; "mask" too, and ``mask()`` says
+            where; "drop" leaves it out; "none" gives each rank what is left, possibly nothing.
+        redo: With ``seed``: a batch in which a random generator is drawn from for the first time is
+            loaded again, with that generator set. False: all are set in front of each sample from
+            the start, which is slower and loads nothing twice.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -94,6 +115,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     """
 
     _own_order: bool | None = None
+    seed: int | None = None
+    """Of the stream of samples; None: as torch. Here for classes that leave out our constructor."""
 
     def __init__(
         self,
@@ -120,6 +143,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         max_worker_restarts: int = 0,
         on_error: OnError = "raise",
         max_errors: int = 100,
+        seed: int | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        even: Even = "pad",
+        redo: bool = True,
     ) -> None:
         if memory_limit is not None and memory_limit < 0:
             raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
@@ -138,14 +166,32 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
+        self.redo = redo
+        if seed is not None and not HAS_OWN_WORKERS:
+            raise ValueError(f"seed= is not supported on {os.name!r} systems; leave it out")
+        if isinstance(sampler, StreamSampler):  # a trainer passes on the one that a loader made
+            shuffle, sampler = sampler.shuffle, None
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
+        stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
+        stream.check(
+            dataset,
+            (sampler, batch_sampler),
+            generator,
+            in_order=in_order,
+            is_automatic=isinstance(workers, auto.Auto),
+        )
+        own_sampler: Any = sampler
+        is_stream = isinstance(dataset, IterableDataset)
+        if seed is not None and self._own_order is not None and not is_stream:
+            own_sampler, shuffle = StreamSampler(stream, dataset, shuffle=self._own_order), None
         super().__init__(
             dataset,
             batch_size,
             shuffle,
-            sampler,
+            own_sampler,
             batch_sampler,
             workers,
             collate_fn,
@@ -164,92 +210,101 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             # The one that torch made just now; ours draws the same and needs less memory.
             self.sampler.__class__ = RandomSampler
 
-    def __iter__(self) -> Any:
-        """Begin an epoch.
+    @property
+    def epoch(self) -> int:
+        """With ``seed=``: the epoch of the newest pass; before the first, the coming one.
 
-        With persistent workers, ``_iterator`` is the newest iterator and keeps them. An iterator
-        that somebody still holds goes on beside the new one, on the same workers.
+        Without: the epoch that the sampler or the dataset was told last, or 0.
+        """
+        return self._live.epochs.newest_epoch(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; with ``seed=`` each pass is the next one by itself.
+
+        Without a seed, samplers and the dataset are told the epoch if they have ``set_epoch``.
+
+        Raises:
+            TypeError, ValueError: ``epoch`` is not an integer of at least zero.
+        """
+        self._live.epochs.set_epoch(self, epoch)
+
+    def mask(self) -> torch.Tensor:
+        """Which samples of the newest batch are no fillers: bool, ``(batch,)``; needs ``seed=``.
+
+        Fillers are what ``even="pad"`` and ``even="mask"`` complete the last step of several ranks
+        with. Leave them out of an evaluation: ``(correct & loader.mask()).sum()``.
+
+        Raises:
+            ValueError: The loader has no seed, or no batch was delivered yet.
+        """
+        newest = self._live.epochs.newest
+        if newest is None or not newest.progress.yielded:
+            raise ValueError(
+                "mask() speaks of the newest batch of a loader with seed=; "
+                + ("no batch was delivered yet" if self.seed is not None else "this one has none")
+            )
+        return newest.mask(self._live.counters)
+
+    def __iter__(self) -> Any:
+        """Begin an epoch, in the first way that is offered (see ``fastload._epoch.way``).
+
+        With persistent workers, ``_iterator`` holds the newest iterator, or what a subclass has
+        wrapped it in, and so keeps its workers alive. An iterator that somebody still holds goes on
+        beside the new one, on the same workers.
         """
         if not HAS_OWN_WORKERS:
             return super().__iter__()
-        tuner = self._live.tuner_of(self)
-        if self.num_workers > 0 and needs_no_workers(self):
-            if tuner is not None:
-                tuner.reason = "not used: to gather these batches takes less than to send them"
-            return self._gather()
-        if tuner is not None and not (tuner.is_settled and self.num_workers > 0):
-            return self._choose(tuner)
-        if not (self.persistent_workers and self.num_workers > 0):
-            return self._get_iterator()
-        before: Any = self._iterator
-        # A trainer that replays attributes on a copy may have given us another loader's iterator.
-        kept_workers = getattr(before, "kept_workers", None) if self._live.owns(before) else None
-        del before
-        self._iterator = None
-        if kept_workers is None or not kept_workers.is_usable:
-            self._iterator = self._get_iterator()
-        else:
-            self._iterator = self._begin(
-                lambda: WorkersIterator(self, kept_workers), resume.KEPT_WORKERS
-            )
-        return self._iterator
+        way = self._choose(OFFERS, None if self._iterator is None else self._live.newest())
+        if way.is_kept:
+            self._iterator = None  # workers that are not taken over end before others begin
+        with self._live.going(way):
+            iterator = self._get_iterator()
+        if way.is_kept:
+            self._iterator = iterator
+        return iterator
 
     def _get_iterator(self) -> Any:
-        if self.num_workers == 0:
-            return self._begin(lambda: InlineIterator(self), resume.INLINE)
-        if not HAS_OWN_WORKERS:
+        """Begin an epoch as ``__iter__`` has chosen; for any other caller in a plain way."""
+        if not HAS_OWN_WORKERS and self.num_workers > 0:
             return super()._get_iterator()
-        return self._begin(lambda: WorkersIterator(self), resume.NEW_WORKERS)
+        way = self._live.way or self._choose(PLAIN, None)
+        if way.began == resume.NEW_WORKERS and not auto.is_auto(self):
+            self.check_worker_number_rationality()  # as torch's does here; it may be overridden
+        return self._begin(lambda: way.begin(self), way.began)
 
-    def _choose(self, tuner: Any) -> Any:
-        """Begin an epoch of which the number of workers is being chosen, or was chosen as 0."""
-        before: Any = self._iterator if self._live.owns(self._iterator) else None
-        if not isinstance(before, AutoIterator):
-            before = None
-        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
-        iterator = self._begin(lambda: AutoIterator(self, tuner, before), began)
-        self._iterator = iterator if self.persistent_workers else None
-        return iterator
+    def _choose(self, offers: tuple[Offer, ...], before: Any) -> Way:
+        """The first way that is offered."""
+        return next(way for offer in offers if (way := offer(self, before)) is not None)
 
-    def _gather(self) -> Any:
-        before: Any = self._iterator if self._live.owns(self._iterator) else None
-        if not isinstance(before, InMemoryIterator):
-            before = None
-        began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
-        iterator = self._begin(lambda: InMemoryIterator(self, before), began)
-        self._iterator = iterator if self.persistent_workers else None
-        return iterator
+    def _begin_again(self, iterator: Any) -> None:
+        """Let an iterator of ours begin the next epoch itself, as torch's kept iterator can."""
+        way = self._choose(OFFERS, iterator if self.persistent_workers else None)
+        with self._live.going(way):
+            fresh = DataLoader._get_iterator(self)
+        iterator.__class__ = type(fresh)  # with num_workers="auto" the next epoch may be of another
+        vars(iterator).clear()
+        vars(iterator).update(vars(fresh))
+        self._live.add(iterator, fresh.position)
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
-        state, self._live.state = self._live.state, None
-        start = resume.start_of(state)
-        if state is None or start is None:
-            position = resume.EpochPosition(resume.draw_start(self, began), 0)
-            return self._live.add(make_iterator(), position)
-        delivered = state["_sampler_iter_yielded"]
-        is_stream = isinstance(self.dataset, IterableDataset)
-        is_replayed = is_stream and state["dataset_state"] is None
-        if state["dataset_state"] is not None:
-            self.dataset.load_state_dict(state["dataset_state"])  # type: ignore[attr-defined]
-        rest = None if is_stream else resume.Remainder(start, delivered)
-        with resume.with_saved_rng(self, start), self._live.resuming(rest):
+        if self.seed is not None:
             iterator = make_iterator()
-        self._live.add(iterator, resume.EpochPosition(start, 0 if is_replayed else delivered))
-        if is_replayed:
-            for _ in itertools.islice(iterator, delivered):
-                pass
-        return iterator
+            return self._live.add(iterator, iterator.position)
+        return resume.begin(self, make_iterator, began)
 
     def __len__(self) -> int:
-        """Number of batches; exact for a ``ParquetStream``, which knows what each worker reads."""
-        dataset: Any = self.dataset
-        streams: Any = sys.modules.get("fastload.datasets.stream")  # who has none needs no pyarrow
-        if streams is None or not isinstance(dataset, streams.ParquetStream):
+        """Number of batches; exact for a dataset that counts those of each worker.
+
+        That is one with ``count_batches(workers, batch_size, drop_last=...)``, as ``ParquetStream``
+        has it, which knows what each worker reads.
+        """
+        if self.seed is not None:
+            return count_seeded_batches(self)
+        count_batches = getattr(self.dataset, "count_batches", None)
+        if count_batches is None or not isinstance(self.dataset, IterableDataset):
             return super().__len__()
-        length: int = dataset.count_batches(
-            self.num_workers, self.batch_size, drop_last=self.drop_last
-        )
+        length: int = count_batches(self.num_workers, self.batch_size, drop_last=self.drop_last)
         return length
 
     def replace(self, **changes: Any) -> Self:
@@ -276,7 +331,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             >>> [batch.tolist() for batch in loader.replace(batch_size=2)]
             [[0, 1], [2, 3], [4, 5]]
         """
-        return type(self)(**rebuild.arguments_for(self, changes))
+        return type(self)(**arguments_for(self, changes))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest epoch stands: the batches delivered so far, not those prefetched.
@@ -284,6 +339,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
         torchdata's keys where it has them. Takes microseconds.
         """
+        if self.seed is not None:
+            return seeded_state.save(self, *self._live.epochs.stands_at(self))
         if self._live.state is not None:
             return dict(self._live.state)
         return resume.save(self, self._live.position)
@@ -293,16 +350,25 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         A map-style epoch goes on without loading what was delivered, also with another number of
         workers: every sample once, in the same order. A stream is read again and what was
-        delivered is thrown away; with ``num_workers=0`` and a dataset that has ``state_dict``, the
-        dataset goes on by itself. Random draws inside the dataset are not promised to continue.
+        delivered is thrown away. If it was read with ``num_workers=0`` and has ``state_dict``, or
+        its iterator has, it goes on by itself instead; its state at the end of an epoch is kept for
+        the next one. Random draws inside the dataset are not promised to continue.
 
         Raises:
-            ValueError: The state does not fit this loader.
+            ValueError: The state does not fit this loader: it was saved by one with another dataset
+                length, size of batches, ``drop_last``, order or number of ranks; of a stream, with
+                another number of workers; or with ``in_order=False``.
         """
+        if self.seed is not None:
+            self._live.epochs.resume(*seeded_state.check(self, state_dict))
+            return
+        seeded_state.refuse_seeded(state_dict)
         resume.check(self, state_dict)
         self._live.state = dict(state_dict)
         if lightning.is_calling("load_state_dict") and resume.is_delivered(self, state_dict):
-            self._live.state["_iterator_finished"] = True
+            resume.finish(self._live.state)
+        if resume.reads_again(self, self._live.state):
+            self._iterator = None  # kept workers may stand in the middle of the stream
 
     def stats(self) -> Stats:
         """Where the time of the newest epoch went, up to now; all zero before the first."""

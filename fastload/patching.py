@@ -1,6 +1,7 @@
-"""Give programs that know only torch's DataLoader ours, without an edit.
+"""Put fastload's DataLoader in the place of torch's, in programs that are not to be edited.
 
-Replaced is the *name*: in ``torch.utils.data`` and in every module that imported it from there.
+What is replaced is the *name*, in ``torch.utils.data`` and in every module that imported it from
+there.
 Loaders that exist already, and classes that were derived from torch's, stay what they are.
 """
 

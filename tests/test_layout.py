@@ -22,6 +22,7 @@ LAYERS = (
     ("collate", "samplers", "stats"),
     ("datasets",),
     ("_loading",),
+    ("_seeded",),
     ("_worker",),
     ("_pool",),
     ("_epoch",),

@@ -13,6 +13,7 @@ import psutil
 from torch.utils.data import IterableDataset
 
 from fastload._autotune.tuner import DEFAULT_PREFETCH, MOST_PREFETCH, Choice, Tuner, TunerBounds
+from fastload._epoch.loader import Loader
 from fastload._system.cores import find_cores
 from fastload._system.memory_limits import default_limit_bytes
 
@@ -42,12 +43,12 @@ def resolve(
     return workers, prefetch_factor  # type: ignore[return-value]  # no text is left
 
 
-def is_auto(loader: Any) -> bool:
+def is_auto(loader: Loader) -> bool:
     """Tell whether the number of workers or the prefetch factor is to be chosen."""
     return isinstance(loader.num_workers, Auto) or isinstance(loader.prefetch_factor, Auto)
 
 
-def make_tuner(loader: Any) -> Tuner:
+def make_tuner(loader: Loader) -> Tuner:
     """Make the tuner of an automatic loader, within what machine and arguments allow."""
     workers, prefetch = loader.num_workers, loader.prefetch_factor
     memory_bytes = min(_limit_bytes(loader), int(psutil.virtual_memory().available) // 2)
@@ -62,7 +63,7 @@ def make_tuner(loader: Any) -> Tuner:
     )
 
 
-def most_prefetch(loader: Any, choice: Choice, batch_bytes: int) -> int:
+def most_prefetch(loader: Loader, choice: Choice, batch_bytes: int) -> int:
     """The largest prefetch factor that workers started now can be raised to later.
 
     A pool's shared memory is divided into slots once, when its workers start. The factor is kept so
@@ -76,19 +77,19 @@ def most_prefetch(loader: Any, choice: Choice, batch_bytes: int) -> int:
     return max(factor, choice.prefetch)
 
 
-def _limit_bytes(loader: Any) -> int:
+def _limit_bytes(loader: Loader) -> int:
     given: int | None = loader.memory_limit
     return default_limit_bytes() if given is None else given
 
 
-def _batches(loader: Any) -> int | None:
+def _batches(loader: Loader) -> int | None:
     try:
         return len(loader)
     except TypeError:
         return None
 
 
-def apply(loader: Any, tuner: Tuner) -> None:
+def apply(loader: Loader, tuner: Tuner) -> None:
     """Write the tuner's choice into the loader: its next epoch is an ordinary one."""
     choice = tuner.choice
     if isinstance(loader.num_workers, Auto):

@@ -11,7 +11,6 @@ part are those of the next epoch. Once the tuner has settled on workers, epochs 
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -21,13 +20,42 @@ from torch.utils.data import IterableDataset
 from fastload._autotune import numbers as auto
 from fastload._autotune.measurement import MeasuringWindow
 from fastload._autotune.tuner import Choice, Tuner
-from fastload._epoch.base import EpochIterator, Hand
+from fastload._epoch import diagnosis, resume
+from fastload._epoch.base import EpochIterator
+from fastload._epoch.draws import NO_MORE, Draws
 from fastload._epoch.inline import InlineIterator
-from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator, make_pool
+from fastload._epoch.loader import Loader
+from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._memory.leaves import size_bytes
+from fastload._pool.make import make_pool
 from fastload._pool.pool import Pool
 from fastload._torch_private import MultiProcessingIterator
 from fastload.stats.counters import Counters
+
+
+class Automatic:
+    """The way of epochs during which the number of workers is being chosen, or was chosen as 0."""
+
+    def __init__(self, tuner: Tuner, before: AutoIterator | None, *, is_kept: bool) -> None:
+        """``before`` is the iterator of the epoch before, whose workers are to be kept."""
+        self.began = resume.NEW_WORKERS if before is None else resume.KEPT_WORKERS
+        self.is_kept = is_kept
+        self._tuner = tuner
+        self._before = before
+
+    def begin(self, loader: Loader) -> AutoIterator:
+        """Make the epoch's iterator."""
+        return AutoIterator(loader, self._tuner, self._before)
+
+
+def offer(loader: Loader, before: Any) -> Automatic | None:
+    """Possible for automatic loaders until they have settled on workers."""
+    tuner = loader._live.tuner_of(loader)
+    if tuner is None or (tuner.is_settled and loader.num_workers > 0):
+        return None
+    if not isinstance(before, AutoIterator | None):
+        return None
+    return Automatic(tuner, before, is_kept=loader.persistent_workers)
 
 
 class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc]  # its base is untyped
@@ -37,7 +65,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
     workers draws; so the order of all epochs is that of any fixed number.
     """
 
-    def __init__(self, loader: Any, tuner: Tuner, before: AutoIterator | None) -> None:
+    def __init__(self, loader: Loader, tuner: Tuner, before: AutoIterator | None) -> None:
         """Begin an epoch; ``before`` is the iterator whose workers are to be kept."""
         self._draw_as_with_workers(loader, before)
         self._start_sampler(loader)
@@ -48,13 +76,13 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
         self._counters = Counters()
         self._counters.describe_choice = tuner.__str__
         self._max_errors = loader.max_errors
-        self._hand = Hand()
         self._lock = threading.RLock()
         self._part: Any = None
         self._window: MeasuringWindow | None = None
         self._pool: Pool | None = None if before is None else before._pool
         self._is_stream = isinstance(self._dataset, IterableDataset)
-        self._indices = SegmentedIndices(self._sampler_iter)
+        self._draws = self._indices = SegmentedDraws(self._sampler_iter)
+        self._indices.has_more()  # drawn now, as with workers
 
     @property
     def kept_workers(self) -> PersistentWorkers:
@@ -88,6 +116,8 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
             StopIteration: The epoch is over.
         """
         if not self._indices.has_more():
+            if self._indices.is_broken:
+                raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
             self.position.is_finished = True
             if self._tuner.is_settled:
                 auto.apply(self._loader, self._tuner)
@@ -158,29 +188,23 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
         """Nothing: torch's would touch state that is not there."""
 
 
-class SegmentedIndices:
+class SegmentedDraws(Draws):
     """The indices of an epoch, for one part after the other.
 
     Refers to no iterator: it lies in one, and workers end with the last reference to theirs.
     """
 
     def __init__(self, indices: Iterator[Any]) -> None:
+        super().__init__(indices)
         self.is_cut = False
-        self._indices = indices
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        if self.is_cut:
-            raise StopIteration
-        return next(self._indices)
+    def look(self, ahead: int = 0) -> Any:
+        """As ever, but ``NO_MORE`` behind the end of the part."""
+        return NO_MORE if self.is_cut else super().look(ahead)
 
     def has_more(self) -> bool:
         """Whether there is anything for another part."""
-        first = tuple(itertools.islice(self._indices, 1))
-        self._indices = itertools.chain(first, self._indices)
-        return bool(first)
+        return super().look() is not NO_MORE
 
     def open(self) -> None:
         """The next stretch begins."""
@@ -190,23 +214,17 @@ class SegmentedIndices:
         """This stretch ends here."""
         self.is_cut = True
 
-    def end(self) -> None:
-        """Nothing more is given out."""
-        self._indices = iter(())
-
 
 class _InlinePart(InlineIterator):
     def __init__(self, whole: AutoIterator) -> None:
         self.__dict__.update(vars(whole))
         self._start(whole._loader, whole._counters)
-        self._sampler_iter = whole._indices
 
 
 class _PipelinePart(WorkersIterator):
     def __init__(self, whole: AutoIterator, choice: Choice) -> None:
         loader = whole._loader
         self.__dict__.update(vars(whole))
-        self._sampler_iter = whole._indices
         pool = whole._pool_for(choice)
         if pool is None:
             most = auto.most_prefetch(loader, choice, whole._tuner.batch_bytes)
@@ -217,6 +235,5 @@ class _PipelinePart(WorkersIterator):
     def reach(self, prefetch: int) -> None:
         """Go on with so many batches ahead for each worker."""
         with self._pool.lock:
-            for _ in range(max(0, prefetch - self._ahead) * len(self._pool.workers)):
-                self._run.request()
+            self._run.add_room(max(0, prefetch - self._ahead) * len(self._pool.workers))
         self._ahead = prefetch

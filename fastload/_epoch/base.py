@@ -1,14 +1,19 @@
-"""What both of our iterators do alike: step, count, and go on in the middle of an epoch.
+"""What the iterators of all ways do alike: step, count, and go on in the middle of an epoch.
 
 Runs in: consumer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from fastload._epoch.draws import Draws
+from fastload._epoch.loader import Loader
 from fastload._epoch.resume import EpochPosition, Remainder
-from fastload._torch_private import BaseIterator, profiler_enabled
+from fastload._loading.dataset_state import StateSource
+from fastload._memory.fake_tensors import DrawnReal, real_tensors
+from fastload._torch_private import BaseIterator, fake_mode, profiler_enabled
 from fastload._wire.exceptions import unpack
 from fastload._wire.messages import Skip
 from fastload.errors import TooManyErrors, show
@@ -17,24 +22,29 @@ from fastload.stats.counters import Counters
 from fastload.stats.snapshot import SkippedSample
 
 
-class Hand:
+class PendingBatch:
     """A batch on its way out of ``__next__``, which an exception from outside must not lose.
 
-    An iterator that lets others load shares its hand with them: so a batch is kept until it has
+    An iterator that lets others load shares this object with them: so a batch is kept until it has
     left the outermost.
 
     Attributes:
-        kept: The thread that asked, and its batch; None once it has left.
+        batch: The thread that asked, and its batch; None once it has left.
+        error: What is to be raised in place of a batch; None once it was.
     """
 
-    __slots__ = ("kept",)
+    __slots__ = ("batch", "error")
 
     def __init__(self) -> None:
-        self.kept: tuple[int, Any] | None = None
+        self.batch: tuple[int, Any] | None = None
+        self.error: BaseException | None = None
 
 
 class EpochIterator:
-    """Goes before one of torch's iterator classes, whose ``__next__`` it shortens."""
+    """Mixin that stands before torch's iterator class in the MRO and overrides ``__next__``.
+
+    It counts the position in the epoch and the samples that were left out.
+    """
 
     position: EpochPosition
     _index_sampler: Any
@@ -46,7 +56,9 @@ class EpochIterator:
     _counters: Counters
     _max_errors: int
     drawn: dict[str, Any]
-    _hand = Hand()  # stays empty where batches are loaded by the caller
+    source: StateSource | None = None
+    _pending: PendingBatch
+    _draws: Draws
 
     def __next__(self) -> Any:
         # torch's own also opens a profiler event, and warns of a stream longer than it said.
@@ -56,13 +68,21 @@ class EpochIterator:
         else:
             batch = super().__next__()  # type: ignore[misc]  # torch's class comes after this one
         # Python runs signal handlers at calls and jumps: nothing can come between these two.
-        self._hand.kept = None
+        self._pending.batch = None
         return batch
 
     def _next_data(self) -> Any:
         raise NotImplementedError
 
-    def _draw_as_with_workers(self, loader: Any, before: Any) -> None:
+    def _reset(self, loader: Loader, first_iter: bool = False) -> None:  # noqa: ARG002
+        """Begin the loader's next epoch in this object.
+
+        ``iter(loader)`` does not call it. Torch's does for kept workers, and so do classes that
+        override ``__iter__`` or wrap an iterator as torch's needs it.
+        """
+        loader._begin_again(self)
+
+    def _draw_as_with_workers(self, loader: Loader, before: Any) -> None:
         """Draw what torch's iterator draws as an epoch begins.
 
         Args:
@@ -71,16 +91,18 @@ class EpochIterator:
                 when they started, the base seed, is not drawn again.
         """
         if before is None:
-            BaseIterator.__init__(self, loader)
+            with real_tensors():
+                BaseIterator.__init__(self, loader)
             self.drawn = dict(vars(self))
         else:
             self.__dict__.update(before.drawn, drawn=before.drawn)
         self._reset_as_with_workers(loader, is_new=before is None)
 
-    def _reset_as_with_workers(self, loader: Any, *, is_new: bool) -> None:
+    def _reset_as_with_workers(self, loader: Loader, *, is_new: bool) -> None:
         """Draw what an epoch draws; new workers of torch's get the seed of before, however."""
         before = self._shared_seed
-        BaseIterator._reset(self, loader)
+        with real_tensors():
+            BaseIterator._reset(self, loader)
         self._pipes_seed = before if is_new else self._shared_seed
 
     def _count_skipped(self, skipped: tuple[Skip, ...]) -> None:
@@ -101,7 +123,7 @@ class EpochIterator:
                 f"{show(skipped[-1].index)}. loader.stats().skipped names them."
             ) from errors[-1]
 
-    def _start_sampler(self, loader: Any) -> None:
+    def _start_sampler(self, loader: Loader) -> None:
         """Choose how the epoch's order is drawn; leave out what was delivered of it before."""
         rest: Remainder | None = loader._live.rest
         if rest is not None:
@@ -109,3 +131,10 @@ class EpochIterator:
             self._num_yielded = rest.delivered
         elif (batches := compact(self._index_sampler)) is not None:
             self._sampler_iter = batches
+        self._begin_drawing(self._sampler_iter)
+
+    def _begin_drawing(self, indices: Iterator[Any]) -> None:
+        """Draw the epoch's batches from these indices."""
+        self._sampler_iter = indices if fake_mode() is None else DrawnReal(indices)
+        self._draws = Draws(self._sampler_iter)
+        self._pending = PendingBatch()

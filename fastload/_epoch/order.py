@@ -2,7 +2,8 @@
 
 Runs in: consumer.
 Takes: results as they arrive, from whichever worker.
-Gives: results in the order promised: torch's, or that of arrival with ``in_order=False``.
+Gives: the number of the result to deliver next: in torch's order, or in that of arrival with
+``in_order=False``.
 
 Tasks are numbered in the order in which the sampler gave them. Round-robin assignment over the
 workers that have not ended is what makes batches, and the random draws in them, torch's.
@@ -10,13 +11,8 @@ workers that have not ended is what makes batches, and the random draws in them,
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-WAIT: Final = object()
-"""The next result has not arrived."""
-
-END: Final = object()
-"""No further result will arrive."""
+from collections.abc import Collection
+from typing import Final
 
 CONSUMER: Final = -1
 """Owner of results that no worker makes, such as an error of the sampler."""
@@ -25,18 +21,22 @@ CONSUMER: Final = -1
 class InOrder:
     """Task k goes to worker k mod n; results are delivered by number."""
 
-    def __init__(self, workers: int, most_tasks: int) -> None:
+    def __init__(self, workers: int, most_tasks: int, arrived: Collection[int]) -> None:
+        """``arrived`` has the numbers of the results that were not delivered yet, oldest first."""
         self._workers = workers
         self._active = [True] * workers
         self._turn = 0
         self._most_tasks = most_tasks
         self._owners: dict[int, int] = {}
-        self._results: dict[int, Any] = {}
+        self._arrived = arrived
         self._sent = 0
         self._head = 0
 
-    def choose(self) -> int | None:
-        """The worker for the next task, or None if all have ended."""
+    def choose(self, delivering: int | None) -> int | None:  # noqa: ARG002  (AsCompleted needs it)
+        """The worker for the next task, or None if all have ended.
+
+        ``delivering`` is the number of the result that makes room for this task, if any.
+        """
         for _ in range(self._workers):
             worker_id = self._turn
             self._turn = (worker_id + 1) % self._workers
@@ -47,61 +47,69 @@ class InOrder:
     def send(self, worker_id: int) -> int:
         """Number the next task, which goes to this worker."""
         sequence = self._sent
-        self._sent = sequence + 1
         self._owners[sequence] = worker_id
+        self._sent = sequence + 1
         return sequence
 
-    def arrive(self, sequence: int, result: Any) -> None:
-        """A task has its result."""
-        self._results[sequence] = result
+    def is_active(self, worker_id: int) -> bool:
+        """Whether a worker may have more to give."""
+        return self._active[worker_id]
 
-    def end_worker(self, worker_id: int) -> bool:
-        """A worker has nothing more to give; returns whether that is news.
-
-        Its tasks without result are void.
-        """
-        was_active = self._active[worker_id]
+    def end_worker(self, worker_id: int) -> None:
+        """A worker has nothing more to give; its tasks without result are void."""
         self._active[worker_id] = False
-        return was_active
 
     def is_waiting_for(self, worker_id: int) -> bool:
         """Whether a result of this worker is still to come."""
         return self._active[worker_id] and any(
-            owner == worker_id and sequence not in self._results
+            owner == worker_id and sequence not in self._arrived
             for sequence, owner in self._owners.items()
         )
 
-    def next(self) -> tuple[int, Any]:
-        """The number and result to deliver next; or ``(number, WAIT)``; or ``(-1, END)``."""
+    def add_room(self, tasks: int) -> None:
+        """So many more tasks may be on their way."""
+        self._most_tasks += tasks
+
+    def head(self) -> int | None:
+        """The number of the result to deliver next, which may not have arrived; None: the end.
+
+        Changes nothing that matters to anybody else, so it may be asked again.
+        """
         while (head := self._head) < self._sent:
-            if head not in self._results and self._active[self._owners[head]]:
-                return head, WAIT
+            if head in self._arrived or self._active[self._owners[head]]:
+                return head
             self._head = head + 1
             del self._owners[head]
-            if head in self._results:
-                return head, self._results.pop(head)
-        return -1, END
+        return None
+
+    def take(self, sequence: int) -> None:
+        """The result that ``head`` named is delivered."""
+        self._head = sequence + 1
+        del self._owners[sequence]
 
 
 class AsCompleted(InOrder):
     """Tasks go to workers with room; results are delivered as they arrive."""
 
-    def choose(self) -> int | None:
+    def choose(self, delivering: int | None) -> int | None:
         """As in order, but only a worker with room."""
         most = self._most_tasks // max(1, sum(self._active))
-        owners = list(self._owners.values())
+        owners = [owner for number, owner in self._owners.items() if number != delivering]
         for _ in range(self._workers):
-            worker_id = super().choose()
+            worker_id = super().choose(delivering)
             if worker_id is None or owners.count(worker_id) < most:
                 return worker_id
         return None
 
-    def next(self) -> tuple[int, Any]:
+    def head(self) -> int | None:
         """As in order, but the first that has arrived."""
-        for sequence in self._results:
-            del self._owners[sequence]
-            return sequence, self._results.pop(sequence)
+        for sequence in self._arrived:
+            return sequence
         for sequence, owner in self._owners.items():
             if self._active[owner]:
-                return sequence, WAIT
-        return -1, END
+                return sequence
+        return None
+
+    def take(self, sequence: int) -> None:
+        """The result that ``head`` named is delivered."""
+        del self._owners[sequence]

@@ -1,40 +1,34 @@
-"""One pass of one iterator over the dataset.
+"""One pass of one iterator over the dataset, on a pool of workers.
 
 Runs in: consumer.
-Takes: the sampler's indices.
+Takes: the sampler's indices, and reports out of the run's mailbox.
 Gives: batches, or what went wrong with them, in their order.
+
+Each step looks at what it works on and takes it off when it is done, so that a step which an
+exception from outside has interrupted can be done again (``fastload._system.interruptions``). What
+can't be done again is inside the pool's guard.
 """
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
+from fastload._epoch import diagnosis
 from fastload._epoch.deliver import unwrap
-from fastload._epoch.order import CONSUMER, END, WAIT, InOrder
-from fastload._memory.view import BatchTemplate, BrokenBatchError
-from fastload._pool.deaths import Death
-from fastload._pool.pool import Pool
+from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
+from fastload._epoch.order import CONSUMER, AsCompleted, InOrder
+from fastload._loading.dataset_state import DatasetState
+from fastload._memory.view import BrokenBatchError
+from fastload._pool.pool import Pool, PoolClosedError
+from fastload._pool.tasks import Arrival, Mailbox
+from fastload._system.interruptions import is_from_outside
 from fastload._wire.exceptions import unpack
 from fastload._wire.indices import pack
-from fastload._wire.messages import Empty, Ended, Loaded, Outcome
-from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
+from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
-STALL_WARNING_S = 30
-"""Without a timeout, a worker that gives nothing for so long is shown once."""
-
-WARN_AT_LOOP = 7
-"""Stack level of the ``for`` statement that waits for a batch."""
-
-
-def workers_closed_error() -> RuntimeError:
-    """For who asks for a batch of workers that were ended."""
-    return RuntimeError(
-        "the workers of this iterator were shut down; call iter(loader) for a new one"
-    )
+Result = Arrival | SamplerFailed
+"""What comes in the place of a batch in the order."""
 
 
 class Run:
@@ -43,169 +37,169 @@ class Run:
     def __init__(
         self,
         pool: Pool,
-        order: InOrder,
-        indices: Iterator[Any],
+        draws: Draws,
         seed: int | None,
         counters: Counters,
         *,
+        most_tasks: int,
+        in_order: bool,
         ends_pool: bool,
+        dataset_state: DatasetState | None = None,
+        seeded: SeededBegin | None = None,
     ) -> None:
-        """``ends_pool`` says that the workers have nothing to do after this run."""
+        """``ends_pool`` says that the workers have nothing to do after this run.
+
+        ``dataset_state`` is what the dataset goes on from, in each worker.
+        """
         self.pool = pool
         self._ends_pool = ends_pool
         self._counters = counters
         self._has_warned_of_stall = False
-        self._order = order
-        self._indices: Iterator[Any] | None = indices
-        self._number = pool.begin(self, seed)
+        self._mailbox = Mailbox()
+        make_order = InOrder if in_order else AsCompleted
+        self._order = make_order(len(pool.workers), most_tasks, self._mailbox.arrived)
+        self._draws = draws
+        self._has_more = True
+        self._most_tasks = most_tasks
+        self._asked = self._taken = 0
+        self._number = pool.begin(self, self._mailbox, seed, dataset_state, seeded)
 
-    def request(self) -> None:
-        """Ask the sampler for the indices of one more batch and a worker to load it.
+    def request(self, delivering: int | None = None) -> None:
+        """Give workers tasks until so many are on their way as may be.
 
-        An error of the sampler takes the place of the batch it would have named.
+        Args:
+            delivering: The number of the result that is being delivered, which makes room for one.
         """
-        if self._indices is None:
-            return
-        try:
-            indices = next(self._indices)
-        except StopIteration:
-            self._indices = None
-            if self._ends_pool:
-                self.pool.dismiss(range(len(self.pool.workers)))
-            return
-        except Exception as error:  # noqa: BLE001  (raised again, in its place in the order)
-            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error, None))
-            return
-        try:
-            packed = pack(indices)
-        except Exception as error:  # noqa: BLE001  (as above)
-            self._order.arrive(self._order.send(CONSUMER), (CONSUMER, error, None))
-            return
-        worker_id = self._order.choose()
-        if worker_id is not None:
-            sequence = self._order.send(worker_id)
-            self.pool.assign(self._number, sequence, worker_id, indices, packed)
+        most = self._most_tasks + self._taken + (delivering is not None)
+        while self._has_more and self._asked < most:
+            indices = self._draws.look()
+            if indices is NO_MORE:
+                self._end_sampler()
+            elif not self._assign(indices, delivering):
+                break
 
-    def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
-        """Called by the pool."""
-        if type(report) is Ended:
-            if self._order.end_worker(worker_id):
+    def _end_sampler(self) -> None:
+        if self._ends_pool:
+            self.pool.dismiss(range(len(self.pool.workers)))
+        self._has_more = False
+
+    def _assign(self, indices: Any, delivering: int | None) -> bool:
+        """Send a task; False if no worker can take one.
+
+        An error of the sampler takes the place of the batch it would have named, and so does one
+        that is raised while the indices are pickled.
+        """
+        order, packed = self._order, b""
+        if type(indices) is not SamplerFailed:
+            try:
+                packed = pack(indices)
+            except Exception as error:
+                if is_from_outside(error):
+                    raise
+                indices = SamplerFailed(error)
+        if type(indices) is SamplerFailed:
+            with self.pool.guard:
+                self._mailbox.arrived[order.send(CONSUMER)] = indices
+                self._draws.used()
+                self._asked += 1
+            return True
+        with self.pool.guard:
+            self.pool.check_open()
+            worker_id = order.choose(delivering)
+            if worker_id is None:
+                return False
+            self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            self._draws.used()
+            self._asked += 1
+        return True
+
+    def add_room(self, tasks: int) -> None:
+        """From now on so many more tasks may be on their way."""
+        with self.pool.guard:
+            self._most_tasks += tasks
+            self._order.add_room(tasks)
+        self.request()
+
+    def _note_ended_workers(self) -> None:
+        """Workers have come to the end of their part of a stream: others get their next tasks."""
+        ended = self._mailbox.ended
+        while ended:
+            worker_id = ended[-1]
+            if self._order.is_active(worker_id):
                 if self._ends_pool:
                     self.pool.dismiss([worker_id])
+                with self.pool.guard:
+                    self._order.end_worker(worker_id)
+                    self._most_tasks += 1
                 self.request()
-        else:
-            self._order.arrive(report.sequence, (worker_id, report, form))
+            ended.pop()
 
-    def next(self, timeout_s: float) -> tuple[int, Any]:
-        """The next result: the worker it came from, its report (or the sampler's error), its form.
-
-        Leaves the pool busy: the caller has a result in hand that must not be lost.
+    def next(self, timeout_s: float) -> tuple[int, Result]:
+        """Wait for the next result, which stays where it is until ``deliver``; and its number.
 
         Raises:
             StopIteration: The epoch is over.
             LoadingTimeout: Nothing has arrived for ``timeout_s`` (0: no limit).
-            LoadingInterrupted: An earlier call was interrupted half-way.
+            LoadingInterrupted: An earlier call was interrupted half-way, or the sampler was.
             WorkerDied: A worker ended and its batches with it.
         """
-        pool = self.pool
+        pool, arrived = self.pool, self._mailbox.arrived
         while True:
-            self._check_workers()
+            self._check_pool()
             while pool.restarts:
-                self._tell_of_restart(pool.restarts.pop(0))
-            pool.is_busy = True
-            sequence, result = self._order.next()
-            if result is not WAIT and result is not END:
-                return sequence, result
-            pool.is_busy = False
-            if result is END:
+                self._tell_of_restart()
+            self._note_ended_workers()
+            sequence = self._order.head()
+            if sequence is None:
+                if self._draws.is_broken:
+                    raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
                 raise StopIteration
+            if sequence in arrived:
+                return sequence, arrived[sequence]
             self._check_deaths()
-            stall_s = None if self._has_warned_of_stall else STALL_WARNING_S
+            stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
             if not pool.pump(timeout_s or stall_s) and pool.is_open:
                 if timeout_s:
-                    raise self._timeout(sequence, timeout_s)
-                self._warn_of_stall(sequence)
+                    raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
+                self._has_warned_of_stall = True
+                diagnosis.warn_of_stall(pool, self._number, sequence)
 
-    def deliver(
-        self, sequence: int, worker_id: int, report: Any, form: BatchTemplate | None
-    ) -> tuple[Any, Any]:
-        """The batch of a report, or None and the exception that took its place.
+    def deliver(self, sequence: int, result: Result) -> tuple[Any, BaseException | None]:
+        """Take a result off: its batch, or None and the exception that took its place.
 
-        Of an empty report there is neither.
+        Of an empty report there is neither. To be called inside the guard.
         """
-        if worker_id == CONSUMER:
-            return None, report
-        self.pool.tasks.deliver(self._number, sequence)
+        self.pool.check_open()
+        self._order.take(sequence)
+        del self._mailbox.arrived[sequence]
+        self._taken += 1
+        if type(result) is SamplerFailed:
+            return None, result.error
+        assert isinstance(result, Arrival)
+        worker_id, report, template = result
         if type(report) is Loaded:
             try:
-                return unwrap(report, form, self.pool.slots, worker_id), None
+                return unwrap(report, template, self.pool.slots, worker_id), None
             except BrokenBatchError as broken:
-                return None, broken.__cause__
+                cause = broken.__cause__
+                if cause is not None and is_from_outside(cause):
+                    raise cause from None
+                return None, cause
         if type(report) is Empty:
             return None, None
         return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
 
-    def _check_workers(self) -> None:
+    def _check_pool(self) -> None:
         if not self.pool.is_open:
-            raise workers_closed_error()
-        if self.pool.is_busy:
-            raise LoadingInterrupted(
-                "an exception from outside, such as Ctrl-C or one raised by a signal handler, "
-                "interrupted this iterator while a batch changed hands; call iter(loader) to "
-                "begin a new epoch"
-            )
+            raise PoolClosedError
+        if self.pool.guard.is_set:
+            raise diagnosis.interrupted(diagnosis.HALF_DONE)
 
     def _check_deaths(self) -> None:
         for worker_id, death in self.pool.dead.items():
             if self._order.is_waiting_for(worker_id):
-                raise self._died(death)
+                raise diagnosis.died(self.pool, self._number, death)
 
-    def _died(self, death: Death) -> WorkerDied:
-        lost = self.pool.lost[death.worker_id].get(self._number, [])
-        batches = "; ".join(
-            f"batch {sequence}, dataset indices {show(task.indices)}" for sequence, task in lost
-        )
-        stack = f"\nIts stack when it crashed:\n{death.stack}" if death.stack else ""
-        return WorkerDied(
-            f"DataLoader worker (pid {death.pid}) {death.how}. It was worker {death.worker_id} and "
-            f"had to load: {batches}. {death.cause} "
-            f"max_worker_restarts=N starts such a worker again.{stack}",
-            death.worker_id,
-            death.exitcode,
-        )
-
-    def _tell_of_restart(self, death: Death) -> None:
+    def _tell_of_restart(self) -> None:
         self._counters.restarted()
-        warnings.warn(
-            f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} and was started "
-            f"again; the batches it had not finished are loaded again. {death.cause}",
-            RuntimeWarning,
-            stacklevel=WARN_AT_LOOP,
-        )
-
-    def _timeout(self, sequence: int, timeout_s: float) -> LoadingTimeout:
-        return LoadingTimeout(
-            f"DataLoader timed out after {timeout_s} seconds{self._whereabouts(sequence)}"
-        )
-
-    def _warn_of_stall(self, sequence: int) -> None:
-        self._has_warned_of_stall = True
-        warnings.warn(
-            f"no batch has arrived for {STALL_WARNING_S} seconds{self._whereabouts(sequence)}\n"
-            f"This warning comes once; timeout= makes it an error.",
-            RuntimeWarning,
-            stacklevel=WARN_AT_LOOP,
-        )
-
-    def _whereabouts(self, sequence: int) -> str:
-        """Who was to load a batch, since when, and where that worker is now."""
-        task = self.pool.tasks.flying(self._number).get(sequence)
-        if task is None:
-            return ""
-        waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
-        stack = self.pool.workers[task.worker_id].stack()
-        shown = f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
-        return (
-            f": worker {task.worker_id} was given batch {sequence} (dataset indices "
-            f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it{shown}"
-        )
+        diagnosis.warn_of_restart(self.pool.restarts.pop(0))

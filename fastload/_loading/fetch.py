@@ -10,20 +10,36 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
-from fastload._loading.on_error import ForgivingDataset, ForgivingStream, NothingLeft, Tolerance
+from fastload._loading.dataset_state import (
+    DatasetState,
+    StateSource,
+    load_into_dataset,
+    open_stream,
+)
+from fastload._loading.on_error import (
+    ForgivingDataset,
+    ForgivingIterator,
+    NothingLeft,
+    Tolerance,
+)
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
 from fastload._wire.indices import plain
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.collate.propose import propose
-from fastload.datasets.gather import NotGatherableError, gatherer
+from fastload.datasets.gather import gatherer
+from fastload.datasets.nodes import NotGatherableError
 from fastload.errors import CollateError, annotate, show
+
+
+def _nothing() -> None:
+    """Do nothing between fetching and collating."""
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -34,6 +50,10 @@ class Fetcher(Protocol):
     """How one kind of dataset is read."""
 
     watch: Watch
+
+    @property
+    def source(self) -> StateSource | None:
+        """Where the dataset's state can be asked for; None if the loader does not need it."""
 
     def fetch(self, indices: Any, place: Place) -> Any:
         """Load and collate one batch.
@@ -55,30 +75,53 @@ def make_fetcher(
     drop_last: bool,
     tolerance: Tolerance | None = None,
     is_live: bool = False,
+    state: DatasetState | None = None,
+    read_through: Callable[[Any], Any] | None = None,
+    before_collate: Callable[[], object] = _nothing,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
-    ``is_live``: the program itself has the dataset and may change it between batches.
+    Args:
+        dataset: What is read.
+        iterable: Whether it is a stream.
+        batched: Whether its samples are made into batches.
+        collate: Makes a batch of samples.
+        drop_last: Whether a stream's last batch is left out if it is not full.
+        tolerance: What is done with samples that can't be loaded; None: their errors are raised.
+        is_live: Whether the program itself has the dataset and may change it between batches.
+        state: What the dataset is to go on from; None: from its beginning.
+        read_through: Puts an object between a map-style dataset and whatever reads samples of it.
+        before_collate: Called between fetching the samples of a map-style dataset and collating.
     """
-    source: Any = dataset
-    if tolerance is not None:
-        source = (ForgivingStream if iterable else ForgivingDataset)(dataset, tolerance)
     if iterable:
-        return _StreamFetcher(source, batched, collate, drop_last)
+        return _StreamFetcher(dataset, batched, collate, drop_last, tolerance, state)
+    load_into_dataset(dataset, state)
+    readable: Any = dataset if read_through is None else read_through(dataset)
+    if tolerance is not None:
+        readable = ForgivingDataset(readable, tolerance)
+    fetcher: _SampleFetcher | _BatchFetcher | _GatherFetcher
     if not batched:
-        return _SampleFetcher(source, collate)
-    gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
-    if gather is not None:
-        return _GatherFetcher(gather, _BatchFetcher(source, collate))
-    return _BatchFetcher(source, collate)
+        fetcher = _SampleFetcher(readable, collate, before_collate)
+    else:
+        fetcher = _BatchFetcher(readable, collate, before_collate)
+        gather = gatherer(dataset, is_live=is_live) if collate is collate_in_place else None
+        if gather is not None:
+            fetcher = _GatherFetcher(gather, fetcher)
+    fetcher.source = StateSource(dataset)
+    return fetcher
 
 
 class _BatchFetcher:
     """A batch of a map-style dataset."""
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    source: StateSource | None = None
+
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -99,6 +142,7 @@ class _BatchFetcher:
                 annotate(error, f"while loading the sample at dataset index {show(index)}")
                 raise
         self.watch.fetched()
+        self._before_collate()
         try:
             return self._collate(samples, place)
         except BaseException as error:
@@ -110,9 +154,14 @@ class _BatchFetcher:
 class _SampleFetcher:
     """One sample of a map-style dataset, with automatic batching off."""
 
-    def __init__(self, dataset: Any, collate: Collate) -> None:
+    source: StateSource | None = None
+
+    def __init__(
+        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
+    ) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._before_collate = before_collate
         self.watch = Watch()
 
     def fetch(self, index: Any, place: Place) -> Any:
@@ -126,6 +175,7 @@ class _SampleFetcher:
         except BaseException as error:
             annotate(error, f"while loading the sample at dataset index {show(index)}")
             raise
+        self._before_collate()
         try:
             return self._collate(sample, place)
         except BaseException as error:
@@ -135,6 +185,8 @@ class _SampleFetcher:
 
 class _GatherFetcher:
     """A batch of a dataset that lies in memory: one index operation a field."""
+
+    source: StateSource | None = None
 
     def __init__(self, gather: Any, otherwise: Fetcher) -> None:
         self._gather = gather
@@ -156,19 +208,30 @@ class _GatherFetcher:
 class _StreamFetcher:
     """Batches, or single samples, of an iterable dataset."""
 
-    def __init__(self, dataset: Any, batched: bool, collate: Collate, drop_last: bool) -> None:
-        self._samples = iter(dataset)
+    def __init__(
+        self,
+        dataset: Any,
+        batched: bool,
+        collate: Collate,
+        drop_last: bool,
+        tolerance: Tolerance | None,
+        state: DatasetState | None,
+    ) -> None:
+        self._samples: Any = open_stream(dataset, state)
+        self.source = StateSource(dataset, self._samples)
+        self.source.has_ended = state is not None and state.has_ended and not state.is_over
+        if tolerance is not None:
+            self._samples = ForgivingIterator(self._samples, tolerance)
         self._batched = batched
         self._collate = collate
         self._drop_last = drop_last
-        self._ended = False
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
         is_ours = collate is convert and hasattr(type(self._samples), "next_into")
-        self._next_into = self._samples.next_into if is_ours else None
+        self._next_into: Any = self._samples.next_into if is_ours else None
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
-        if self._ended:
+        if self.source.has_ended:
             raise EndOfStream
         if not self._batched:
             try:
@@ -180,7 +243,7 @@ class _StreamFetcher:
             return self._collate(sample, place)
         # Not islice, which would call the iterator's __iter__ for each batch.
         samples = [*map(next, itertools.repeat(self._samples, len(indices)))]
-        self._ended = len(samples) < len(indices)
+        self.source.has_ended = len(samples) < len(indices)
         if not samples or (self._drop_last and len(samples) < len(indices)):
             raise EndOfStream
         self.watch.fetched()
@@ -207,7 +270,7 @@ def _explain(
 
 
 def _not_silent(index: Any) -> RuntimeError:
-    """As PEP 479 does for generators: a stray StopIteration must not end the epoch."""
+    """Make an error of a stray StopIteration, as PEP 479 does: it must not end the epoch."""
     return RuntimeError(
         f"the dataset raised StopIteration for index {show(index)}. In torch's DataLoader this "
         f"silently ends the epoch. Raise IndexError or another exception instead."

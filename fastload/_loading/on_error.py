@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
+from fastload._system.interruptions import is_from_outside
 from fastload._wire import exceptions
 from fastload._wire.messages import Skip
 from fastload.errors import annotate, show
@@ -88,32 +89,27 @@ class ForgivingDataset:
             return None
         try:
             return list(load(indices))
-        except Exception:  # noqa: BLE001  (one by one, it will be seen which it was)
-            return None
+        except Exception as error:
+            if is_from_outside(error):
+                raise
+            return None  # one by one, it will be seen which it was
 
     def _one(self, index: Any) -> Any:
         try:
             return self._dataset[index]
-        except Exception as error:  # noqa: BLE001  (the user wants to go on)
+        except Exception as error:
+            if is_from_outside(error):  # no fault of the sample's
+                raise
             return self._tolerance.stand_in(index, error)
 
 
-class ForgivingStream:
-    """An iterable dataset without the samples that can't be loaded.
+class ForgivingIterator:
+    """The samples of an iterable dataset without those that can't be loaded.
 
     A generator can't go on after an error, so that one is raised; an iterator of the user's own
     class is asked for the next sample.
     """
 
-    def __init__(self, dataset: Any, tolerance: Tolerance) -> None:
-        self._dataset = dataset
-        self._tolerance = tolerance
-
-    def __iter__(self) -> Iterator[Any]:
-        return _ForgivingIterator(iter(self._dataset), self._tolerance)
-
-
-class _ForgivingIterator:
     def __init__(self, samples: Iterator[Any], tolerance: Tolerance) -> None:
         self._samples = samples
         self._tolerance = tolerance
@@ -130,6 +126,8 @@ class _ForgivingIterator:
             except StopIteration:
                 raise
             except Exception as error:
+                if is_from_outside(error):
+                    raise
                 if inspect.isgenerator(self._samples):
                     annotate(error, "on_error can't go on here: a generator ends with its error")
                     raise

@@ -18,7 +18,7 @@ SLOW_NS: Final = 50_000
 
 
 class Watch:
-    """One fetcher's; read after each batch.
+    """The clock of one fetcher, which is read after each batch.
 
     Attributes:
         fetched_ns: When the samples of the newest batch were there, not collated yet.
@@ -41,12 +41,12 @@ class Watch:
         return _Clocked(dataset, self) if self._looks_closely else dataset
 
     def fetched(self) -> None:
-        """The samples are there."""
+        """Note that the samples of the batch have been loaded."""
         self.fetch_cpu_ns = time.thread_time_ns()
         self.fetched_ns = time.monotonic_ns()
 
     def note(self, samples: int, elapsed_ns: int) -> None:
-        """A batch of this many samples took this long to fetch."""
+        """Decide by how long a batch took whether samples of the next are timed singly."""
         self._looks_closely = elapsed_ns > samples * SLOW_NS
 
 

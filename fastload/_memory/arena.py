@@ -37,7 +37,8 @@ class Arena:
 
     Guarantees:
         - nothing of it has a name in a file system: it is gone with the last process that maps it;
-        - its size can't change under a mapping (sealed where the kernel can), so no SIGBUS;
+        - no SIGBUS: its size can't change under a mapping (sealed where the kernel can), and where
+          it lies in a file system, room is asked for before a page is touched;
         - it does not appear in core dumps.
     """
 
@@ -73,7 +74,10 @@ class Arena:
         try:
             while True:
                 try:
-                    os.ftruncate(descriptor, _whole_pages(workers * slots) + slots * stride_bytes)
+                    head_bytes = _whole_pages(workers * slots)
+                    os.ftruncate(descriptor, head_bytes + slots * stride_bytes)
+                    if not _is_memory(descriptor):
+                        _allocate(descriptor, 0, head_bytes)
                     arena = cls(descriptor, slots, stride_bytes, workers)
                     break
                 except (OSError, ValueError, OverflowError):
@@ -104,15 +108,18 @@ class Arena:
         """Whether a slot's first bytes can be written; asks the file system, where there is one."""
         if self._allocated is None or end <= self._allocated[number]:
             return True
-        if not hasattr(os, "posix_fallocate"):
-            return True
         start = self._allocated[number]
         try:
-            os.posix_fallocate(self.descriptor, number * self.stride_bytes + start, end - start)
+            _allocate(self.descriptor, self._offset(number) + start, end - start)
         except OSError:
             return False
         self._allocated[number] = end
         return True
+
+    def forget_room(self, number: int) -> None:
+        """Ask the file system anew: the consumer may have given a slot's pages back since."""
+        if self._allocated is not None and number >= 0:
+            self._allocated[number] = 0
 
     def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
         """Map a slot's first bytes into this process in one call instead of a fault a page.
@@ -174,6 +181,48 @@ def anonymous_file() -> int:
     descriptor, path = tempfile.mkstemp(prefix="fastload-")
     os.unlink(path)  # noqa: PTH108
     return descriptor
+
+
+def write_at(descriptor: int, start: int, content: memoryview) -> None:
+    """Write all of ``content`` into an anonymous file; a single call takes 2 GiB at most.
+
+    Raises:
+        OSError: There is no room for it; the text says in which file system.
+    """
+    done = 0
+    try:
+        while done < content.nbytes:
+            done += os.pwrite(descriptor, content[done:], start + done)
+    except OSError as error:
+        raise _with_place(error, descriptor, content.nbytes) from error
+
+
+def _allocate(descriptor: int, start: int, size_bytes: int) -> None:
+    """Have pages for a part of a file, so that to touch them can't fail.
+
+    Raises:
+        OSError: The file system has no room for them; the text says which.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, start, size_bytes)
+    except OSError as error:
+        raise _with_place(error, descriptor, size_bytes) from error
+
+
+def _with_place(error: OSError, descriptor: int, size_bytes: int) -> OSError:
+    """The same error, with the file system it came from and what to do."""
+    if _is_memory(descriptor):
+        return error
+    folder = tempfile.gettempdir()
+    return OSError(
+        error.errno,
+        f"{os.strerror(error.errno or 0)}: {size_bytes} bytes of shared memory were to lie in the "
+        f"file system of {folder}, because this system has no memfd_create. Make room there, or "
+        f"set TMPDIR to a folder with more of it",
+        folder,
+    )
 
 
 def _is_memory(descriptor: int) -> bool:

@@ -13,18 +13,30 @@ import torch
 
 
 def leaves(batch: Any) -> Iterator[Any]:
-    """Tensors and arrays in dicts, lists, tuples and attributes of plain objects."""
-    if isinstance(batch, torch.Tensor | np.ndarray):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from leaves(value)
-    elif isinstance(batch, list | tuple):
-        for value in batch:
-            yield from leaves(value)
-    elif hasattr(batch, "__dict__") and not isinstance(batch, type):
-        for value in vars(batch).values():
-            yield from leaves(value)
+    """Tensors and arrays in dicts, lists, tuples and attributes of plain objects.
+
+    A container is looked into once, although it may hold itself or occur several times.
+    """
+    seen: dict[int, Any] = {}  # with the containers, so that no number is given again
+    ahead = [batch]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, torch.Tensor | np.ndarray):
+            yield each
+        elif id(each) not in seen:
+            seen[id(each)] = each
+            ahead += reversed(list(_children(each)))
+
+
+def _children(container: Any) -> Any:
+    """What an object contains; nothing of what is no container."""
+    if isinstance(container, Mapping):
+        return container.values()
+    if isinstance(container, list | tuple):
+        return container
+    if hasattr(container, "__dict__") and not isinstance(container, type):
+        return vars(container).values()
+    return ()
 
 
 def size_bytes(batch: Any) -> int:

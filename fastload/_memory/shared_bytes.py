@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from multiprocessing import context
 from typing import Any
 
-from fastload._memory.arena import anonymous_file
+from fastload._memory.arena import anonymous_file, write_at
 from fastload._memory.layout import aligned
 from fastload._system.descriptors import Descriptor
 
@@ -59,7 +59,9 @@ class SharedBytes:
             spans, end = [], 0
             for chunk in chunks:
                 start = aligned(end)
-                end = start + _write(descriptor, start, memoryview(chunk).cast("B"))
+                content = memoryview(chunk).cast("B")
+                write_at(descriptor, start, content)
+                end = start + content.nbytes
                 spans.append((start, end))
             os.ftruncate(descriptor, max(end, 1))
             _seal(descriptor)
@@ -89,14 +91,6 @@ def attach(descriptor: Descriptor, spans: Sequence[Span]) -> SharedBytes:
 
 def _copied(*chunks: Any) -> SharedBytes:
     return SharedBytes.of(chunks)
-
-
-def _write(descriptor: int, start: int, content: memoryview) -> int:
-    """Write it all; a single call takes 2 GiB at most."""
-    done = 0
-    while done < content.nbytes:
-        done += os.pwrite(descriptor, content[done:], start + done)
-    return content.nbytes
 
 
 def _seal(descriptor: int) -> None:

@@ -5,10 +5,17 @@ Takes: requests for a slot to fill, and slots whose content was read or is not w
 Gives: slots to workers, by a flag each; and leases: NumPy views whose lifetime is the batch's
 hold on its slot.
 
-A slot is always in exactly one state:
+A slot is always in exactly one state (``validate`` checks it, ``statistics`` counts them):
 
-    free ──grant──▶ granted ──returned──▶ in hand ──lease──▶ leased ──last view dropped──▶ granted
-                                              └────────────release─────────────────────▶ granted
+    fresh ──▶ granted ──returned──▶ in hand ──lease──▶ leased ──last view dropped──▶ granted
+    free ───▶ granted                  └────────────────release────────────────────▶ granted
+
+    leased ──last view dropped while a forked child may look──▶ quarantined ──it ended──▶ granted
+    granted ──the worker died or has no task (revoke)──▶ free
+    any of these that is not needed ──its pages go back──▶ fresh
+
+A fresh slot has no pages, a free one has. When no worker is left the slots are *parked*: what would
+be granted becomes free. Slots that were *abandoned* are left as they are and are never used again.
 
 A worker writes only to slots that are granted to it; the consumer reads one that came back. A slot
 that is not needed any more is granted again at once, to the worker that wrote it, whether or not
@@ -28,6 +35,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import NamedTuple
 
 from fastload._memory.arena import Arena, Bytes
 from fastload._memory.share_memory import follow_sharing, release_unused
@@ -36,6 +44,8 @@ from fastload._memory.weak_set import WeakSet
 SPARE_GRANTS = 2
 """Slots a worker may have beside one for each of its tasks, before their memory is given back."""
 
+LARGE_BYTES = 1 << 26
+"""From a batch of this size on, no worker has a slot to spare: what is not needed is memory."""
 
 MOST_HELD = 2
 """Batches that a training loop has at a time; what an epoch needs beside one a task."""
@@ -48,6 +58,19 @@ class _Hold(weakref.ref[Bytes]):
 
     slot: int
     worker: int
+
+
+class SlotStatistics(NamedTuple):
+    """How many slots are in which state."""
+
+    fresh: int
+    free: int
+    granted: tuple[int, ...]
+    in_hand: int
+    leased: int
+    quarantined: int
+    is_parked: bool
+    is_abandoned: bool
 
 
 class Slots:
@@ -82,6 +105,7 @@ class Slots:
         self._free: list[int] = []
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
         self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
+        self._wanted = [0] * arena.workers
         self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
@@ -131,6 +155,7 @@ class Slots:
     def provide(self, worker: int, tasks: int) -> bool:
         """See to it that a worker has a slot for each of its tasks; False if there are too few."""
         granted = self._granted[worker]
+        self._wanted[worker] = tasks
         if len(granted) >= tasks:
             return True
         with self.lock:
@@ -176,6 +201,7 @@ class Slots:
         """The worker does not write to this slot any more."""
         with self.lock:
             self._granted[worker].remove(slot)
+            self._wanted[worker] -= 1
             self._in_hand.add(slot)
 
     def revoke(self, worker: int) -> None:
@@ -206,12 +232,17 @@ class Slots:
                 self._free.append(slot)
                 return
         elif (
-            len(self._granted[worker]) < self._most_granted
+            len(self._granted[worker]) < self._most_granted_to(worker)
             and self.held_bytes() <= self._limit_bytes
         ):
             self._grant(slot, worker)
             return
         self._free_slot(slot)
+
+    def _most_granted_to(self, worker: int) -> int:
+        """How many slots a worker may have: of large ones, only as many as it has tasks."""
+        is_large = self._largest_bytes >= LARGE_BYTES
+        return self._wanted[worker] if is_large else self._most_granted
 
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""
@@ -248,6 +279,37 @@ class Slots:
                 self._released_while_watched[hold.slot] = hold.worker
             else:
                 self.regrant_or_free(hold.slot, hold.worker)
+
+    def statistics(self) -> SlotStatistics:
+        """How many slots are in which state now, for reports of hangs."""
+        with self.lock:
+            return SlotStatistics(
+                len(self._fresh),
+                len(self._free),
+                tuple(map(len, self._granted)),
+                len(self._in_hand),
+                len(self._leased),
+                len(self._released_while_watched),
+                self._most_resting is not None,
+                self.is_torn,
+            )
+
+    def validate(self) -> None:
+        """Check that each slot is in exactly one state, and that workers see what is granted.
+
+        Raises:
+            AssertionError: It is not so.
+        """
+        with self.lock:
+            granted = [slot for each in self._granted for slot in each]
+            held = [*self._in_hand, *self._leased, *self._released_while_watched]
+            every = [*self._fresh, *self._free, *granted, *held]
+            assert len(set(every)) == len(every), f"a slot is in two states: {sorted(every)}"
+            assert self.is_torn or len(every) == self.arena.slots, f"slots are lost: {every}"
+            for worker, flags in enumerate(self._flags):
+                seen = {slot for slot, flag in enumerate(bytes(flags)) if flag}
+                assert seen <= self._granted[worker], f"worker {worker} may write to {seen}"
+            assert self._released_while_watched.keys() <= self._watchers.keys()
 
     def view_at(self, address: int) -> Bytes | None:
         """The view of the leased slot in which an address lies."""

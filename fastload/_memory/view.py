@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,12 +39,14 @@ class Skeleton:
         self._uses = 0
         self._assemble: Callable[[list[Any]], Any] | None = None
 
-    def assemble(self, leaves: list[Any]) -> Any:
-        """The batch of these leaves.
+    def assemble(self, leaves: list[Any], attached: Sequence[Any] = ()) -> Any:
+        """The batch of these leaves, and of what was sent beside the skeleton.
 
         Raises:
             BrokenBatchError: Unpickling an object of the batch raised something.
         """
+        if attached:
+            return rebuild_batch(leaves, self.content, attached)
         if self._assemble is not None:
             return self._assemble(leaves)
         if self._uses == 1:
@@ -116,14 +118,14 @@ def _prepared(leaf: Leaf) -> Any:
     return DTYPES[int(dtype)], math.prod(shape), offset, shape if len(shape) != 1 else None
 
 
-def rebuild_batch(leaves: list[Any], skeleton: bytes) -> Any:
-    """Put the leaves in their places.
+def rebuild_batch(leaves: list[Any], skeleton: bytes, attached: Sequence[Any] = ()) -> Any:
+    """Put the leaves, and what was sent beside the skeleton, in their places.
 
     Raises:
         BrokenBatchError: Unpickling an object of the batch raised something.
         BaseException: A signal handler raised it: a batch of leaves in containers runs no code.
     """
-    unpickler = _BatchUnpickler(io.BytesIO(skeleton), leaves)
+    unpickler = _BatchUnpickler(io.BytesIO(skeleton), leaves, attached)
     try:
         return unpickler.load()
     except (Exception, SystemExit) as error:
@@ -174,8 +176,8 @@ def copy_leaves(memory: Bytes, layout: Layout) -> list[Any]:
 class _BatchUnpickler(pickle.Unpickler):
     """An unpickler for which the global ``leaf`` is this batch's list of leaves."""
 
-    def __init__(self, file: io.BytesIO, leaves: list[Any]) -> None:
-        super().__init__(file)
+    def __init__(self, file: io.BytesIO, leaves: list[Any], attached: Sequence[Any] = ()) -> None:
+        super().__init__(file, buffers=attached)
         self._leaves = leaves
         self.has_objects = False
 

@@ -1,27 +1,25 @@
 """Write one batch into a slot of the arena.
 
 Runs in: worker.
-Takes: a batch (any tree of any objects) and the slot named in its task.
+Takes: a batch (any tree of any objects) and a slot, which the worker has chosen among those that
+are granted to it.
 Gives: the layout of the leaves that lie in the slot and a skeleton: the batch pickled with a
 reference in the place of each leaf.
 
 The pickler's own walk is the one walk over the batch: it knows every container there is, keeps
 objects that occur twice the same object, and is written in C. Plain dense tensors and arrays
-become leaves; everything else is pickled as always. A leaf that does not fit into the slot is
-pickled too: slower, never wrong.
+become leaves; everything else is pickled as always, by the reducers that are registered at that
+moment. A leaf that does not fit into the slot is attached to the skeleton and goes through the pipe
+from where it lies: slower, never wrong.
 """
 
 from __future__ import annotations
 
-import copyreg
 import ctypes
 import functools
-import io
 import math
 import pickle
-from collections import ChainMap
 from collections.abc import Sequence
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,12 +39,23 @@ from fastload._memory.layout import (
     dense_strides,
     row_strides,
 )
+from fastload._memory.reducers import LiveReducers, is_registered, tensors_are_ours
 from fastload._memory.share_memory import remember
+from fastload._torch_private import (
+    DENSE_CPU_KEYS,
+    PLAIN_CPU_KEYS,
+    dispatch_keys,
+    reduce_typed_storage,
+    tensor_modes,
+)
 
 NO_MEMORY: Bytes = np.empty(0, np.uint8)
 LEAF_MODULE = __name__
 LEAF_NAME = "leaf"
 ARRAY_KINDS = frozenset("biufcmMSU")
+
+SMALLEST_ATTACHED_BYTES = 1 << 16
+"""From this size on, what does not fit into the slot is sent from where it lies."""
 
 
 class LeafRef:
@@ -93,6 +102,9 @@ class Heap:
 def fill(tensor: Tensor, content: bytes) -> Tensor:
     """Copy all of a new tensor's bytes: views of it and of them would cost more than the copy."""
     assert len(content) == tensor.nbytes
+    if tensor_modes() and not has_plain_bytes(tensor):  # whatever a mode makes of a new tensor
+        source = torch.frombuffer(bytearray(content), dtype=tensor.dtype)
+        return tensor.copy_(source.reshape(tensor.shape))
     ctypes.memmove(tensor.data_ptr(), content, len(content))
     return tensor
 
@@ -109,15 +121,29 @@ class SlotPlace:
         usable = arena is not None and slot != NO_SLOT
         self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
         self.address = 0 if arena is None else arena.address + slot * arena.stride_bytes
-        self._size_bytes = len(self.memory)
         self._content = self.memory.data
         self.empty()
 
     def empty(self) -> None:
         """The next batch begins."""
         self.used_bytes = 0
+        # A reducer of the user's for tensors sees every tensor there is: none lies here then.
+        self._size_bytes = len(self.memory) if tensors_are_ours() else 0
         self.leaves: list[Leaf] = []
+        self.attached: list[pickle.PickleBuffer] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
+        if self._arena is not None and not self._arena.is_memory:
+            self._arena.forget_room(self._slot)
+
+    def attach(self, memory: Bytes) -> pickle.PickleBuffer:
+        """What stands in the skeleton for memory that is sent beside it, from where it lies."""
+        buffer = pickle.PickleBuffer(memory)  # type: ignore[arg-type]  # NumPy: from 3.12 on
+        self.attached.append(buffer)
+        return buffer
+
+    def is_part_of_skeleton(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether the pickler must copy a buffer, which it does unless we have just attached it."""
+        return not (self.attached and self.attached[-1] is buffer)
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """A tensor in the slot, known to be a leaf of the batch; in private memory if full."""
@@ -191,10 +217,27 @@ def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
     return tuple(place.leaves), skeleton
 
 
+class _Chunks(list[Any]):
+    """A file that keeps the pieces that are written to it, without a copy of them."""
+
+    write = list.append
+
+
 def _pickled(batch: Any, place: SlotPlace) -> bytes:
-    file = io.BytesIO()
-    _BatchPickler(file, place).dump(batch)
-    return file.getvalue()
+    chunks = _Chunks()
+    pickler = pickle.Pickler(chunks, protocol=5, buffer_callback=place.is_part_of_skeleton)
+    # Partial functions, not bound methods of a pickler: those would keep it, and so the batch.
+    table = LiveReducers()
+    if tensors_are_ours():
+        table[Tensor] = functools.partial(_reduce_any_tensor, place)
+    if not is_registered(np.ndarray):
+        table[np.ndarray] = functools.partial(_reduce_array, place)
+    table[LeafRef] = _reduce_reference
+    table[torch.UntypedStorage] = _reduce_storage
+    table[torch.TypedStorage] = reduce_typed_storage  # pickled by itself, it would be a file
+    pickler.dispatch_table = table
+    pickler.dump(batch)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _write_flat_container(batch: Any, place: SlotPlace) -> bytes | None:
@@ -227,6 +270,7 @@ def _copy_all(tensors: Sequence[Any], place: SlotPlace) -> bool:
     """Copy different tensors into an empty slot; False: not all, of which one is another thing."""
     return (
         all(type(each) is Tensor for each in tensors)
+        and tensors_are_ours()
         and len(set(map(id, tensors))) == len(tensors)
         and all(_copy_plain(each, place) is not None for each in tensors)
     )
@@ -246,12 +290,12 @@ def leaf(number: int) -> Any:
 
 def empty_tensor(dtype: int, shape: Shape, strides: Shape, requires_grad: bool) -> Tensor:
     """A tensor without elements, which no slot can hold."""
-    tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype])
+    tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device="cpu")
     return tensor.requires_grad_(requires_grad)
 
 
 def inline_tensor(
-    dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: bytearray
+    dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: Any
 ) -> Tensor:
     """A tensor that did not fit into the slot and came with the skeleton instead."""
     memory = np.frombuffer(content, np.uint8)
@@ -261,42 +305,30 @@ def inline_tensor(
     return tensor.requires_grad_(requires_grad)
 
 
+def inline_array(content: Any, dtype: str, shape: Shape, order: Any) -> npt.NDArray[Any]:
+    """An array that did not fit into the slot and came beside the skeleton instead."""
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
 def storage_of(tensor: Tensor) -> torch.UntypedStorage:
     """A storage comes as a tensor of its bytes."""
     return tensor.untyped_storage()
 
 
-@functools.cache
-def picklers() -> ChainMap[type, Any]:
-    """What multiprocessing can pickle beyond pickle, without torch's one file per tensor."""
-    extra = {
-        kind: reducer
-        for kind, reducer in ForkingPickler._extra_reducers.items()  # type: ignore[attr-defined]
-        if not kind.__module__.startswith("torch")
-    }
-    return ChainMap(extra, copyreg.dispatch_table)
+def _reduce_any_tensor(place: SlotPlace, tensor: Tensor) -> Any:
+    number = place.number_of(tensor)
+    if number is None:
+        number = _copy_plain(tensor, place)
+    return _reduce_tensor(tensor, place) if number is None else (leaf, (number,))
 
 
-class _BatchPickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, place: SlotPlace) -> None:
-        super().__init__(file, protocol=5)
-        self.dispatch_table = picklers()
-        self._place = place
+def _reduce_reference(reference: LeafRef) -> Any:
+    return leaf, (reference.number,)
 
-    def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is Tensor:
-            number = self._place.number_of(obj)
-            if number is None:
-                number = _copy_plain(obj, self._place)
-            return _reduce_tensor(obj, self._place) if number is None else (leaf, (number,))
-        if kind is LeafRef:
-            return leaf, (obj.number,)
-        if kind is np.ndarray:
-            return _reduce_array(obj, self._place)
-        if kind is torch.UntypedStorage:  # which torch pickles so that it can't be unpickled
-            return storage_of, (torch.empty(0, dtype=torch.uint8, device=obj.device).set_(obj),)
-        return NotImplemented
+
+def _reduce_storage(storage: torch.UntypedStorage) -> Any:
+    """Torch's own way of pickling one can't be unpickled."""
+    return storage_of, (torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage),)
 
 
 def _copy_plain(tensor: Tensor, place: SlotPlace) -> int | None:
@@ -304,13 +336,7 @@ def _copy_plain(tensor: Tensor, place: SlotPlace) -> int | None:
 
     The six torch operations of the general way cost more than a small tensor.
     """
-    if (
-        tensor.requires_grad
-        or not is_plain(tensor)
-        or not tensor.is_contiguous()
-        or tensor.is_conj()
-        or tensor.is_neg()
-    ):
+    if tensor.requires_grad or not is_its_bytes(tensor) or not tensor.is_contiguous():
         return None
     shape = tuple(tensor.shape)
     if 1 in shape and tensor.stride() != row_strides(shape):
@@ -337,7 +363,7 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
             "data, call detach() on the tensor before serializing (e.g., putting it on the queue)."
         )
     if not is_plain(tensor):
-        return NotImplemented
+        return tensor.__reduce_ex__(5)  # type: ignore[no-untyped-call]
     if tensor.numel() == 0:
         place_of = tuple(tensor.shape), tensor.stride()
         return empty_tensor, (DTYPE_NUMBERS[tensor.dtype], *place_of, tensor.requires_grad)
@@ -354,7 +380,9 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
     dtype = DTYPE_NUMBERS[source.dtype]
     offset = place.reserve(source.nbytes)
     if offset is None:
-        content = bytearray(flat.numpy())
+        bytes_of: Bytes = flat.numpy()
+        is_large = source.nbytes >= SMALLEST_ATTACHED_BYTES
+        content = place.attach(bytes_of) if is_large else bytearray(bytes_of)
         return inline_tensor, (dtype, shape, strides, requires_grad, content)
     target = torch.frombuffer(place.memory, dtype=torch.uint8, count=source.nbytes, offset=offset)
     target.copy_(flat)
@@ -363,25 +391,41 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is dense, on the CPU and of a kind whose bytes are all there is to it."""
-    return (
-        tensor.layout is torch.strided
-        and tensor.is_cpu
-        and not tensor.is_quantized
-        and not tensor.is_nested
-        and tensor.dtype in DTYPE_NUMBERS
-    )
+    """Whether a tensor is real, dense, on the CPU and of a kind whose bytes are all there is to it.
+
+    It may be conjugated or negated lazily, or be a tensor of zeros without memory.
+    """
+    return dispatch_keys(tensor).raw_repr() in DENSE_CPU_KEYS and tensor.dtype in DTYPE_NUMBERS
 
 
-def _reduce_array(array: npt.NDArray[Any], place: SlotPlace) -> Any:
+def is_its_bytes(tensor: Tensor) -> bool:
+    """Whether a slot can hold a tensor of this kind, and its elements are as they lie there."""
+    return has_plain_bytes(tensor) and tensor.dtype in DTYPE_NUMBERS
+
+
+def has_plain_bytes(tensor: Tensor) -> bool:
+    """Whether what lies at a tensor's address are its elements: only then is that address used.
+
+    Torch's dispatch keys tell it from fake, wrapped (``vmap``, functional), quantized, sparse,
+    nested, conjugated tensors and whatever else torch has or will have.
+    """
+    return dispatch_keys(tensor).raw_repr() in PLAIN_CPU_KEYS
+
+
+def _reduce_array(place: SlotPlace, array: npt.NDArray[Any]) -> Any:
     if array.dtype.kind not in ARRAY_KINDS or array.size == 0 or array.dtype.metadata is not None:
-        return NotImplemented
+        return array.__reduce_ex__(5)
+    in_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    order: Any = "F" if in_columns else "C"
     offset = place.reserve(array.nbytes)
     if offset is None:
-        return NotImplemented
-    in_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+        if array.nbytes < SMALLEST_ATTACHED_BYTES:
+            return array.__reduce_ex__(5)
+        content = np.ascontiguousarray(array.T if in_columns else array)
+        buffer = place.attach(content.reshape(-1).view(np.uint8))
+        return inline_array, (buffer, array.dtype.str, array.shape, order)
     target = np.frombuffer(place.memory, array.dtype, array.size, offset)
-    np.copyto(target.reshape(array.shape, order="F" if in_columns else "C"), array)
+    np.copyto(target.reshape(array.shape, order=order), array)
     strides = array.strides if in_columns else None
     place.leaves.append((array.dtype.str, offset, array.shape, strides, False))
     return leaf, (len(place.leaves) - 1,)

@@ -16,6 +16,14 @@ from fastload._system.cgroups import Kills, oom_kills, smallest_limit_bytes
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
+NEVER_READY = (
+    "It could not begin; what it wrote to standard error says why. Started by spawn or forkserver, "
+    "a worker imports the program and what it works with: begin the program under "
+    "`if __name__ == '__main__':`, and define the dataset in a module (a .py file), not in a "
+    "notebook or at a prompt; or use multiprocessing_context='fork'."
+)
+
+
 class Death(NamedTuple):
     """One worker's end. ``how`` is a clause about the worker; ``cause`` whole sentences."""
 
@@ -32,7 +40,9 @@ def examine(worker_id: int, worker: WorkerHandle, kills_before: Kills) -> Death:
     code = worker.exitcode
     stack = worker.stacks.written() if worker.stacks is not None else ""
     pid = worker.process.pid
-    return Death(worker_id, pid, code, _how(code), _cause(code, kills_before), stack)
+    is_ready = worker.stacks is None or worker.stacks.is_ready
+    cause = _cause(code, kills_before) if is_ready or code != 1 else NEVER_READY
+    return Death(worker_id, pid, code, _how(code), cause, stack)
 
 
 def _how(code: int | None) -> str:

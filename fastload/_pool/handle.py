@@ -23,31 +23,38 @@ class WorkerHandle:
     """One worker as the consumer sees it."""
 
     def __init__(
-        self, process: Any, orders: int, reports: int, lifeline: int, stacks: StackFile | None
+        self,
+        process: Any,
+        method: str,
+        orders: int,
+        reports: int,
+        lifeline: int,
+        stacks: StackFile | None,
     ) -> None:
+        """``lifeline`` is the write end of this worker's own, or CLOSED where all share one."""
         self.process = process
         self.stacks = stacks
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
-        self.ended = _ended_descriptor(process)
+        self.ended = _ended_descriptor(process, method)
         self.form: BatchTemplate | None = None
         self._lifeline = lifeline
 
     @property
     def exitcode(self) -> int | None:
-        """As of a process that has ended; this also reaps it. None if somebody else has."""
+        """Exit code of a process that has ended, and reap it; None if somebody else has."""
         code: int | None = self.process.exitcode
         if code is None:  # under forkserver it comes through the server, a little later
             connection.wait([self.process.sentinel], EXIT_CODE_WAIT_S)
             code = self.process.exitcode
         self.process.join(0)  # so that multiprocessing forgets it
-        if code is None and self.ended != self.process.sentinel:
+        if code is None and hasattr(os, "pidfd_open"):
             # Somebody else reaped it (SIGCHLD ignored, waitpid(-1)): join never hears of that.
             multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
         return code
 
     def stack(self) -> str:
-        """Where the worker is now; empty if it can't be told. May take half a second."""
+        """Ask the worker for its stack; empty if it does not answer. May take half a second."""
         return "" if self.stacks is None else self.stacks.ask(self.process.pid)
 
     def hang_up(self, farewell: bytes) -> None:
@@ -57,12 +64,12 @@ class WorkerHandle:
         self.reports.close()
 
     def cut_off(self) -> None:
-        """Close the lifeline, which kills a process that still runs."""
+        """Close a lifeline of its own, which kills a process that still runs."""
         lifeline, self._lifeline = self._lifeline, descriptors.CLOSED
         descriptors.close(lifeline)
 
     def release(self) -> None:
-        """Close what is left of it here."""
+        """Close every descriptor of the worker that is still open here."""
         self.cut_off()
         self.orders.close()  # again, if asking it to leave was interrupted
         self.reports.close()
@@ -73,13 +80,23 @@ class WorkerHandle:
             descriptors.close(ended)
 
 
-def _ended_descriptor(process: Any) -> int:
-    """A descriptor that becomes readable when the process ends.
+def _ended_descriptor(process: Any, method: str) -> int:
+    """A descriptor that becomes readable when the process ends: its sentinel.
 
-    multiprocessing's sentinel does so only when the process *and its children* have ended.
+    The pipe that multiprocessing uses for that becomes readable only when the process *and its
+    children* have ended. So a pidfd takes the pipe's place, under the pipe's number: it costs no
+    descriptor more and multiprocessing closes it as its own. The server of ``forkserver`` writes
+    the exit code to the sentinel as soon as the process has ended, so there it stays as it is.
     """
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            return descriptors.own(os.pidfd_open(process.pid))
     sentinel: int = process.sentinel
+    if method == "forkserver" or not hasattr(os, "pidfd_open"):
+        return sentinel
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(process.pid)
+        if method not in {"fork", "spawn"}:  # who knows what its sentinel carries
+            return descriptors.own(pidfd)
+        try:
+            os.dup2(pidfd, sentinel, inheritable=False)
+        finally:
+            os.close(pidfd)
     return sentinel

@@ -1,29 +1,33 @@
 """A pool of workers: sends them orders, sees their reports and their deaths, ends them.
 
 Runs in: consumer.
-Takes: orders of one or several runs.
-Gives: each run its reports, in the order in which each worker made them.
+Takes: orders of one or several runs, and a mailbox from each.
+Gives: into each mailbox the run's reports, in the order in which each worker made them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import selectors
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
+from fastload._loading.dataset_state import DatasetState, has_state
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
+from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
-from fastload._pool.tasks import Lost, Tasks
+from fastload._pool.tasks import Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
+from fastload._system.interruptions import Guard
 from fastload._wire.indices import pack
 from fastload._wire.messages import (
     Begin,
@@ -31,7 +35,7 @@ from fastload._wire.messages import (
     Cancelled,
     Ended,
     Loaded,
-    Outcome,
+    SeededBegin,
     Stop,
     decode,
     encode,
@@ -43,13 +47,21 @@ from fastload.datasets.ranks_and_workers import epoch_of
 _REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
 LONGEST_HOLD_S = 0.0005
+"""How long messages may wait to be sent together, as an epoch begins.
+
+To draw and pack the first tasks takes a few microseconds each where the sampler is one of torch's,
+and each write that can be saved wakes a worker, which takes longer. A sampler that is slower than
+this would keep workers idle, which costs more than their waking up again.
+"""
 
 
-class ReportReceiver(Protocol):
-    """What the pool tells a run; it keeps only weak references to runs."""
+class PoolClosedError(RuntimeError):
+    """Somebody needed workers that were ended; private, users see a RuntimeError."""
 
-    def accept(self, worker_id: int, report: Outcome, form: BatchTemplate | None) -> None:
-        """A report on one of the run's tasks has arrived; ``form`` is that of a batch."""
+    def __init__(self) -> None:
+        super().__init__(
+            "the workers of this iterator were shut down; call iter(loader) for a new one"
+        )
 
 
 class Pool:
@@ -62,8 +74,8 @@ class Pool:
         - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
         - ``close`` ends every worker within about two seconds, whatever it does;
         - a slot is free again once its batch was dropped, its task failed or was cancelled;
-        - an exception from outside (a signal handler) that hits a call half-way leaves
-          ``is_busy`` set: the pool must not be used any more;
+        - an exception from outside (a signal handler) that hits a change half-way leaves ``guard``
+          set: the pool must not be used any more;
         - a ``close`` from within a call (by a signal handler, by a sampler) leaves that call what
           it has in hand; whatever the call raises then means that the pool was closed.
     """
@@ -84,11 +96,10 @@ class Pool:
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
         self.tasks = Tasks(slots)
-        self.is_busy = False
+        self.guard = Guard()
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._runs: dict[int, weakref.ref[ReportReceiver]] = {}
         self._dropped_runs: list[int] = []
         self._full: set[int] = set()
         self._last_run = -1
@@ -102,14 +113,14 @@ class Pool:
         self._kills_before = oom_kills()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        watcher = object()
+        shared = SharedEnds()
         closers: Closers = []
-        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, watcher)
+        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, shared)
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, watcher, closers)
+            starter = Starter(job, arena, context, shared, closers)
             for worker_id in range(job.workers):
                 self.workers.append(starter.start(worker_id))
                 self._watch_worker(worker_id)
@@ -128,34 +139,61 @@ class Pool:
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin: open, whole, and in the process that made it."""
-        return self.is_open and not self.dead and not self.is_busy and self.owner == os.getpid()
+        is_whole = self.is_open and not self.dead and not self.guard.is_set
+        return is_whole and self.owner == os.getpid()
 
-    def begin(self, run: ReportReceiver, shared_seed: int | None) -> int:
-        """Start a run on every worker; returns its number."""
+    def check_open(self) -> None:
+        """To be called inside the guard, before anything of the pool is touched.
+
+        Raises:
+            PoolClosedError: The workers were ended; their slots may be other workers' by now.
+        """
+        if self._is_closing or self._waker.is_over:
+            raise PoolClosedError
+
+    def begin(
+        self,
+        run: object,
+        mailbox: Mailbox,
+        shared_seed: int | None,
+        dataset_state: DatasetState | None = None,
+        seeded: SeededBegin | None = None,
+    ) -> int:
+        """Start a run on every worker; returns its number.
+
+        The run ends when nobody refers to ``run`` any more; the pool does not. ``dataset_state``
+        is what the dataset goes on from, in each worker; ``seeded`` says where a seeded stream
+        begins.
+        """
         self._cancel_dropped_runs()
-        self._last_run += 1
-        number = self._last_run
-        self._runs[number] = weakref.ref(run)
-        self._begun[number] = Begin(number, shared_seed, epoch=epoch_of(self._dataset))
-        self.tasks.open(number)
-        weakref.finalize(run, self._dropped_runs.append, number).atexit = False
-        for worker_id in range(len(self.workers)):
-            self._send(worker_id, encode(self._begun[number]))
+        pickled = None if dataset_state is None else pickle.dumps(dataset_state)
+        with self.guard:
+            self.check_open()
+            self._last_run += 1
+            number = self._last_run
+            self._begun[number] = Begin(
+                number, shared_seed, pickled, epoch_of(self._dataset), seeded
+            )
+            self.tasks.open(number, mailbox)
+            weakref.finalize(run, self._dropped_runs.append, number).atexit = False
+            for worker_id in range(len(self.workers)):
+                self._send(worker_id, encode(self._begun[number]))
         return number
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
-        """Send a task; ``packed`` is ``indices``, for the worker."""
+        """Send a task, inside the guard; ``packed`` is ``indices``, for the worker."""
         self.tasks.add(run, sequence, worker_id, indices)
         self._send(worker_id, encode_task(run, sequence, packed))
 
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""
-        for worker_id in worker_ids:
-            self._dismissed.add(worker_id)
-            self._send(worker_id, encode(Stop()))
+        with self.guard:
+            for worker_id in worker_ids:
+                self._dismissed.add(worker_id)
+                self._send(worker_id, encode(Stop()))
 
     def pump(self, timeout_s: float | None) -> bool:
-        """Wait for something to happen and tell the runs; returns whether anything did."""
+        """Wait for something to happen and put reports into mailboxes; whether anything did."""
         self._cancel_dropped_runs()
         try:
             events = self._selector.select(timeout_s)
@@ -167,17 +205,16 @@ class Pool:
             if not self._is_closing:
                 block_for_ever()
             return True
-        self.is_busy = True
-        for key, _ in events:
-            what, worker_id = key.data
-            if what is _REPORTED:
-                self._take_reports(worker_id)
-            elif what is _DIED:
-                self._mark_dead(worker_id)
-            elif what is _WRITABLE:
-                self.workers[worker_id].orders.flush()
-                self._sync_watch(worker_id)
-        self.is_busy = False
+        with self.guard:
+            for key, _ in events:
+                what, worker_id = key.data
+                if what is _REPORTED:
+                    self._take_reports(worker_id)
+                elif what is _DIED:
+                    self._mark_dead(worker_id)
+                elif what is _WRITABLE:
+                    self.workers[worker_id].orders.flush()
+                    self._sync_watch(worker_id)
         return bool(events)
 
     def close(self) -> None:
@@ -187,7 +224,7 @@ class Pool:
         self._is_closing = True
         self._waker.wake()  # a thread that waits in `pump` holds the lock
         with self.lock:
-            if self.is_busy and self.slots is not None:
+            if self.guard.is_set and self.slots is not None:
                 self.slots.abandon()
             self.tasks.close()
             self._end()
@@ -217,9 +254,10 @@ class Pool:
             yield
         finally:
             self._held_back_until_s = 0.0
-        for worker_id, worker in enumerate(self.workers):
-            worker.orders.flush()
-            self._sync_watch(worker_id)
+        with self.guard:
+            for worker_id, worker in enumerate(self.workers):
+                worker.orders.flush()
+                self._sync_watch(worker_id)
 
     def _send(self, worker_id: int, frame: bytes) -> None:
         orders = self.workers[worker_id].orders
@@ -262,11 +300,7 @@ class Pool:
             return
         elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
-        held = self._runs.get(report.run)
-        run = None if held is None else held()
-        self.tasks.complete(worker_id, report, is_wanted=run is not None)
-        if run is not None:
-            run.accept(worker_id, report, form)
+        self.tasks.complete(worker_id, report, form)
 
     def _mark_dead(self, worker_id: int) -> None:
         """A worker has ended; what it had sent before is taken first."""
@@ -290,9 +324,9 @@ class Pool:
         """Put a new worker in a dead one's place and give it the tasks again."""
         assert self._starter is not None
         worker_id = death.worker_id
-        alive = [number for number, held in self._runs.items() if held() is not None]
-        runs = [run for run in alive if (run, worker_id) not in self._ended]
-        if self._is_stream and len(runs) > 1:  # one dataset can't be in two states
+        alive = set(self._begun).difference(self._dropped_runs)
+        runs = sorted(run for run in alive if (run, worker_id) not in self._ended)
+        if self._is_stream and not self._can_resume(runs, worker_id):
             return False
         with signals_deferred(self._context):
             try:
@@ -306,7 +340,7 @@ class Pool:
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:
-            state = self._states.get((number, worker_id))
+            state = self._state_of(number, worker_id)
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
                 self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
@@ -314,18 +348,36 @@ class Pool:
             self._send(worker_id, encode(Stop()))
         return True
 
+    def _state_of(self, run: int, worker_id: int) -> bytes | None:
+        """What the dataset of a new worker goes on from: behind the last batch, or as it began."""
+        return self._states.get((run, worker_id), self._begun[run].dataset_state)
+
+    def _can_resume(self, runs: list[int], worker_id: int) -> bool:
+        """Whether a new worker can go on with a stream where a dead one was.
+
+        One dataset can't be in two states. One without a state begins anew, which would repeat
+        what was delivered; whether its iterator has a state is known from the first batch on. A
+        seeded stream is read again up to the first task: what it yields follows from the seed.
+        """
+        if all(self._begun[run].seeded is not None for run in runs):
+            return True
+        if len(runs) > 1:
+            return False
+        return has_state(self._dataset) or all(
+            self._state_of(run, worker_id) is not None for run in runs
+        )
+
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
         if not self._dropped_runs:
             return
-        was_busy, self.is_busy = self.is_busy, True
-        while self._dropped_runs:
-            number = self._dropped_runs.pop()
-            is_over = self.tasks.drop(number, len(self.workers))
-            del self._begun[number], self._runs[number]
-            for worker_id in range(len(self.workers)):
-                self._states.pop((number, worker_id), None)
-                self._ended.discard((number, worker_id))
-            for worker_id in range(len(self.workers)):
-                self._send(worker_id, encode(Cancel(number, is_over)))
-        self.is_busy = was_busy
+        with self.guard:
+            while self._dropped_runs:
+                number = self._dropped_runs.pop()
+                is_over = self.tasks.drop(number, len(self.workers))
+                del self._begun[number]
+                for worker_id in range(len(self.workers)):
+                    self._states.pop((number, worker_id), None)
+                    self._ended.discard((number, worker_id))
+                for worker_id in range(len(self.workers)):
+                    self._send(worker_id, encode(Cancel(number, is_over)))

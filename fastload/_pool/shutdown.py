@@ -8,22 +8,27 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import connection, util
 from typing import NoReturn
 
-from fastload._memory import reuse as shelf
+from fastload._memory import reuse
 from fastload._memory.forks import workers_gone
 from fastload._memory.slots import Slots
 from fastload._pool.handle import WorkerHandle
+from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.start import Closers, close_all
-from fastload._system import descriptors
+from fastload._system import descriptors, pipes
 from fastload._system.descriptors import CLOSED
 from fastload._wire.messages import Stop, encode
 
 BEFORE_MULTIPROCESSING = 100
 """Exit priority: multiprocessing's own exit would wait for live children without limit."""
+
+ONE = (1).to_bytes(8, sys.byteorder)
+"""What an eventfd counts up by; a pipe takes any bytes."""
 
 GRACE_S = 0.5
 """How long workers may take to leave when asked, then when terminated, then when killed."""
@@ -34,22 +39,26 @@ class Waker:
 
     Attributes:
         is_over: The workers are being ended, or have been.
+        read: The descriptor to wait for.
     """
 
     def __init__(self) -> None:
         self.is_over = False
-        self.read, self._write = map(descriptors.own, os.pipe())
+        if hasattr(os, "eventfd"):
+            self.read = self._write = descriptors.own(os.eventfd(0))
+        else:
+            self.read, self._write = map(descriptors.own, os.pipe())
 
     def wake(self) -> None:
         """Wake whoever waits."""
         with contextlib.suppress(OSError):
-            os.write(self._write, b"!")
+            pipes.write(self._write, ONE)
 
     def close(self) -> None:
-        """Close both ends."""
-        read, write, self.read, self._write = self.read, self._write, CLOSED, CLOSED
-        descriptors.close(read)
-        descriptors.close(write)
+        """Close what it has open."""
+        ends, self.read, self._write = {self.read, self._write}, CLOSED, CLOSED
+        for descriptor in ends:
+            descriptors.close(descriptor)
 
 
 class Shutdown:
@@ -63,22 +72,24 @@ class Shutdown:
         self,
         workers: list[WorkerHandle],
         selector: selectors.BaseSelector,
-        wake: Waker,
+        waker: Waker,
         slots: Slots | None,
         closers: Closers,
-        watcher: object,
+        shared: SharedEnds,
     ) -> None:
         self._owner = os.getpid()
         self._workers = workers
         self._selector = selector
-        self._waker = wake
+        self._waker = waker
         at_exit = util.Finalize(None, self, exitpriority=BEFORE_MULTIPROCESSING)
         self._steps: list[Callable[[], object]] = [
+            shared.cut_off,
             lambda: _each(WorkerHandle.cut_off, workers),
             lambda: _put_away(slots, workers),
             lambda: _each(WorkerHandle.release, workers),
-            wake.close,
-            lambda: workers_gone(watcher),
+            shared.close,
+            waker.close,
+            lambda: workers_gone(shared),
             lambda: close_all(closers),
             at_exit.cancel,
         ]
@@ -112,7 +123,7 @@ def _put_away(slots: Slots | None, workers: list[WorkerHandle]) -> None:
     if slots is None:
         return
     if is_last:
-        shelf.put(slots)
+        reuse.put(slots)
     else:
         slots.park()
 
@@ -140,13 +151,13 @@ def _run_all_steps(steps: list[Callable[[], object]]) -> None:
 
 
 def block_for_ever() -> NoReturn:
-    """The interpreter is exiting around this daemon thread, which has nothing to report."""
+    """Block for ever: the interpreter is shutting down; this daemon thread must not return."""
     while True:
         time.sleep(3600)
 
 
 def _still_alive(workers: list[WorkerHandle]) -> list[WorkerHandle]:
-    """Those that have not ended within the grace period; the others are reaped."""
+    """Reap the workers that end within the grace period; return the others."""
     deadline_s = time.monotonic() + GRACE_S
     alive = [worker for worker in workers if worker.ended != CLOSED]
     while alive and (remaining_s := deadline_s - time.monotonic()) > 0:

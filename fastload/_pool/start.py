@@ -1,53 +1,73 @@
 """Start worker processes, by any of multiprocessing's methods.
 
 Runs in: consumer.
-Takes: a job, an arena and a multiprocessing context.
+Takes: a specification of the workers, an arena and a multiprocessing context.
 Gives: a handle for each worker: the process and the consumer's ends of its pipes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import importlib
 import multiprocessing
 import os
+import resource
+import threading
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-from fastload._memory.arena import Arena, anonymous_file
+import psutil
+
+from fastload._memory.arena import Arena
 from fastload._memory.forks import forking_workers
 from fastload._pool.handle import WorkerHandle
-from fastload._system import descriptors, signals
+from fastload._pool.shared_ends import SharedEnds
+from fastload._system import descriptors, imports, pipes, signals
 from fastload._system.descriptors import Descriptor
 from fastload._wire.shipment import SharedPickle
-from fastload._wire.stacks import StackFile
 from fastload._worker.job import WorkerEnds, WorkerSpec
 from fastload._worker.loop import work
 from fastload.errors import annotate
 
 Closers = list[Callable[[], None]]
 
-PRELOADED = ["__main__", "torch", "numpy", "fastload._worker.loop"]
+PRELOADED = ["__main__", "torch", "numpy", "numpy.random", "fastload._worker.loop"]
+
+IMPORTED_FOR_WORKERS = ["numpy.random", "multiprocessing.popen_fork"]
+
+DESCRIPTORS_A_WORKER = 4
+"""Orders, reports, and the two that multiprocessing has for each process."""
+
+DESCRIPTORS_A_POOL = 16
+"""At most, while its last worker is started; five of them stay."""
 
 
 class Starter:
-    """Starts the workers of one job; any of them again if it died."""
+    """Starts the workers of one pool; any of them again if it died."""
 
     def __init__(
-        self, job: WorkerSpec, arena: Arena | None, context: Any, watcher: object, closers: Closers
+        self,
+        spec: WorkerSpec,
+        arena: Arena | None,
+        context: Any,
+        shared: SharedEnds,
+        closers: Closers,
     ) -> None:
         """What must be closed when no more workers will be started is added to ``closers``."""
-        self._content: WorkerSpec | SharedPickle = job
+        self._content: WorkerSpec | SharedPickle = spec
         self._arena = arena
         self._context = context
-        self._watcher = watcher
+        self._shared = shared
+        pipes.look_for_native_handler()
         if arena is not None:
             closers.append(arena.close_descriptor)
         if not forks(context):
             # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
             # pickled anew for each worker; so does what can't be pickled at all, and raises there.
             with contextlib.suppress(Exception):
-                self._content = SharedPickle.pack(job)
+                self._content = SharedPickle.pack(spec)
         if isinstance(self._content, SharedPickle):
             closers.append(self._content.close)
 
@@ -55,11 +75,15 @@ class Starter:
         """Start one worker.
 
         Raises:
+            TypeError: The context's processes are threads.
             OSError: The system refuses another process or pipe.
-            Exception: Under spawn or forkserver, the job could not be pickled.
+            Exception: Under spawn or forkserver, the specification could not be pickled.
         """
         try:
-            return _start(worker_id, self._content, self._arena, self._context, self._watcher)
+            with descriptors.standard_numbers_occupied():
+                return _start(worker_id, self._content, self._arena, self._context, self._shared)
+        except OSError:
+            raise
         except Exception as error:
             if not forks(self._context):
                 method = self._context.get_start_method()
@@ -78,8 +102,19 @@ def close_all(closers: Closers) -> None:
 
 
 def context_of(loader_context: Any) -> Any:
-    """The multiprocessing context to start workers in, prepared so that they start fast."""
+    """The multiprocessing context to start workers in, prepared so that they start fast.
+
+    Raises:
+        TypeError: The context's processes are threads.
+    """
     context = multiprocessing.get_context() if loader_context is None else loader_context
+    _check_has_processes(context.Process, context)
+    if forks(context):
+        # What torch and multiprocessing import only in a worker: once here instead of in each, and
+        # not in the middle of it when another worker is forked.
+        for name in IMPORTED_FOR_WORKERS:
+            importlib.import_module(name)
+        imports.wait_for_imports()
     if context.get_start_method() == "forkserver":
         before = getattr(forkserver._forkserver, "_preload_modules", [])
         context.set_forkserver_preload(list(dict.fromkeys([*before, *PRELOADED])))
@@ -91,9 +126,85 @@ def signals_deferred(context: Any) -> contextlib.AbstractContextManager[None]:
     return signals.defer() if forks(context) else contextlib.nullcontext()
 
 
+@contextlib.contextmanager
+def opening_files_for(workers: int) -> Iterator[None]:
+    """Open what a pool needs: under numbers that are free for it, or with an error that says more.
+
+    Raises:
+        OSError: ``EMFILE``: with how many files the workers need and which limit to raise.
+    """
+    try:
+        with descriptors.standard_numbers_occupied():
+            yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(errno.EMFILE, _too_many_files(workers)) from error
+
+
+def _too_many_files(workers: int) -> str:
+    needed = DESCRIPTORS_A_WORKER * workers + DESCRIPTORS_A_POOL
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(psutil.Error, OSError):
+        is_open = psutil.Process().num_fds()
+        return (
+            f"Too many open files: {workers} workers need {needed}, {is_open} are open already, "
+            f"and RLIMIT_NOFILE allows this process {soft} (hard limit {hard}). Raise it to at "
+            f"least {is_open + needed}: `ulimit -n {is_open + needed}` in the shell, or "
+            f"resource.setrlimit in the program; or use fewer workers"
+        )
+    return (
+        f"Too many open files: {workers} workers need {needed}, and RLIMIT_NOFILE allows this "
+        f"process {soft} (hard limit {hard}). Raise it (`ulimit -n`) or use fewer workers"
+    )
+
+
 def forks(context: Any) -> bool:
     """Whether workers are forked, and so inherit what they need."""
     return bool(context.get_start_method() == "fork")
+
+
+def _check_has_processes(process: Any, context: Any) -> None:
+    """Refuse threads that pose as processes, before one of them is started.
+
+    What a worker sets up in its process (it is killed with its consumer, its seeds, its allocator,
+    its signal handlers) would change, or kill, the training process.
+
+    Args:
+        process: A process of the context that was not started, or what makes one.
+        context: Named in the error.
+
+    Raises:
+        TypeError: They are threads.
+    """
+    kind = process if isinstance(process, type) else type(process)
+    if issubclass(kind, threading.Thread):
+        raise _no_processes_error(kind, context)
+
+
+def _check_is_elsewhere(process: Any, context: Any) -> None:
+    """Refuse a process that was started and is none, which its class did not tell.
+
+    Raises:
+        TypeError: It has no number of a process, or that of this one.
+    """
+    try:
+        os.kill(process.pid, 0)
+    except (OverflowError, TypeError) as error:
+        raise _no_processes_error(type(process), context) from error
+    except OSError:  # it has ended already, and somebody has reaped it
+        return
+    if process.pid == os.getpid():
+        raise _no_processes_error(type(process), context)
+
+
+def _no_processes_error(kind: type, context: Any) -> TypeError:
+    return TypeError(
+        f"multiprocessing_context={context!r} starts no processes but {kind.__name__} in this "
+        f"one, and workers must be processes. Give 'fork', 'forkserver', 'spawn' or a context of "
+        f"multiprocessing.get_context(); num_workers=0 loads in the calling thread, and "
+        f"torch.utils.data.DataLoader can load in such threads"
+    )
 
 
 def _start(
@@ -101,29 +212,67 @@ def _start(
     content: WorkerSpec | SharedPickle,
     arena: Arena | None,
     context: Any,
-    watcher: object,
+    shared: SharedEnds,
 ) -> WorkerHandle:
     with descriptors.fork_lock, contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
         orders_read, orders_write = _pipe(theirs, undo, worker_reads=True)
         reports_read, reports_write = _pipe(theirs, undo, worker_reads=False)
-        lifeline_read, lifeline_write = _pipe(theirs, undo, worker_reads=True)
-        stacks = _stack_file(undo)
-        post = WorkerEnds(
+        lifeline_read, lifeline_write = shared.open_lifeline()
+        theirs.callback(os.close, lifeline_read)
+        undo.callback(descriptors.close, lifeline_write)
+        stacks = shared.open_stack_file()
+        if stacks is not None:
+            theirs.callback(os.close, stacks[0])
+            undo.callback(stacks[1].close)
+        ends = WorkerEnds(
             worker_id,
+            os.getpid(),
             arena,
             Descriptor(orders_read),
             Descriptor(reports_write),
             Descriptor(lifeline_read),
-            None if stacks is None else Descriptor(stacks),
+            None if stacks is None else Descriptor(stacks[0]),
         )
         process = context.Process(
-            target=work, args=(post, content), name=f"fastload-worker-{worker_id}", daemon=False
+            target=work, args=(ends, content), name=f"fastload-worker-{worker_id}", daemon=False
         )
-        with forking_workers(watcher), _allowed_to_have_children():
-            process.start()
+        _check_has_processes(process, context)
+        with forking_workers(shared), _allowed_to_have_children():
+            _start_process(process, context)
+        _check_is_elsewhere(process, context)
         undo.pop_all()
-        stack_file = None if stacks is None else StackFile(stacks)
-        return WorkerHandle(process, orders_write, reports_read, lifeline_write, stack_file)
+        return WorkerHandle(
+            process,
+            context.get_start_method(),
+            orders_write,
+            reports_read,
+            lifeline_write,
+            None if stacks is None else stacks[1],
+        )
+
+
+def _start_process(process: Any, context: Any) -> None:
+    """Start a process: by fork, between the imports of other threads; else without a SIGPIPE.
+
+    Under spawn and forkserver, multiprocessing writes to a pipe that the process reads. A spawned
+    process that is not ready for a Ctrl-C yet, which goes to the whole group, does not get it.
+    """
+    if forks(context):
+        with imports.forking_between_imports():
+            process.start()
+        return
+    is_quiet = pipes.is_sigpipe_ignored()
+    # Both servers are started before anything is blocked: their children would inherit that.
+    with contextlib.nullcontext() if is_quiet else pipes.sigpipe_blocked():
+        resource_tracker.ensure_running()
+    is_spawned = context.get_start_method() == "spawn"
+    if not is_spawned:
+        forkserver.ensure_running()
+    with (
+        signals.sigint_blocked() if is_spawned else contextlib.nullcontext(),
+        contextlib.nullcontext() if is_quiet else pipes.sigpipe_blocked(),
+    ):
+        process.start()
 
 
 def _pipe(
@@ -135,16 +284,6 @@ def _pipe(
     ours = descriptors.own(write if worker_reads else read)
     undo.callback(descriptors.close, ours)
     return read, write
-
-
-def _stack_file(undo: contextlib.ExitStack) -> int | None:
-    """An anonymous file, or None where there is no room for one."""
-    try:
-        descriptor = anonymous_file()
-    except OSError:
-        return None
-    undo.callback(os.close, descriptor)
-    return descriptor
 
 
 @contextlib.contextmanager

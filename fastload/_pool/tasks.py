@@ -1,9 +1,10 @@
-"""The tasks of every run that are on their way, and the slots that go with them.
+"""The tasks of every run that are on their way, and the reports that have arrived.
 
 Runs in: consumer.
+Owns: a mailbox for each run, in which a report lies until the run takes it or is dropped.
 
-A task flies from the moment it is sent until its report arrives. A loaded batch has then landed,
-and its slot is in hand until the batch is delivered or its run is dropped.
+A task flies from the moment it is sent until its report arrives. The report's place in the mailbox
+is the one record of a batch that has arrived and was not delivered; its slot is in hand meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 
 from fastload._memory.granted import NO_SLOT
 from fastload._memory.slots import Slots
-from fastload._wire.messages import Cancelled, Loaded, Outcome
+from fastload._memory.view import BatchTemplate
+from fastload._wire.messages import Cancelled, Ended, Loaded, Outcome
 
 
 class InFlight(NamedTuple):
@@ -23,6 +25,30 @@ class InFlight(NamedTuple):
     worker_id: int
     indices: Any
     sent_ns: int
+
+
+class Arrival(NamedTuple):
+    """A report and who made it; ``template`` is that of a batch (see ``fastload._memory.view``)."""
+
+    worker_id: int
+    report: Any
+    template: BatchTemplate | None
+
+
+class Mailbox:
+    """What has arrived for one run; the pool puts it in, the run takes it out.
+
+    Attributes:
+        arrived: By task number: what became of the task, in the order of arrival. The run puts its
+            sampler's errors among them.
+        ended: The workers that have reached the end of their part of a stream.
+    """
+
+    __slots__ = ("arrived", "ended")
+
+    def __init__(self) -> None:
+        self.arrived: dict[int, Any] = {}
+        self.ended: list[int] = []
 
 
 Lost = dict[int, list[tuple[int, InFlight]]]
@@ -36,13 +62,13 @@ class Tasks:
         self._slots = slots
         self._loads: defaultdict[int, int] = defaultdict(int)
         self._flying: dict[int, dict[int, InFlight]] = {}
-        self._landed: dict[int, dict[int, tuple[int, int]]] = {}
+        self._mailboxes: dict[int, Mailbox] = {}
         self._unsettled: dict[int, set[int]] = {}
 
-    def open(self, run: int) -> None:
-        """A run begins."""
+    def open(self, run: int, mailbox: Mailbox) -> None:
+        """A run begins, which will look into this mailbox."""
         self._flying[run] = {}
-        self._landed[run] = {}
+        self._mailboxes[run] = mailbox
 
     def add(self, run: int, sequence: int, worker_id: int, indices: Any) -> None:
         """A task is about to be sent; its worker gets a slot for it, if there is one."""
@@ -58,20 +84,21 @@ class Tasks:
                 slots.revoke(idle)
         slots.provide(worker_id, self._loads[worker_id])
 
-    def complete(self, worker_id: int, report: Outcome, *, is_wanted: bool) -> None:
-        """The report of a task has arrived; is it wanted, a batch stays until it is delivered."""
+    def complete(self, worker_id: int, report: Outcome, template: BatchTemplate | None) -> None:
+        """The report of a task has arrived: into the mailbox, unless its run was dropped."""
         del self._flying[report.run][report.sequence]
         self._loads[worker_id] -= 1
-        slots = self._slots
-        if is_wanted and type(report) is Loaded and report.slot != NO_SLOT and slots is not None:
-            slots.returned(report.slot, worker_id)
-            self._landed[report.run][report.sequence] = report.slot, worker_id
-        else:
+        mailbox = self._mailboxes.get(report.run)
+        if mailbox is None or type(report) is not Loaded:
             self._take_back(report.slot, worker_id)
-
-    def deliver(self, run: int, sequence: int) -> None:
-        """Hand over a batch that has landed; its slot is now the caller's."""
-        self._landed[run].pop(sequence, None)
+        elif report.slot != NO_SLOT and self._slots is not None:
+            self._slots.returned(report.slot, worker_id)
+        if mailbox is None:
+            return
+        if type(report) is Ended:
+            mailbox.ended.append(worker_id)
+        else:
+            mailbox.arrived[report.sequence] = Arrival(worker_id, report, template)
 
     def close(self) -> None:
         """The workers are gone, and their slots may be other workers' by now."""
@@ -98,9 +125,9 @@ class Tasks:
         Returns:
             Whether nothing of it is on its way, so that nobody need say so.
         """
-        for slot, worker_id in self._landed.pop(run).values():
-            if self._slots is not None:
-                self._slots.release(slot, worker_id)
+        for arrival in self._mailboxes.pop(run).arrived.values():
+            if type(arrival) is Arrival and type(arrival.report) is Loaded:
+                self._release(arrival.report.slot, arrival.worker_id)
         if not self._flying[run]:
             del self._flying[run]
             return True
@@ -131,4 +158,8 @@ class Tasks:
         """Free a slot that a worker had and nobody will read."""
         if self._slots is not None and slot != NO_SLOT:
             self._slots.returned(slot, worker_id)
+            self._slots.release(slot, worker_id)
+
+    def _release(self, slot: int, worker_id: int) -> None:
+        if self._slots is not None and slot != NO_SLOT:
             self._slots.release(slot, worker_id)

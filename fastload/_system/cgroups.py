@@ -8,6 +8,7 @@ Gives: what is allowed. Each enclosing group counts: the tightest one decides.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -75,9 +76,12 @@ def cpu_quota_cores(root: Path = ROOT) -> float | None:
 
 
 def read(file: Path) -> str:
-    """A file's text without the spaces around it; empty where it can't be read."""
+    """A file's text without the spaces around it; empty where it can't be read.
+
+    The name of a group may hold any bytes, whatever the program's locale.
+    """
     try:
-        return file.read_text().strip()
+        return os.fsdecode(file.read_bytes()).strip()
     except OSError:
         return ""
 
@@ -113,7 +117,7 @@ V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"
 
 
 def memory_cgroups() -> list[MemoryGroup]:
-    """Those this process is in, the innermost first."""
+    """The memory groups that this process is in, the innermost first."""
     return [MemoryGroup(folder, *(V2 if is_v2 else V1)) for folder, is_v2 in groups("memory")]
 
 
@@ -125,7 +129,7 @@ class Kills(NamedTuple):
 
 
 def oom_kills() -> Kills:
-    """As of now."""
+    """Read how many processes the OOM killer has ended by now."""
     return Kills(
         sum(cgroup.oom_kills() for cgroup in memory_cgroups()),
         _counter(Path("/proc/vmstat"), "oom_kill"),

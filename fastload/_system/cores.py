@@ -47,7 +47,7 @@ def affinity_cores() -> int:
 
 
 def find_cores() -> Cores:
-    """Ask the system."""
+    """Ask the system how many cores this process may use."""
     ranks = 1
     with contextlib.suppress(ValueError):
         ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

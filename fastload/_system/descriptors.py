@@ -9,9 +9,11 @@ copy of its other end is closed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import reduction
 from typing import Any
 
@@ -20,6 +22,9 @@ fork_lock = threading.RLock()
 
 CLOSED = -1
 """What an owner puts in place of a number it has closed: the number soon is somebody else's."""
+
+FIRST_FREE = 3
+"""Lower numbers are standard input, output and error, also where the program has closed them."""
 
 _consumer_ends: set[int] = set()
 
@@ -35,7 +40,56 @@ class Descriptor:
 
 
 def _receive(duplicate: Any) -> Descriptor:
-    return Descriptor(duplicate.detach())
+    number: int = duplicate.detach()
+    if number < FIRST_FREE:  # the server that forked this process has closed its own
+        import fcntl
+
+        low, number = number, fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+        os.close(low)
+    _occupy_standard_numbers()  # for the whole life of this worker
+    return Descriptor(number)
+
+
+@contextlib.contextmanager
+def standard_numbers_occupied() -> Iterator[None]:
+    """Give no descriptor that is opened in the block a number below 3.
+
+    A program that has closed its standard output, a daemon for one, still has code that writes to
+    number 1. If that were a pipe of ours, such a write would break the messages in it.
+    """
+    occupied = _occupy_standard_numbers()
+    try:
+        yield
+    finally:
+        for number in occupied:
+            os.close(number)
+
+
+def _occupy_standard_numbers() -> list[int]:
+    occupied = []
+    while (number := os.open(os.devnull, os.O_RDWR)) < FIRST_FREE:
+        occupied.append(number)
+        os.set_inheritable(number, True)  # a spawned process would have pipes there otherwise
+    os.close(number)
+    return occupied
+
+
+def reopened(descriptor: int, flags: int) -> int | None:
+    """Open what is behind a descriptor once more; None where the system can't.
+
+    A duplicate would share its offset, its flags and the owner of its signals with the first.
+
+    Raises:
+        OSError: No more files may be open.
+    """
+    if sys.platform != "linux":  # elsewhere this gives a duplicate
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
+        return None
 
 
 def own(descriptor: int) -> int:

@@ -38,11 +38,8 @@ def defer() -> Iterator[None]:
     """Run no handler of a signal before the end of the block; then those of all that arrived."""
     if threading.current_thread() is not threading.main_thread():
         # Handlers run in the main thread; the child's main thread, however, will be this one.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with sigint_blocked():
             yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     _this_thread.puts_off = True
     try:
@@ -59,13 +56,31 @@ def defer() -> Iterator[None]:
         _deliver_deferred()
 
 
+@contextlib.contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and in the processes that it starts until they unblock it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def settle_in_worker() -> None:
     """Leave Ctrl-C to the consumer, let SIGTERM end the worker, and take up what was put off."""
     # A handler, not SIG_IGN: programs that user code starts must not inherit deafness.
     _deferred[signal.SIGINT] = (lambda *_: None), None
     _deferred[signal.SIGTERM] = signal.SIG_DFL, None
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _deliver_deferred()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGPIPE})
+
+
+def native_handler(number: int) -> bytes:
+    """The address of the handler that the system has for a signal, as it lies in memory.
+
+    Python's own table does not show a handler that C code has put over Python's.
+    """
+    return _address(_action(number))
 
 
 def _note(number: int, *_: object) -> None:

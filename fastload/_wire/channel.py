@@ -3,6 +3,9 @@
 A frame is its length in eight bytes, then its content. The consumer never waits in a read or in
 a write: it takes what has arrived and keeps what does not fit. The worker waits for its next
 frame, and for room when it sends.
+
+Memory may be *attached* to a frame: it is sent ahead of it, from where it lies, and read into
+memory of its own. The only copies of it are those into the pipe and out of it.
 """
 
 from __future__ import annotations
@@ -11,11 +14,29 @@ import os
 import select
 import struct
 from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from fastload._system import descriptors
+from fastload._system.pipes import write
 
 _HEADER = struct.Struct("<Q")
 _CHUNK_BYTES = 1 << 16
+_IS_ATTACHED: Final = 1 << 63
+"""Set in the length of what is attached to the next frame."""
+
+
+class FrameWithMemory(NamedTuple):
+    """A frame and what was attached to it."""
+
+    frame: bytes | bytearray
+    attached: tuple[npt.NDArray[np.uint8], ...]
+
+
+Frame = bytes | bytearray | FrameWithMemory
 
 
 class Receiver:
@@ -28,12 +49,13 @@ class Receiver:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._pending = b""
-        self._large: bytearray | None = None
+        self._large: bytearray | npt.NDArray[np.uint8] | None = None
         self._large_filled = 0
+        self._attached: list[npt.NDArray[np.uint8]] = []
 
-    def receive(self) -> list[bytes | bytearray]:
+    def receive(self) -> list[Frame]:
         """All frames that are complete by now; never waits."""
-        frames: list[bytes | bytearray] = []
+        frames: list[Frame] = []
         while not self.is_closed:
             try:
                 if self._large is not None:
@@ -65,9 +87,9 @@ class Receiver:
         """Whether something has arrived: cheaper to ask than a read that finds nothing."""
         return not self.is_closed and bool(self._poll.poll(0))
 
-    def _split(self, data: bytes, frames: list[bytes | bytearray]) -> None:
+    def _split(self, data: bytes, frames: list[Frame]) -> None:
         start = 0
-        if len(data) >= _HEADER.size:
+        if len(data) >= _HEADER.size and not self._attached:
             (length,) = _HEADER.unpack_from(data)
             if len(data) == _HEADER.size + length:  # as usual
                 frames.append(data[_HEADER.size :])
@@ -75,32 +97,56 @@ class Receiver:
                 return
         while len(data) - start >= _HEADER.size:
             (length,) = _HEADER.unpack_from(data, start)
-            end = start + _HEADER.size + length
+            begin = start + _HEADER.size
+            if length & _IS_ATTACHED:
+                start = self._begin_attached(length - _IS_ATTACHED, data, begin)
+                continue
+            end = begin + length
             if end > len(data):
                 if length > _CHUNK_BYTES:
-                    self._begin_large(length, data[start + _HEADER.size :])
+                    self._begin_large(bytearray(length), data[begin:])
                     start = len(data)
                 break
-            frames.append(data[start + _HEADER.size : end])
+            self._add(data[begin:end], frames)
             start = end
         self._pending = data[start:]
 
-    def _begin_large(self, length: int, beginning: bytes) -> None:
-        self._large = bytearray(length)
-        self._large[: len(beginning)] = beginning
+    def _add(self, frame: bytes | bytearray, frames: list[Frame]) -> None:
+        if self._attached:
+            frames.append(FrameWithMemory(frame, tuple(self._attached)))
+            self._attached = []
+        else:
+            frames.append(frame)
+
+    def _begin_attached(self, length: int, data: bytes, begin: int) -> int:
+        """Take what is there of attached memory; returns where the data goes on behind it."""
+        content = np.empty(length, np.uint8)  # unlike a bytearray, not filled with zeros first
+        end = begin + length
+        self._attached.append(content)
+        if end > len(data):
+            self._begin_large(content, data[begin:])
+            return len(data)
+        content.data[:] = data[begin:end]
+        return end
+
+    def _begin_large(self, target: bytearray | npt.NDArray[np.uint8], beginning: bytes) -> None:
+        with memoryview(target) as content:  # type: ignore[arg-type]  # NumPy: from 3.12 on
+            content[: len(beginning)] = beginning
+        self._large = target
         self._large_filled = len(beginning)
 
-    def _fill_large(self, frames: list[bytes | bytearray]) -> None:
-        assert self._large is not None
-        with memoryview(self._large)[self._large_filled :] as rest:
+    def _fill_large(self, frames: list[Frame]) -> None:
+        large: Any = self._large
+        with memoryview(large) as content, content[self._large_filled :] as rest:
             filled = os.readv(self.descriptor, [rest])
         if filled == 0:
             self.is_closed = True
             return
         self._large_filled += filled
-        if self._large_filled == len(self._large):
-            frames.append(self._large)
+        if self._large_filled == len(large):
             self._large = None
+            if isinstance(large, bytearray):
+                self._add(large, frames)
 
 
 class PatientSender:
@@ -121,7 +167,7 @@ class PatientSender:
             return
         piece = _HEADER.pack(len(frame)) + frame
         try:
-            sent = os.write(self.descriptor, piece)
+            sent = write(self.descriptor, piece)
         except BlockingIOError:
             sent = 0
         except BrokenPipeError:  # the worker died; its sentinel tells
@@ -148,7 +194,7 @@ class PatientSender:
                 self.unsent = deque([memoryview(b"".join(self.unsent))])
             while self.unsent:
                 piece = self.unsent[0]
-                sent = os.write(self.descriptor, piece)
+                sent = write(self.descriptor, piece)
                 if sent == len(piece):
                     self.unsent.popleft()
                 else:
@@ -159,12 +205,21 @@ class PatientSender:
             self.unsent.clear()
 
 
-def send(descriptor: int, frame: bytes) -> None:
-    """The worker's side: send a frame, waiting for room.
+def send(descriptor: int, frame: bytes, attached: Sequence[Any] = ()) -> None:
+    """The worker's side: send a frame and what is attached to it, waiting for room.
+
+    Args:
+        descriptor: Of the pipe.
+        frame: What is sent.
+        attached: Buffers of bytes that travel with it, none of them empty.
 
     Raises:
         BrokenPipeError: The consumer closed its end.
     """
+    for memory in attached:
+        with memoryview(memory) as content:
+            _write_all(descriptor, _HEADER.pack(content.nbytes | _IS_ATTACHED))
+            _write_all(descriptor, content)
     if len(frame) < _CHUNK_BYTES:
         _write_all(descriptor, _HEADER.pack(len(frame)) + frame)
     else:
@@ -172,8 +227,8 @@ def send(descriptor: int, frame: bytes) -> None:
         _write_all(descriptor, frame)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    sent = os.write(descriptor, content)
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
+    sent = write(descriptor, content)
     with memoryview(content) as rest:
         while sent < len(rest):
-            sent += os.write(descriptor, rest[sent:])
+            sent += write(descriptor, rest[sent:])

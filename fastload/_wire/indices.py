@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,27 @@ class Compact:
         return list(numbers) if isinstance(numbers, range) else numbers.tolist()
 
 
+class PositionedIndices:
+    """Indices together with the positions of their samples in a seeded stream.
+
+    Attributes:
+        positions: Of each sample of the batch.
+        indices: A batch of indices, a ``Compact``, or the index of one sample.
+    """
+
+    __slots__ = ("indices", "positions")
+
+    def __init__(self, positions: Sequence[int], indices: Any) -> None:
+        self.positions = positions
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        return repr(self.indices)
+
+
 def plain(indices: Any) -> Any:
     """What a dataset gets to see."""
     return indices.tolist() if type(indices) is Compact else indices
@@ -58,6 +80,8 @@ def pack(indices: Any) -> bytes:
     Raises:
         Exception: Whatever pickling an object of the user's raises.
     """
+    if type(indices) is PositionedIndices:
+        return _pack_positioned(indices)
     if type(indices) is not Compact:
         return pickle.dumps(indices, protocol=5)
     numbers = indices.numbers
@@ -74,7 +98,20 @@ def unpack(packed: bytes) -> Any:
     if tag == b"r":
         start, stop, _ = _RANGE.unpack(packed)
         return Compact(range(start, stop))
+    if tag == b"p":
+        start, stop, _ = _RANGE.unpack_from(packed, len(packed) - _RANGE.size)
+        return PositionedIndices(range(start, stop), unpack(packed[: -_RANGE.size]))
+    if tag == b"l":
+        positions, inner = pickle.loads(packed[:-1])
+        return PositionedIndices(positions, unpack(inner))
     return pickle.loads(packed)
+
+
+def _pack_positioned(positioned: PositionedIndices) -> bytes:
+    positions, inner = positioned.positions, pack(positioned.indices)
+    if isinstance(positions, range):
+        return inner + _RANGE.pack(positions.start, positions.stop, b"p")
+    return pickle.dumps((list(positions), inner), protocol=5) + b"l"
 
 
 _DTYPES: Final[dict[bytes, np.dtype[Any]]] = {b"i": np.dtype(np.int32), b"q": np.dtype(np.int64)}

@@ -12,19 +12,47 @@ import pickle
 from typing import Any, NamedTuple
 
 from fastload._memory.layout import Layout
+from fastload._wire.channel import Frame, FrameWithMemory
+
+
+class SeededBegin(NamedTuple):
+    """Where one pass over a seeded stream begins, and how it is dealt to ranks.
+
+    Attributes:
+        seed, epoch: What random numbers follow from.
+        start: Position at which the pass begins.
+        batch_size: Samples of a batch on one rank.
+        ranks, rank: Number of ranks, and which this is.
+        drop_last: Leave out an incomplete step.
+        even: What becomes of an incomplete step where there are several ranks.
+        redo: Whether generators are set only once they are seen to be drawn from.
+    """
+
+    seed: int
+    epoch: int
+    start: int = 0
+    batch_size: int = 1
+    ranks: int = 1
+    rank: int = 0
+    drop_last: bool = False
+    even: str = "pad"
+    redo: bool = True
 
 
 class Begin(NamedTuple):
     """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
 
-    ``dataset_state`` is what a worker that died had reported last: go on from there. ``epoch`` is
-    what ``dataset.set_epoch`` was given in the consumer, which no copy of the dataset has seen.
+    ``dataset_state`` is a pickled ``DatasetState`` from which the dataset goes on: that of a saved
+    state, or what a worker that died had reported last. ``epoch`` is what ``dataset.set_epoch`` was
+    given in the consumer, which no copy of the dataset has seen.
+    ``seeded`` is there if the loader has a seed: all random numbers follow from it.
     """
 
     run: int
     shared_seed: int | None
     dataset_state: bytes | None = None
     epoch: int | None = None
+    seeded: SeededBegin | None = None
 
 
 class Task(NamedTuple):
@@ -74,7 +102,8 @@ class Loaded(NamedTuple):
     """A batch lies in ``slot``.
 
     ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
-    ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message.
+    ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message. If the
+    slot has no room, it is the last thing ``attached``: what else is, the skeleton refers to.
     ``dataset_state`` is a stream's state behind this batch, pickled, where a restart may need it.
     ``skipped`` are the samples that could not be loaded and were left out or replaced.
     """
@@ -89,6 +118,7 @@ class Loaded(NamedTuple):
     skeleton_at: tuple[int, int] | None
     dataset_state: bytes | None = None
     skipped: tuple[Skip, ...] = ()
+    attached: tuple[Any, ...] = ()
 
 
 class Failed(NamedTuple):
@@ -138,8 +168,10 @@ def encode_task(run: int, sequence: int, indices: bytes) -> bytes:
     return pickle.dumps((_TASK, (run, sequence, indices)), protocol=5)
 
 
-def decode(frame: bytes | bytearray) -> Any:
+def decode(frame: Frame) -> Any:
     """The message in a frame."""
+    if isinstance(frame, FrameWithMemory):
+        return decode(frame.frame)._replace(attached=frame.attached)
     number, fields = pickle.loads(frame)
     return _new(_KINDS[number], fields)
 

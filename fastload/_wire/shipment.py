@@ -21,10 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastload._memory.arena import anonymous_file
+from fastload._memory.arena import anonymous_file, write_at
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.layout import DTYPE_NUMBERS, DTYPES, Shape, aligned
+from fastload._memory.reducers import LiveReducers
 from fastload._memory.shared_bytes import SharedBytes, Span, attach
-from fastload._memory.write import is_plain, picklers
+from fastload._memory.write import is_its_bytes, is_plain
 from fastload._system.descriptors import Descriptor
 
 
@@ -55,7 +57,8 @@ class SharedPickle:
         file = io.BytesIO()
         buffers: list[pickle.PickleBuffer] = []
         pickler = _Pickler(file, buffers.append)
-        pickler.dump(content)
+        with real_tensors():
+            pickler.dump(content)
         chunks = [file.getbuffer(), *(buffer.raw() for buffer in buffers)]
         spans, end = [], 0
         for chunk in chunks:
@@ -63,10 +66,13 @@ class SharedPickle:
             end = start + chunk.nbytes
             spans.append((start, end))
         descriptor = anonymous_file()
-        os.ftruncate(descriptor, max(end, 1))
-        with mmap.mmap(descriptor, max(end, 1)) as mapping:
-            for (start, stop), chunk in zip(spans, chunks, strict=True):
-                mapping[start:stop] = chunk
+        try:
+            os.ftruncate(descriptor, max(end, 1))
+            for (start, _), chunk in zip(spans, chunks, strict=True):
+                write_at(descriptor, start, chunk.cast("B"))
+        except BaseException:
+            os.close(descriptor)
+            raise
         frozen = tuple(Descriptor(os.dup(content.descriptor)) for content in pickler.frozen)
         return cls(Descriptor(descriptor), tuple(spans), frozen)
 
@@ -90,7 +96,7 @@ class SharedPickle:
 class _Pickler(pickle.Pickler):
     def __init__(self, file: Any, add_buffer: Callable[[pickle.PickleBuffer], None]) -> None:
         super().__init__(file, protocol=5, buffer_callback=add_buffer)
-        self.dispatch_table = picklers()
+        self.dispatch_table = LiveReducers()
         self.frozen: list[SharedBytes] = []
         self._storages: dict[int, npt.NDArray[Any]] = {}
 
@@ -102,12 +108,12 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
             raise NeedsInheritanceError
-        if not _is_its_bytes(obj):
+        if not _can_be_remade(obj):
             return NotImplemented
         storage = obj.untyped_storage()
         content = self._storages.get(storage.data_ptr())
         if content is None:
-            flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+            flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
             content = self._storages[storage.data_ptr()] = flat.numpy()
         place = obj.storage_offset(), tuple(obj.shape), obj.stride()
         return _tensor, (content, DTYPE_NUMBERS[obj.dtype], *place, obj.requires_grad)
@@ -133,16 +139,10 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _is_its_bytes(tensor: Tensor) -> bool:
+def _can_be_remade(tensor: Tensor) -> bool:
     """Whether a tensor can be made again of its storage and a place in it."""
-    return (
-        type(tensor) is Tensor
-        and is_plain(tensor)
-        and tensor.numel() > 0
-        and tensor.is_leaf
-        and not tensor.is_conj()
-        and not tensor.is_neg()
-    )
+    is_ordinary = type(tensor) is Tensor and tensor.numel() > 0 and tensor.is_leaf
+    return is_ordinary and is_its_bytes(tensor)
 
 
 def _shares(tensor: Tensor) -> bool:
@@ -158,6 +158,6 @@ def _tensor(
     strides: Shape,
     requires_grad: bool,
 ) -> Tensor:
-    tensor = torch.empty(0, dtype=DTYPES[dtype])
+    tensor = torch.empty(0, dtype=DTYPES[dtype], device="cpu")
     tensor.set_(torch.from_numpy(content).untyped_storage(), offset, shape, strides)
     return tensor.requires_grad_(requires_grad)

@@ -1,13 +1,15 @@
 """The stack of a worker that crashed or hangs, as its consumer sees it.
 
 Runs in: worker (`arm`) and consumer (`StackFile`).
-Takes: an anonymous file that both have open.
+Takes: an anonymous file that both have open. All workers of a pool write to the same one, each from
+an offset of its own.
 Gives: what ``faulthandler`` wrote there: by itself at a crash, or when asked by a signal. It needs
 no GIL, so it tells where C code is stuck too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -25,6 +27,11 @@ LONGEST_BYTES = 4096
 PATIENCE_S = 0.5
 """How long a worker may take to begin writing; one that is stopped never does."""
 
+REGION_BYTES = 1 << 20
+"""What one worker may write of a file. Nearly all of it stays a hole that takes no memory."""
+
+_CHUNK_BYTES = 1 << 14
+
 QUIET_S = 0.02
 """A dump has ended when nothing was added for so long."""
 
@@ -35,7 +42,8 @@ def arm(descriptor: int) -> None:
     faulthandler.enable(file=descriptor, all_threads=True)
     if hasattr(faulthandler, "register"):
         faulthandler.register(ASK, file=descriptor, all_threads=True)
-    os.write(descriptor, READY)
+    with contextlib.suppress(OSError):  # RLIMIT_FSIZE may be small
+        os.write(descriptor, READY)
 
 
 def _of_the_user(dump: str) -> str:
@@ -50,50 +58,65 @@ def _of_the_user(dump: str) -> str:
 
 
 class StackFile:
-    """The consumer's end of one worker's file."""
+    """The consumer's view of what one worker wrote."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptors.own(descriptor)
-        self._read = len(READY)
+    def __init__(self, descriptor: int, start: int, *, is_shared: bool) -> None:
+        """``start`` is where the worker begins; a file of this worker alone is closed here."""
+        self._descriptor = descriptor
+        self._start = start
+        self._is_shared = is_shared
+        self._read = start + len(READY)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker has begun: it has set up how its stack is written."""
+        return self._end() > self._start
 
     def written(self) -> str:
         """What the worker wrote since the last call; it may have written nothing."""
-        size = self._size()
-        if size <= self._read:
+        end = self._end()
+        if end <= self._read:
             return ""
-        text = os.pread(self._descriptor, LONGEST_BYTES, self._read)
-        self._read = size
+        text = os.pread(self._descriptor, min(LONGEST_BYTES, end - self._read), self._read)
+        self._read = end
         return _of_the_user(text.decode(errors="replace"))
 
     def ask(self, pid: int) -> str:
         """Ask a live worker for its stack; empty if it is not ready for that, or is stopped."""
-        size = self._size()
-        if not hasattr(faulthandler, "register") or size < len(READY):
+        end = self._end()
+        is_ready = self._start < end < self._start + REGION_BYTES // 2
+        if not hasattr(faulthandler, "register") or not is_ready:
             return ""
-        self._read = size
+        self._read = end
         try:
             os.kill(pid, ASK)
         except OSError:
             return ""
-        self._wait_for_the_dump(size)
+        self._wait_for_the_dump(end)
         return self.written()
 
-    def _wait_for_the_dump(self, size_before: int) -> None:
+    def _wait_for_the_dump(self, end_before: int) -> None:
         deadline_s = time.monotonic() + PATIENCE_S
-        size = size_before
+        end = end_before
         while time.monotonic() < deadline_s:
             time.sleep(QUIET_S)
-            before, size = size, self._size()
-            if size_before < size == before:
+            before, end = end, self._end()
+            if end_before < end == before:
                 return
 
-    def _size(self) -> int:
-        try:
-            return os.fstat(self._descriptor).st_size
-        except OSError:
-            return 0
+    def _end(self) -> int:
+        """Where the worker's text ends now; behind it are zeros, or nothing."""
+        end = max(self._start, self._read - len(READY))
+        with contextlib.suppress(OSError):
+            while chunk := os.pread(self._descriptor, _CHUNK_BYTES, end):
+                text = chunk.partition(b"\0")[0]
+                end += len(text)
+                if len(text) < len(chunk):
+                    break
+        return end
 
     def close(self) -> None:
-        """Close our end."""
+        """Close the file if it is this worker's alone."""
         descriptor, self._descriptor = self._descriptor, descriptors.CLOSED
-        descriptors.close(descriptor)
+        if not self._is_shared:
+            descriptors.close(descriptor)

@@ -30,15 +30,36 @@ class WorkerSpec:
     sends_state: bool = False
 
 
-NO_JOB = WorkerSpec(None, False, False, list, False, 0, None, 0)
-"""Of a worker that could not unpickle its own."""
+def empty_spec() -> WorkerSpec:
+    """Stands for the specification that a worker could not unpickle."""
+    return WorkerSpec(
+        dataset=None,
+        iterable=False,
+        batched=False,
+        collate_fn=list,
+        drop_last=False,
+        base_seed=0,
+        worker_init_fn=None,
+        workers=0,
+    )
 
 
 @dataclass(frozen=True)
 class WorkerEnds:
-    """One worker's place: its number, its memory and its ends of the pipes."""
+    """What one worker alone is given: its number, its memory and its ends of the pipes.
+
+    Attributes:
+        worker_id: Its number, from 0.
+        consumer_pid: The process that started it.
+        arena: The memory it writes batches to; None if all batches go by pipe.
+        orders: Read end of the pipe on which the consumer sends tasks.
+        reports: Write end of the pipe on which it answers.
+        lifeline: Read end of the pipe that closes when the consumer is gone.
+        stacks: File for its stack when it crashes or hangs; None where there is no room for one.
+    """
 
     worker_id: int
+    consumer_pid: int
     arena: Arena | None
     orders: Descriptor
     reports: Descriptor

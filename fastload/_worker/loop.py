@@ -2,7 +2,7 @@
 
 Runs in: worker.
 Takes: orders from its pipe.
-Gives: reports, and batches in the slots that its tasks name.
+Gives: reports, and batches in slots that it chooses among those granted to it.
 
 Whatever goes wrong in user code becomes the report of the task it went wrong in.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import pickle
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,10 +25,16 @@ from torch.utils.data import IterDataPipe, graph_settings
 from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
 from fastload._loading.stopwatch import peak_bytes
+from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
-from fastload._system import signals
+from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_seeded_fetcher
+from fastload._seeded.own_streams import is_own_stream
+from fastload._seeded.seeds import EpochDraws
+from fastload._seeded.streams import SeededStreamFetcher
+from fastload._system import pipes, signals
+from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
 from fastload._wire import exceptions, stacks
 from fastload._wire.channel import Receiver, send
@@ -40,6 +48,7 @@ from fastload._wire.messages import (
     Failed,
     Loaded,
     Report,
+    SeededBegin,
     Skip,
     Stamps,
     Task,
@@ -49,7 +58,7 @@ from fastload._wire.messages import (
 from fastload._wire.shipment import SharedPickle
 from fastload._worker import lifeline
 from fastload._worker.allocator import keep_freed_memory
-from fastload._worker.job import NO_JOB, WorkerEnds, WorkerSpec
+from fastload._worker.job import WorkerEnds, WorkerSpec, empty_spec
 from fastload._worker.seeding import seed_worker
 from fastload.collate.inplace import keep_results_private, make_collate
 from fastload.datasets.ranks_and_workers import epoch_of
@@ -58,71 +67,92 @@ from fastload.errors import annotate
 LONGEST_SKELETON_BYTES = 1 << 14
 """A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
 
+NOT_IMPORTABLE = (
+    "A worker that is started by spawn or forkserver imports what it works with, and what was "
+    "defined in a notebook, at a prompt or by `python -c` can't be imported: define the dataset, "
+    "collate_fn and worker_init_fn in a module (a .py file), or use "
+    "multiprocessing_context='fork'"
+)
+
 MEMORY_EVERY = 32
 """Batches from one look at a worker's memory to the next."""
 
 
-def work(post: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
-    """The target of the worker process."""
+def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
+    """Be a worker: the target of the worker process.
+
+    Raises:
+        RuntimeError: This is the process of the consumer. Nothing was changed in it.
+    """
+    if os.getpid() == ends.consumer_pid:
+        raise RuntimeError(
+            f"worker {ends.worker_id} was started in the training process itself (process "
+            f"{ends.consumer_pid}); multiprocessing_context must start processes of their own"
+        )
     gc.freeze()  # a collection would copy every page with an object of the training process
-    lifeline.arm(post.lifeline.number)
-    if post.stacks is not None:
-        stacks.arm(post.stacks.number)
+    lifeline.arm(ends.lifeline.number)
+    if ends.stacks is not None:
+        stacks.arm(ends.stacks.number)
     signals.settle_in_worker()
+    pipes.look_for_native_handler()
     broken: BaseException | None = None
     try:
-        job: WorkerSpec = content.open() if isinstance(content, SharedPickle) else content
+        spec: WorkerSpec = content.open() if isinstance(content, SharedPickle) else content
     except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
-        annotate(error, f"while worker {post.worker_id} unpickled the dataset")
-        broken, job = error, NO_JOB
-    worker = WorkerLoop(post, job, broken)
-    with contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
-        worker.serve()
+        annotate(error, f"while worker {ends.worker_id} unpickled the dataset")
+        if isinstance(error, AttributeError) and "__main__" in str(error):
+            annotate(error, NOT_IMPORTABLE)
+        broken, spec = error, empty_spec()
+    # A fork copies the mode of the thread that forked; the consumer makes batches fake itself.
+    with real_tensors(), contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
+        WorkerLoop(ends, spec, broken).serve()
 
 
 class WorkerLoop:
-    """The loop and what it keeps between two orders."""
+    """The loop of one worker and what it keeps from one order to the next."""
 
     def __init__(
-        self, post: WorkerEnds, job: WorkerSpec, broken: BaseException | None = None
+        self, ends: WorkerEnds, spec: WorkerSpec, broken: BaseException | None = None
     ) -> None:
-        self._post = post
-        self._job = job
-        self._orders = Receiver(post.orders.number)
+        self._ends = ends
+        self._spec = spec
+        self._orders = Receiver(ends.orders.number)
         self._queue: deque[Any] = deque()
-        if post.arena is not None:
-            post.arena.forget_faults()
-        self._grants = Grants(post.arena, post.worker_id)
+        if ends.arena is not None:
+            ends.arena.forget_faults()
+        self._grants = Grants(ends.arena, ends.worker_id)
         self._places: dict[int, SlotPlace] = {}
         self._fetchers: dict[int, Fetcher | BaseException] = {}
         self._ended: set[int] = set()
         self._last: tuple[Layout | None, bytes | None] | None = None
-        self._collate = make_collate(job.collate_fn)
-        self._tolerance = None if job.on_error == "raise" else Tolerance(job.on_error)
+        self._collate = make_collate(spec.collate_fn)
+        self._tolerance = None if spec.on_error == "raise" else Tolerance(spec.on_error)
         self._loads = 0
         self._sent_only_tensors = True
         self._skeleton = b""
+        self._attached: list[Any] = []
         self._broken = broken
-        self._dataset = job.dataset
+        self._dataset = spec.dataset
         self._epoch: int | None = None
+        self._drawn: DrawnGenerators | None = None
         try:
             self._prepare()
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._broken = error
 
     def _prepare(self) -> None:
-        job, worker_id = self._job, self._post.worker_id
-        torch.multiprocessing._set_thread_name("pt_data_worker")
+        spec, worker_id = self._spec, self._ends.worker_id
+        set_thread_name("pt_data_worker")
         torch.set_num_threads(1)
         keep_freed_memory()
-        seed = seed_worker(job.base_seed, worker_id)
+        seed = seed_worker(spec.base_seed, worker_id)
         keep_results_private()
         torch_worker._worker_info = torch_worker.WorkerInfo(
-            id=worker_id, num_workers=job.workers, seed=seed, dataset=job.dataset
+            id=worker_id, num_workers=spec.workers, seed=seed, dataset=spec.dataset
         )
-        if job.worker_init_fn is not None:
+        if spec.worker_init_fn is not None:
             try:
-                job.worker_init_fn(worker_id)
+                spec.worker_init_fn(worker_id)
             except BaseException as error:
                 annotate(error, f"in worker_init_fn of worker {worker_id}")
                 raise
@@ -166,7 +196,7 @@ class WorkerLoop:
                 self._queue.append(order)
 
     def _cancel(self, order: Cancel) -> None:
-        """Takes effect at once, ahead of the tasks that wait in the queue."""
+        """Forget a run at once, ahead of the tasks that wait in the queue."""
         run = order.run
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
@@ -177,25 +207,63 @@ class WorkerLoop:
     def _begin(self, order: Begin) -> None:
         if self._broken is not None:
             return
-        job = self._job
+        spec = self._spec
         try:
             if order.shared_seed is not None and isinstance(self._dataset, IterDataPipe):
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            if order.seeded is not None:
+                self._fetchers[order.run] = self._make_seeded_fetcher(order.seeded)
+                return
             self._set_epoch(order.epoch)
-            if order.dataset_state is not None:
-                self._dataset.load_state_dict(pickle.loads(order.dataset_state))
             self._fetchers[order.run] = make_fetcher(
                 self._dataset,
-                iterable=job.iterable,
-                batched=job.batched,
+                iterable=spec.iterable,
+                batched=spec.batched,
                 collate=self._collate,
-                drop_last=job.drop_last,
+                drop_last=spec.drop_last,
                 tolerance=self._tolerance,
+                state=None if order.dataset_state is None else pickle.loads(order.dataset_state),
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
+
+    def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
+        spec = self._spec
+        if self._drawn is None:
+            self._drawn = DrawnGenerators(self._dataset, spec.collate_fn, everything=not begin.redo)
+        if is_own_stream(self._dataset):
+            return make_own_fetcher(
+                self._dataset,
+                begin,
+                self._drawn,
+                batched=spec.batched,
+                collate=self._collate,
+                collate_fn=spec.collate_fn,
+                tolerance=self._tolerance,
+            )
+        if spec.iterable:
+            # This worker alone reads the stream, so the dataset must not take a part of it.
+            torch_worker._worker_info = None
+            return SeededStreamFetcher(
+                self._dataset,
+                begin,
+                batched=spec.batched,
+                collate=self._collate,
+                collate_fn=spec.collate_fn,
+                tolerance=self._tolerance,
+            )
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(begin.epoch)
+        return make_seeded_fetcher(
+            self._dataset,
+            EpochDraws(begin.seed, begin.epoch),
+            self._drawn,
+            batched=spec.batched,
+            collate=self._collate,
+            tolerance=self._tolerance,
+        )
 
     def _set_epoch(self, epoch: int | None) -> None:
         """Set what was set in the consumer; a dataset that counts epochs itself is left alone."""
@@ -218,7 +286,9 @@ class WorkerLoop:
             report = Empty(task.run, task.sequence, slot, self._take_skipped())
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
             report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
-        self._report(report)
+            self._attached = []
+        self._report(report, self._attached)
+        self._attached = []
 
     def _load(self, task: Task, slot: int) -> Loaded:
         fetcher = self._fetchers[task.run] if self._broken is None else self._broken
@@ -227,17 +297,18 @@ class WorkerLoop:
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         place = self._places.get(slot)
         if place is None:
-            place = self._places[slot] = SlotPlace(self._post.arena, slot)
+            place = self._places[slot] = SlotPlace(self._ends.arena, slot)
         place.empty()
         indices = unpack(task.indices)
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
         layout, skeleton = write_batch(batch, place)
+        self._attached, place.attached = place.attached, []  # nothing else may keep the batch
         if skeleton != self._skeleton:  # which says what the batch is made of
             self._skeleton = skeleton
             self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
         del batch
-        samples, watch = count(indices) if self._job.batched else 1, fetcher.watch
+        samples, watch = count(indices) if self._spec.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
         self._loads += 1
         stamps = (
@@ -257,8 +328,10 @@ class WorkerLoop:
     def _take_skipped(self) -> tuple[Skip, ...]:
         return () if self._tolerance is None else self._tolerance.take_skipped()
 
-    def _state(self) -> bytes | None:
-        return pickle.dumps(self._dataset.state_dict()) if self._job.sends_state else None
+    def _state(self, run: int) -> bytes | None:
+        fetcher = self._fetchers[run] if self._spec.sends_state else None
+        source = None if fetcher is None else cast("Fetcher", fetcher).source
+        return None if source is None else source.pickled()
 
     def _loaded(
         self,
@@ -269,7 +342,7 @@ class WorkerLoop:
         skeleton: bytes | None,
         stamps: Stamps,
     ) -> Loaded:
-        state = self._state()  # which may raise: then nothing is sent
+        state = self._state(task.run)  # which may raise: then nothing is sent
         skipped = self._take_skipped()
         skeleton_at = None
         if (layout, skeleton) == self._last:
@@ -277,7 +350,9 @@ class WorkerLoop:
         elif skeleton is not None and len(skeleton) > LONGEST_SKELETON_BYTES:
             self._last = None
             skeleton_at = _put_behind(place, skeleton)
-            skeleton = skeleton if skeleton_at is None else None
+            if skeleton_at is None:
+                self._attached.append(skeleton)
+            skeleton = None
         else:
             self._last = layout, skeleton
         return Loaded(
@@ -293,8 +368,8 @@ class WorkerLoop:
             skipped,
         )
 
-    def _report(self, report: Report) -> None:
-        send(self._post.reports.number, encode(report))
+    def _report(self, report: Report, attached: Sequence[Any] = ()) -> None:
+        send(self._ends.reports.number, encode(report), attached)
 
 
 def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
@@ -308,9 +383,15 @@ def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
 
 def _holds_only_tensors(batch: Any) -> bool:
     """Whether all a batch says is numbers: dict keys are the same in every process."""
-    kind = type(batch)
-    if kind is dict:
-        return all(map(_holds_only_tensors, batch.values()))
-    if kind in (list, tuple):
-        return all(map(_holds_only_tensors, batch))
-    return kind in (Tensor, LeafRef)
+    seen: set[int] = set()
+    ahead = [batch]
+    while ahead:
+        each = ahead.pop()
+        kind = type(each)
+        if kind in (dict, list, tuple):
+            if id(each) not in seen:  # a container may hold itself
+                seen.add(id(each))
+                ahead += each.values() if kind is dict else each
+        elif kind not in (Tensor, LeafRef):
+            return False
+    return True

@@ -7,7 +7,8 @@ Gives: each sequence field as one nested tensor, all else stacked as ever.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,14 @@ from torch import Tensor
 
 from fastload._memory.write import HEAP, Place
 from fastload._torch_private import jagged
+from fastload.collate.kernels import runs_no_users_code
 from fastload.collate.placed import PlacedCollate, function_of
 from fastload.collate.ragged_rows import check_dtype, equal_outside
 from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
+
+Parts = tuple[Tensor, Tensor, int, int]
+"""Values, offsets, and the length of the shortest and the longest sequence."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,15 @@ class Ragged(PlacedCollate):
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
 
-    def into(self, samples: Sequence[Any], place: Place) -> Any:
+    def collate(self, samples: Sequence[Any], place: Place) -> Any:
         """Collate into ``place``."""
-        return collate_fields(samples, place, self._column, fields=self.fields)
+        # A stand-in must be seen by no container of the user's, nor by what pickles one.
+        is_hidden = place is not HEAP and len(samples) > 0 and runs_no_users_code(samples[0])
+        join = _Nested if is_hidden else _nested_of
+        kernel = functools.partial(self._column, join=join)
+        return collate_fields(samples, place, kernel, fields=self.fields)
 
-    def _column(self, column: Column, place: Place) -> Any:
+    def _column(self, column: Column, place: Place, *, join: Callable[[Parts], Any]) -> Any:
         rows, dtype = to_sequences(column, self.dtype)
         equal_outside(rows, (0,), column)
         lengths = [len(row) for row in rows]
@@ -54,8 +63,7 @@ class Ragged(PlacedCollate):
         offsets = place.tensor((len(rows) + 1,), torch.int64)
         offsets.numpy()[0] = 0
         np.cumsum(lengths, out=offsets.numpy()[1:])
-        parts = values, offsets, min(lengths), max(lengths)
-        return nested(*parts) if place is HEAP else _Nested(parts)
+        return join((values, offsets, min(lengths), max(lengths)))
 
 
 @function_of(Ragged)
@@ -98,6 +106,10 @@ def nested(values: Tensor, offsets: Tensor, shortest: int, longest: int) -> Tens
     return made
 
 
+def _nested_of(parts: Parts) -> Tensor:
+    return nested(*parts)
+
+
 class _Nested:
     """Stands for a nested tensor on its way to the consumer, who makes it.
 
@@ -107,7 +119,7 @@ class _Nested:
 
     __slots__ = ("_parts",)
 
-    def __init__(self, parts: tuple[Tensor, Tensor, int, int]) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     def __reduce__(self) -> tuple[Any, ...]:

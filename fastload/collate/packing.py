@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastload._memory.write import HEAP, Place
+from fastload._memory.write import Place
 from fastload.collate.misfit import Misfit
 from fastload.collate.packing_plan import PackingPlan
 from fastload.collate.placed import PlacedCollate, function_of
@@ -94,7 +94,7 @@ class Pack(PlacedCollate):
             check_value(value)
         check_lengths(self.max_length, self.multiple_of, self.truncate)
 
-    def into(self, samples: Sequence[Any], place: Place) -> Packed:
+    def collate(self, samples: Sequence[Any], place: Place) -> Packed:
         """Collate into ``place``."""
         samples = checked(samples)
         with misfits_explained(samples):
@@ -182,7 +182,8 @@ def pack(
         >>> packed.data.tolist(), packed.cu_seqlens.tolist(), packed.position_ids.tolist()
         ([[1, 2, 3, 4, 5]], [0, 2, 5], [[0, 1, 0, 1, 2]])
     """
-    return Pack(max_length, value, truncate, multiple_of, fields).into(samples, HEAP)
+    packed: Packed = Pack(max_length, value, truncate, multiple_of, fields)(samples)
+    return packed
 
 
 def _indexed(data: Any, plan: PackingPlan, place: Place) -> Packed:

@@ -67,7 +67,7 @@ class PadDict(PlacedCollate):
                     f"{name} is a name, in which {{}} stands for the field's, not {template!r}"
                 ) from None
 
-    def into(self, samples: Sequence[Any], place: Place) -> Any:
+    def collate(self, samples: Sequence[Any], place: Place) -> Any:
         """Collate into ``place``."""
         samples = checked(samples)
         with misfits_explained(samples):

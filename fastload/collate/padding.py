@@ -109,7 +109,7 @@ class Pad(PlacedCollate):
         """The dimensions that are padded."""
         return self.dim if isinstance(self.dim, tuple) else (self.dim,)
 
-    def into(self, samples: Sequence[Any], place: Place) -> Any:
+    def collate(self, samples: Sequence[Any], place: Place) -> Any:
         """Collate into ``place``."""
         return collate_fields(samples, place, self.column, fields=self.fields, dims=self.dims)
 

@@ -14,7 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from fastload._memory.fake_tensors import stand_ins, with_fake_tensors
 from fastload._memory.write import HEAP, Place
+from fastload._torch_private import dispatch_modes, fake_mode
 
 
 class PlacedCollate(ABC):
@@ -26,9 +28,15 @@ class PlacedCollate(ABC):
         """Collate into ordinary memory."""
         return self.into(samples, HEAP)
 
-    @abstractmethod
     def into(self, samples: Sequence[Any], place: Place) -> Any:
-        """Collate into ``place``."""
+        """Collate into ``place``; under ``FakeTensorMode``, shapes alone are computed."""
+        if dispatch_modes() and fake_mode() is not None:
+            return with_fake_tensors(lambda: self.collate(stand_ins(samples), place))
+        return self.collate(samples, place)
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any], place: Place) -> Any:
+        """Collate real samples into ``place``."""
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

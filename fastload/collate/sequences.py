@@ -121,7 +121,7 @@ def element_of(value: Any, dtype: torch.dtype) -> Any:
         ValueError: The dtype has no such value: -1 in uint8, 0.5 in an integer.
     """
     try:
-        element = torch.full((1,), value, dtype=dtype)
+        element = torch.full((1,), value, dtype=dtype, device="cpu")
         fits = dtype.is_floating_point or dtype.is_complex or element.item() == value
     except (RuntimeError, OverflowError):
         fits = False
@@ -210,7 +210,9 @@ def _one_by_one(column: Column, wanted: torch.dtype | None) -> Sequences:
     dtype = wanted or (reduce(torch.promote_types, map(_dtype, known)) if known else torch.int64)
     shape = (0, *known[0].shape[1:]) if known else (0,)
     rows = [
-        carried(torch.empty(shape, dtype=dtype) if tensor is None else tensor.to(dtype))
+        carried(
+            torch.empty(shape, dtype=dtype, device="cpu") if tensor is None else tensor.to(dtype)
+        )
         for tensor in tensors
     ]
     return Sequences(rows, dtype)
@@ -226,10 +228,10 @@ def _to_tensor(sample: Any, wanted: torch.dtype | None) -> Tensor:
     if isinstance(sample, np.ndarray):
         if sample.dtype not in TORCH_DTYPES:
             raise TypeError(f"torch has no dtype for NumPy's {sample.dtype!r}")
-        return torch.tensor(np.ascontiguousarray(sample).reshape(sample.shape))
+        return torch.tensor(np.ascontiguousarray(sample).reshape(sample.shape), device="cpu")
     if not isinstance(sample, list):
         raise TypeError("it is not a sequence of numbers")
-    return torch.tensor(sample, dtype=wanted)
+    return torch.tensor(sample, dtype=wanted, device="cpu")
 
 
 def _describe(sample: Any) -> str:

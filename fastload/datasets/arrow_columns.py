@@ -32,7 +32,8 @@ from fastload.datasets.arrow_buffers import (
     slice_bits,
     take_bits,
 )
-from fastload.datasets.gather import Parts, merge_tensors, viewed
+from fastload.datasets.kinds import viewed
+from fastload.datasets.nodes import Parts, merge_tensors
 
 
 class RaggedValues(NamedTuple):

@@ -32,8 +32,15 @@ from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
 from fastload.datasets.tabular import ColumnOptions, Nulls, Values
 from fastload.datasets.windows import Cutter, Piece, RowWindow, read, shuffled
+from fastload.datasets.woven import WovenRows
 
 BUFFER_ROWS = 65_536
+
+CANONICAL_SHARDS = 16
+"""Shards that take turns in a seeded stream; as many windows of rows are in memory."""
+
+TURN_ROWS = 1024
+"""Rows of a turn: a batch of so many rows lies in one shard."""
 _SAMPLES_AT_ONCE = 256
 _VERSION = 1
 
@@ -66,6 +73,10 @@ class ParquetStream(IterableDataset[Any]):
             is emptied in random order, then filled anew. Memory holds two buffers, three while
             one is shuffled.
         seed: Of the random order, with the epoch.
+        canonical_shards: With a loader that has ``seed=``: the row groups of an epoch are dealt to
+            so many shards, which take turns. The order then depends on neither workers nor ranks.
+        turn_rows: Rows of a turn. A row group is read by one worker if this divides the batch size,
+            and batch size times workers times ranks divides ``canonical_shards * turn_rows``.
         filters: Only rows of which this is true: a ``pyarrow.compute.Expression``, or a list as
             ``pyarrow.parquet.read_table`` takes. Row groups are left out by their statistics.
         rank: Of this process among ``world_size``; None: of the process group if there is one, or
@@ -102,6 +113,8 @@ class ParquetStream(IterableDataset[Any]):
         shuffle: bool = False,
         buffer_rows: int = BUFFER_ROWS,
         seed: int = 0,
+        canonical_shards: int = CANONICAL_SHARDS,
+        turn_rows: int = TURN_ROWS,
         filters: Any = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -112,7 +125,12 @@ class ParquetStream(IterableDataset[Any]):
         batch_transform: Callable[[Values], Any] | None = None,
         verify: bool = True,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("buffer_rows", buffer_rows)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("buffer_rows", buffer_rows),
+            ("canonical_shards", canonical_shards),
+            ("turn_rows", turn_rows),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is at least 1, but got {value}")
         if seed < 0:
@@ -122,6 +140,9 @@ class ParquetStream(IterableDataset[Any]):
         self.shuffle = shuffle
         self.buffer_rows = buffer_rows
         self.seed = seed
+        self.canonical_shards = canonical_shards
+        self.turn_rows = turn_rows
+        self.given_rank = None if rank is None else (rank, world_size)
         self.rank, self.world_size = this_rank(rank, world_size)
         self._filters = _expression(filters)
         self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
@@ -129,6 +150,7 @@ class ParquetStream(IterableDataset[Any]):
         self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform)
         self._epoch = Epoch()
         self._position: StreamPosition | None = None
+        self._is_finished = False
         self._loaded: dict[str, Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -177,12 +199,16 @@ class ParquetStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         share = this_share(self.rank, self.world_size)
         start = self._start(share)
-        self._position = start
+        self._position, self._is_finished = start, False
         hand = _Hand()
         return _Reader(self._read(share, start, hand), hand)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the newest iterator in this process stands, as plain values."""
+        """Where the newest iterator in this process stands, as plain values.
+
+        One that has ended leaves nothing to go on with: what is loaded then begins an epoch, that
+        of ``set_epoch``, for any number of ranks and workers.
+        """
         if self._loaded is not None:
             return dict(self._loaded)
         position = self._position or StreamPosition(self.epoch, 0, 0)
@@ -190,6 +216,7 @@ class ParquetStream(IterableDataset[Any]):
         return {
             "version": _VERSION,
             **position._asdict(),
+            "is_finished": self._is_finished,
             "share": list(share),
             "order": self._fingerprint(),
         }
@@ -206,7 +233,57 @@ class ParquetStream(IterableDataset[Any]):
             raise ValueError(
                 f"this state is of another stream: it says {got}, but here it is {expected}"
             )
-        self._loaded = dict(state_dict)
+        self._loaded = None if state_dict.get("is_finished") else dict(state_dict)
+        self._position, self._is_finished = None, bool(state_dict.get("is_finished"))
+
+    def seeded_rows(self, epoch: int) -> WovenRows:
+        """The rows of an epoch by their position in the stream of a loader with ``seed=``.
+
+        Raises:
+            ValueError: There are filters: the number of rows is known only once all were read.
+        """
+        if self._filters is not None:
+            raise ValueError(
+                "a ParquetStream with filters can't be read with seed=: the positions of its rows "
+                "are known only once all were read. Filter in the program, or write the rows that "
+                "are wanted to files of their own (fastload.datasets.write_parquet)."
+            )
+        return WovenRows(self, epoch)
+
+    @property
+    def seeded_length(self) -> int:
+        """Rows of an epoch in the stream of a loader with ``seed=``."""
+        return sum(group.rows for group in self._row_groups.groups)
+
+    def seeded_identity(self) -> dict[str, Any]:
+        """What the order of ``seeded_rows`` follows from, besides the epoch; plain values."""
+        return {
+            "stream": self._fingerprint(),
+            "canonical_shards": self.canonical_shards,
+            "turn_rows": self.turn_rows,
+        }
+
+    def _shards(self, epoch: int) -> list[list[list[int]]]:
+        """The windows of each canonical shard: numbers of row groups that are read together."""
+        order = self._order(epoch)
+        number = max(1, min(self.canonical_shards, len(order)))
+        least = self.buffer_rows // number if self.shuffle else 0
+        return [self._cut_windows(order[shard::number], least) for shard in range(number)]
+
+    def _cut_windows(self, numbers: list[int], least_rows: int) -> list[list[int]]:
+        """Row groups in windows of at least so many rows each, but for the last."""
+        windows: list[list[int]] = []
+        rows = least_rows
+        for number in numbers:
+            if rows >= least_rows:
+                windows.append([])
+                rows = 0
+            windows[-1].append(number)
+            rows += self._row_groups.groups[number].rows
+        return windows
+
+    def _rows_of(self, numbers: list[int]) -> int:
+        return sum(self._row_groups.groups[number].rows for number in numbers)
 
     def _start(self, share: StreamShare) -> StreamPosition:
         state, self._loaded = self._loaded, None
@@ -222,7 +299,8 @@ class ParquetStream(IterableDataset[Any]):
     def _fingerprint(self) -> list[Any]:
         groups = self._row_groups.groups
         shuffled = [self.seed, self.buffer_rows] if self.shuffle else []
-        return [len(groups), sum(group.rows for group in groups), *shuffled]
+        filtered = [] if self._filters is None else [str(self._filters)]
+        return [len(groups), sum(group.rows for group in groups), *shuffled, *filtered]
 
     def _order(self, epoch: int) -> list[int]:
         groups = len(self._row_groups.groups)
@@ -232,15 +310,8 @@ class ParquetStream(IterableDataset[Any]):
         return order
 
     def _windows(self, share: StreamShare, epoch: int) -> list[list[int]]:
-        windows: list[list[int]] = []
-        rows = self.buffer_rows
-        for number in share.of(self._order(epoch)):
-            if rows >= self.buffer_rows or not self.shuffle:
-                windows.append([])
-                rows = 0
-            windows[-1].append(number)
-            rows += self._row_groups.groups[number].rows
-        return windows
+        least = self.buffer_rows if self.shuffle else 0
+        return self._cut_windows(share.of(self._order(epoch)), least)
 
     def _read(self, share: StreamShare, start: StreamPosition, hand: _Hand) -> Iterator[Any]:
         windows = self._windows(share, start.epoch)
@@ -254,7 +325,7 @@ class ParquetStream(IterableDataset[Any]):
         self._position = StreamPosition(start.epoch, len(windows), 0)
         if cutter.waiting and not self.drop_last:
             yield self._batch(cutter.waiting, hand)
-        self._position = None
+        self._position, self._is_finished = None, True
 
     def _read_ahead(
         self, windows: list[list[int]], start: StreamPosition

@@ -19,7 +19,7 @@ from fastload._memory.write import HEAP, Place
 from fastload.collate.inplace import collate_column
 from fastload.datasets.arrow_buffers import Bools, BufferRows, Ints
 from fastload.datasets.arrow_columns import Column, RaggedValues, is_ragged, is_text
-from fastload.datasets.gather import Node, NotGatherableError, Parts, merge_tensors
+from fastload.datasets.nodes import Node, NotGatherableError, Parts, merge_tensors
 from fastload.datasets.row_blocks import Block, group
 
 Values = dict[str, Any]

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastload._memory.write import HEAP, Place
-from fastload.datasets.arrow_buffers import Bools, Ints
+from fastload.datasets.arrow_buffers import Bools, BufferRows, Ints
 from fastload.datasets.row_blocks import TableBlock, in_one_piece
 from fastload.datasets.tabular import ColumnOptions, Values, merged
 
@@ -40,6 +40,10 @@ class RowWindow:
         # Not the table's, which has none if no columns are read.
         self.rows = sum(map(len, spans)) - skipped
         self.columns = TableBlock(table, "the buffer").columns
+
+    def locate(self, rows: Ints) -> BufferRows:
+        """Where rows lie in the columns, by their number in the window."""
+        return BufferRows(rows, 0)
 
     def rest(self, first: int) -> RowWindow:
         """The rows from one on in memory of their own, so that the others need not be kept."""

@@ -14,7 +14,8 @@ from torch.utils.data import ConcatDataset, Dataset, StackDataset, Subset, Tenso
 import fastload
 from fastload._memory.write import HEAP
 from fastload.datasets import ArrayDataset
-from fastload.datasets.gather import NotGatherableError, gatherer
+from fastload.datasets.gather import gatherer
+from fastload.datasets.nodes import NotGatherableError
 from tests.contract.same import assert_same
 
 ROWS = 23
@@ -219,3 +220,145 @@ def test_mapped_arrays_are_read_in_workers(tmp_path, context: str) -> None:
         ArrayDataset(mapped), batch_size=32, num_workers=1, multiprocessing_context=context
     )
     assert torch.cat([batch for (batch,) in loader]).equal(torch.arange(300).view(100, 3))
+
+
+def full(value: float, rows: int = 8) -> np.ndarray:
+    return np.full(rows, value, np.float32)
+
+
+def _swap(key: Any, array: Any) -> Any:
+    return lambda dataset: dataset.arrays.__setitem__(key, array)
+
+
+def _moved(dataset: Any) -> None:
+    """Give the array's memory back and take another, of the same shape."""
+    dataset.arrays["x"].resize(1 << 16, refcheck=False)
+    dataset.arrays["x"].resize(8, refcheck=False)
+    dataset.arrays["x"][:] = 3
+
+
+def _emptied(dataset: Any) -> None:
+    dataset.tensors[0].untyped_storage().resize_(0)
+    dataset.tensors[0].untyped_storage().resize_(32)
+    dataset.tensors[0].fill_(4)
+
+
+def _patched(dataset: Any) -> None:
+    dataset.__getitems__ = lambda indices: [(torch.tensor(-1.0),) for _ in indices]
+
+
+CHANGES = {
+    "array": (lambda: ArrayDataset({"x": full(1)}), _swap("x", full(2))),
+    "array-of-another-dtype": (
+        lambda: ArrayDataset({"x": full(1)}),
+        _swap("x", full(2).astype(np.int64)),
+    ),
+    "array-of-objects": (
+        lambda: ArrayDataset({"x": full(1)}),
+        _swap("x", np.array([2.0] * 8, object).tolist()),
+    ),
+    "another-key": (lambda: ArrayDataset({"x": full(1)}), _swap("y", full(2))),
+    "array-that-moved": (lambda: ArrayDataset({"x": full(1)}), _moved),
+    "array-turned-round": (
+        lambda: ArrayDataset({"x": np.arange(8.0)}),
+        lambda d: d.arrays.__setitem__("x", d.arrays["x"][::-1]),
+    ),
+    "array-viewed-as-another-dtype": (
+        lambda: ArrayDataset({"x": full(1)}),
+        lambda d: d.arrays.__setitem__("x", d.arrays["x"].view(np.int32)),
+    ),
+    "stacked-arrays": (
+        lambda: StackDataset(full(1), full(5)),
+        lambda d: setattr(d, "datasets", (full(2), full(6))),
+    ),
+    "subset-of-another": (
+        lambda: Subset(full(1), range(8)),
+        lambda d: setattr(d, "dataset", full(2)),
+    ),
+    "subset-of-other-indices": (
+        lambda: Subset(np.arange(8.0), list(range(8))),
+        lambda d: setattr(d, "indices", list(range(7, -1, -1))),
+    ),
+    "indices-in-place": (
+        lambda: Subset(np.arange(8.0), list(range(8))),
+        lambda d: d.indices.reverse(),
+    ),
+    "array-of-indices": (
+        lambda: Subset(np.arange(8.0), np.arange(8)),
+        lambda d: setattr(d, "indices", np.arange(8)[::-1]),
+    ),
+    "part-of-a-chain": (
+        lambda: ConcatDataset([full(1, 4), full(1, 4)]),
+        lambda d: d.datasets.__setitem__(1, full(2, 4)),
+    ),
+    "chain-of-other-lengths": (
+        lambda: ConcatDataset([full(1, 6), full(2, 2)]),
+        lambda d: setattr(d, "cumulative_sizes", [2, 8]) or d.datasets.reverse(),
+    ),
+    "deep-inside": (
+        lambda: Subset(ConcatDataset([StackDataset(a=full(1))]), range(8)),
+        lambda d: d.dataset.datasets[0].datasets.__setitem__("a", full(2)),
+    ),
+    "tensors": (
+        lambda: TensorDataset(torch.ones(8)),
+        lambda d: setattr(d, "tensors", (torch.full((8,), 2.0),)),
+    ),
+    "set_": (
+        lambda: TensorDataset(torch.ones(8)),
+        lambda d: d.tensors[0].set_(torch.full((8,), 2.0)),
+    ),
+    "resize_": (
+        lambda: TensorDataset(torch.ones(8)),
+        lambda d: d.tensors[0].resize_(1 << 16).fill_(2.0),
+    ),
+    "storage-emptied": (lambda: TensorDataset(torch.ones(8)), _emptied),
+    "transposed": (
+        lambda: TensorDataset(torch.arange(64.0).view(8, 8)),
+        lambda d: d.tensors[0].t_(),
+    ),
+    "conjugated-in-the-same-memory": (
+        lambda: TensorDataset(torch.full((8,), 1j)),
+        lambda d: setattr(d, "tensors", (d.tensors[0].conj(),)),
+    ),
+    "gradients": (
+        lambda: TensorDataset(torch.ones(8)),
+        lambda d: d.tensors[0].requires_grad_(),
+    ),
+    "own-batches": (lambda: TensorDataset(torch.ones(8)), _patched),
+}
+
+
+def with_change_after_two_batches(loader_class: Any, name: str, **options: Any) -> list[Any]:
+    make, change = CHANGES[name]
+    dataset = make()
+    found = []
+    for number, batch in enumerate(loader_class(dataset, batch_size=2, **options)):
+        found.append(batch)
+        if number == 1:
+            change(dataset)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*non-resizable|.*resized since it had shape")
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_replaced_in_mid_epoch_counts_at_once(name: str) -> None:
+    """Without workers a batch shows the dataset as it is when the batch is asked for."""
+    expected = with_change_after_two_batches(torch.utils.data.DataLoader, name)
+    assert_same(with_change_after_two_batches(fastload.DataLoader, name), expected)
+
+
+@pytest.mark.parametrize("name", ["array-that-moved", "storage-emptied"])
+def test_memory_that_was_given_back_is_not_read(name: str) -> None:
+    """Where the loader gathers in the place of workers, too."""
+    found = with_change_after_two_batches(fastload.DataLoader, name, num_workers=1)
+    values = [batch["x"] if isinstance(batch, dict) else batch[0] for batch in found]
+    assert [each.tolist() for each in values[:2]] == [[1.0, 1.0]] * 2
+    assert all(set(each.tolist()) <= {1.0, 3.0, 4.0} for each in values)
+
+
+def test_a_dataset_that_contains_itself_is_read_sample_by_sample() -> None:
+    """As long as nothing asks for the part that never ends."""
+    chain = ConcatDataset([full(1)])
+    chain.datasets.append(chain)
+    expected = list(torch.utils.data.DataLoader(chain, batch_size=3))
+    assert_same(list(fastload.DataLoader(chain, batch_size=3)), expected)

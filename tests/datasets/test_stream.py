@@ -257,6 +257,24 @@ def test_after_its_end_a_stream_begins_anew(folder: Path) -> None:
     assert texts(other) == ALL
 
 
+def test_the_state_of_an_end_fits_any_reader(folder: Path) -> None:
+    """There is nothing to go on with, so the epoch is that of set_epoch and ranks may differ."""
+    source = stream(folder, shuffle=True, rank=0, world_size=1)
+    texts(source)
+    after = stream(folder, shuffle=True, rank=1, world_size=2)
+    after.set_epoch(1)
+    expected = texts(after)
+    after.load_state_dict(source.state_dict())
+    assert texts(after) == expected
+
+
+def test_the_state_of_other_filters_is_refused(folder: Path) -> None:
+    """Its rows are counted among those that were chosen."""
+    source = stream(folder, filters=[("int64", "<", -1)])
+    with pytest.raises(ValueError, match="another stream"):
+        stream(folder, filters=[("int64", "<", -2)]).load_state_dict(source.state_dict())
+
+
 def test_a_loader_without_workers_resumes_the_stream(folder: Path) -> None:
     """By the stream's own state: nothing is read again."""
     loader = fastload.DataLoader(stream(folder, batch_size=50, shuffle=True), batch_size=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator
 from itertools import chain
 
@@ -68,6 +69,30 @@ class DrawnFromNumpy(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         yield from np.random.permutation(LENGTH).tolist()
+
+
+class OwnGenerator(Sampler):
+    """Draws each epoch's order from a generator of its own, which nobody else knows."""
+
+    def __init__(self, kind: str) -> None:
+        self.source = {
+            "torch": lambda: torch.Generator().manual_seed(3),
+            "numpy": lambda: np.random.default_rng(3),
+            "philox": lambda: np.random.Generator(np.random.Philox(3)),
+            "legacy numpy": lambda: np.random.RandomState(3),
+            "python": lambda: random.Random(3),
+        }[kind]()
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(LENGTH))
+        if isinstance(self.source, torch.Generator):
+            order = torch.randperm(LENGTH, generator=self.source).tolist()
+        else:
+            self.source.shuffle(order)
+        yield from order
 
 
 def shuffled(**options) -> DataLoader:
@@ -137,6 +162,24 @@ def test_resumed_epoch_is_the_rest_of_it(make, before: int, after: int) -> None:
         loader = make(num_workers=after)
         loader.load_state_dict(state)
         assert seen + rows(loader) == whole
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "philox", "legacy numpy", "python"])
+def test_a_samplers_own_generator_goes_on(kind: str) -> None:
+    """In the second epoch, in a new sampler; whatever its library, and whatever its name."""
+
+    def make() -> DataLoader:
+        return DataLoader(Numbers(), batch_size=BATCH, sampler=OwnGenerator(kind))
+
+    loader = make()
+    rows(loader)
+    iterator = iter(loader)
+    next(iterator)
+    state, rest = through_a_file(loader.state_dict()), rows(iterator)
+    again = make()
+    again.load_state_dict(state)
+    assert rows(again) == rest
+    assert rows(again) == rows(loader)
 
 
 WAYS = [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -104,6 +107,19 @@ def test_patched_loader_is_ours_after_prepare() -> None:
         skipped = accelerate.skip_first_batches(prepared, 2)
         assert type(skipped.base_dataloader) is DataLoader
         assert rows(skipped) == rows(loader)[2:]
+
+
+@pytest.mark.parametrize("dataset", [Numbers, Stream])
+@pytest.mark.parametrize("patched", [False, True])
+def test_prepared_loader_is_pickled_and_copied(dataset, patched: bool) -> None:
+    """While it is made anew, its loader has a class in the dataset's place."""
+    loader = DataLoader(dataset(), batch_size=BATCH)
+    with fastload.patched() if patched else contextlib.nullcontext():
+        prepared = prepared_by("accelerate" if patched else "ours", make_accelerator(), loader)
+        for again in (pickle.loads(pickle.dumps(prepared)), copy.copy(prepared)):
+            assert type(again.base_dataloader) is DataLoader
+            assert rows(again) == rows(loader)
+        assert rows(copy.deepcopy(prepared)) == rows(loader)
 
 
 def test_objects_come_back_in_their_order() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastload
-from fastload._memory import reuse as shelf
+from fastload._memory import reuse
 
 SIDE = 1 << 18  # elements of a batch: 2 MiB as int64
 BATCHES = 6
@@ -51,12 +51,12 @@ def check(loader) -> None:
 
 
 @pytest.fixture(autouse=True)
-def empty_shelf():
+def nothing_waits():
     """Nothing of another test waits."""
     gc.collect()
-    shelf.clear()
+    reuse.clear()
     yield
-    shelf.clear()
+    reuse.clear()
 
 
 def test_the_next_epoch_uses_the_memory_of_the_one_before() -> None:
@@ -162,7 +162,7 @@ def test_a_copied_loader_has_memory_of_its_own() -> None:
 
 def test_not_more_waits_than_it_may(monkeypatch) -> None:
     """What is beyond goes back to the system."""
-    monkeypatch.setattr(shelf, "MOST_BYTES", 8 * SIDE)
+    monkeypatch.setattr(reuse, "MOST_BYTES", 8 * SIDE)
     loader = fastload.DataLoader(Stamped(), num_workers=2)
     check(loader)
 

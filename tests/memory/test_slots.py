@@ -159,6 +159,13 @@ class SlotProtocol(RuleBasedStateMachine):
         for stamp, alias in self.held:
             assert stamp_of(alias) == stamp
 
+    @invariant()
+    def each_slot_is_in_one_state(self) -> None:
+        self.slots.validate()
+        counts = self.slots.statistics()
+        states = counts.fresh, counts.free, *counts.granted, counts.in_hand, counts.leased
+        assert sum(states) + counts.quarantined == SLOTS
+
     def teardown(self) -> None:
         """Once nothing is held and no child is left, every slot is free again."""
         self.held.clear()

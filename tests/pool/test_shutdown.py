@@ -15,12 +15,13 @@ from torch.utils.data import Dataset
 import fastload
 from fastload._epoch import deliver as leases
 from fastload._epoch import run
+from fastload._epoch.draws import Draws
 from fastload._epoch.order import InOrder
 from fastload._epoch.run import Run
 from fastload._memory.slots import Slots
 from fastload._pool.pool import Pool
 from fastload._pool.shutdown import Shutdown
-from fastload._pool.tasks import InFlight, Tasks
+from fastload._pool.tasks import InFlight, Mailbox, Tasks
 from fastload._wire.channel import PatientSender, Receiver
 from fastload._wire.messages import Cancelled
 
@@ -84,11 +85,13 @@ POINTS = [
     (Slots, "release"),
     (Tasks, "complete"),
     (Tasks, "add"),
-    (Tasks, "deliver"),
-    (InOrder, "next"),
-    (InOrder, "arrive"),
+    (InOrder, "head"),
+    (InOrder, "take"),
     (Run, "request"),
-    (Run, "accept"),
+    (Run, "next"),
+    (Run, "deliver"),
+    (Draws, "look"),
+    (Draws, "used"),
     (Pool, "assign"),
     (Pool, "pump"),
     (PatientSender, "send"),
@@ -115,7 +118,7 @@ def test_close_from_within(owner, name, late, persistent, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Pool, "begin"), (Run, "request"), (PatientSender, "flush")]
+    ("owner", "name"), [(Pool, "_send"), (Tasks, "add"), (PatientSender, "flush")]
 )
 def test_an_interrupted_beginning_on_persistent_workers(owner, name, monkeypatch):
     """What was sent of it is not known; the next epoch is whole, the one before says what it is."""
@@ -189,7 +192,7 @@ def test_tasks_of_a_dead_worker_are_counted_once():
     """Also those of a run that was dropped before anybody knew of the death."""
     tasks = Tasks(None)
     for number in (0, 1):
-        tasks.open(number)
+        tasks.open(number, Mailbox())
         for sequence in range(4):
             tasks.add(number, sequence, sequence % 2, [sequence])
     lost = tasks.forget(0)

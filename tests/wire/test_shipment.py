@@ -91,3 +91,15 @@ def test_dataset_that_a_worker_cannot_unpickle_raises_in_the_consumer() -> None:
     loader = DataLoader(OpensNowhere([1, 2]), num_workers=1, multiprocessing_context="spawn")
     with pytest.raises(ZeroDivisionError, match="opens nowhere"):
         next(iter(loader))
+
+
+def test_the_default_device_does_not_matter() -> None:
+    """Tensors are packed and unpacked on the CPU, where their bytes are."""
+    rows = torch.arange(6.0).reshape(2, 3)
+    torch.set_default_device("meta")
+    try:
+        opened = SharedPickle.pack({"rows": rows.T, "same": rows}).open()
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(opened["rows"], rows.T)
+    assert torch.equal(opened["same"], rows)

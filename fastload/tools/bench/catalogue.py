@@ -52,7 +52,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="tiny-tensor",
         description="16 float32 and a label, as a tensor",
-        recipe=f"{_FOLDER}.rows:tiny_tensor",
+        recipe=f"{_FOLDER}.small_rows:tiny_tensor",
         batch_size=256,
         samples=262_144,
         quick_samples=32_768,
@@ -60,7 +60,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="tiny-tensor-inline",
         description="16 float32 and a label, as a tensor, without workers",
-        recipe=f"{_FOLDER}.rows:tiny_tensor",
+        recipe=f"{_FOLDER}.small_rows:tiny_tensor",
         batch_size=256,
         samples=262_144,
         quick_samples=32_768,
@@ -69,7 +69,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="tiny-numpy",
         description="16 float32 and a label, as a NumPy array",
-        recipe=f"{_FOLDER}.rows:tiny_numpy",
+        recipe=f"{_FOLDER}.small_rows:tiny_numpy",
         batch_size=256,
         samples=131_072,
         quick_samples=16_384,
@@ -77,7 +77,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="tiny-numpy-inline",
         description="16 float32 and a label, as a NumPy array, without workers",
-        recipe=f"{_FOLDER}.rows:tiny_numpy",
+        recipe=f"{_FOLDER}.small_rows:tiny_numpy",
         batch_size=256,
         samples=131_072,
         quick_samples=16_384,
@@ -86,7 +86,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="table",
         description="a shuffled TensorDataset of 100,000 rows of 16 float32",
-        recipe=f"{_FOLDER}.rows:table",
+        recipe=f"{_FOLDER}.small_rows:table",
         batch_size=256,
         samples=100_000,
         quick_samples=25_600,
@@ -94,7 +94,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="table-inline",
         description="a shuffled TensorDataset of 100,000 rows of 16 float32, without workers",
-        recipe=f"{_FOLDER}.rows:table",
+        recipe=f"{_FOLDER}.small_rows:table",
         batch_size=256,
         samples=100_000,
         quick_samples=25_600,
@@ -103,7 +103,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="stream",
         description="an iterable dataset of 16 float32 and a label, sharded among workers",
-        recipe=f"{_FOLDER}.rows:stream",
+        recipe=f"{_FOLDER}.small_rows:stream",
         batch_size=256,
         samples=262_144,
         quick_samples=32_768,
@@ -135,8 +135,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="pad",
         description="bytes of different lengths: `pad_sequence` against `fastload.pad`",
-        recipe=f"{_FOLDER}.sequences:pad_usual",
-        own=f"{_FOLDER}.sequences:pad_own",
+        recipe=f"{_FOLDER}.unequal_lengths:pad_usual",
+        own=f"{_FOLDER}.unequal_lengths:pad_own",
         batch_size=32,
         samples=16_384,
         quick_samples=2_048,
@@ -144,8 +144,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="pad-dict",
         description="dicts of token ids as lists: `pad_sequence` against `fastload.PadDict`",
-        recipe=f"{_FOLDER}.sequences:pad_dict_usual",
-        own=f"{_FOLDER}.sequences:pad_dict_own",
+        recipe=f"{_FOLDER}.unequal_lengths:pad_dict_usual",
+        own=f"{_FOLDER}.unequal_lengths:pad_dict_own",
         batch_size=32,
         samples=8_192,
         quick_samples=1_024,
@@ -153,8 +153,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="pack",
         description="token ids behind one another: joined Python lists against `fastload.Pack`",
-        recipe=f"{_FOLDER}.sequences:pack_usual",
-        own=f"{_FOLDER}.sequences:pack_own",
+        recipe=f"{_FOLDER}.unequal_lengths:pack_usual",
+        own=f"{_FOLDER}.unequal_lengths:pack_own",
         batch_size=32,
         samples=8_192,
         quick_samples=1_024,
@@ -162,8 +162,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="ragged",
         description="bytes of different lengths, nested: `torch.nested` against `fastload.ragged`",
-        recipe=f"{_FOLDER}.sequences:ragged_usual",
-        own=f"{_FOLDER}.sequences:ragged_own",
+        recipe=f"{_FOLDER}.unequal_lengths:ragged_usual",
+        own=f"{_FOLDER}.unequal_lengths:ragged_own",
         batch_size=32,
         samples=16_384,
         quick_samples=2_048,
@@ -189,7 +189,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="short-epochs",
         description="epochs of 4 batches in a row, workers started anew each time",
-        recipe=f"{_FOLDER}.rows:tiny_tensor",
+        recipe=f"{_FOLDER}.small_rows:tiny_tensor",
         batch_size=256,
         samples=1_024,
         quick_samples=1_024,
@@ -198,7 +198,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="short-epochs-persistent",
         description="epochs of 4 batches in a row, workers kept",
-        recipe=f"{_FOLDER}.rows:tiny_tensor",
+        recipe=f"{_FOLDER}.small_rows:tiny_tensor",
         batch_size=256,
         samples=1_024,
         quick_samples=1_024,
@@ -218,5 +218,5 @@ def find(name: str) -> Workload:
     if name in by_name:
         return by_name[name]
     close = difflib.get_close_matches(name, by_name, n=1)
-    hint = f", did you mean {close[0]!r}" if close else ""
-    raise ValueError(f"unknown workload {name!r}{hint}? The workloads are: {', '.join(by_name)}")
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    raise ValueError(f"unknown workload {name!r}{hint} The workloads are: {', '.join(by_name)}")

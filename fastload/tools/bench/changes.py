@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fastload.tools.bench.ratios import geometric_mean
 from fastload.tools.bench.saved import Figures, Saved
+from fastload.tools.words import one_line
 
 FIGURES = {
     "ratio": "rate",
@@ -36,7 +37,7 @@ class Change:
     after: Figures
 
     def times(self, name: str) -> float | None:
-        """How many times a figure is what it was; None where it was 0.
+        """Return how many times a figure is what it was; None where it was 0.
 
         Args:
             name: one of `FIGURES`.
@@ -60,10 +61,13 @@ def find_changes(before: Saved, after: Saved) -> list[Change]:
     if not changes:
         raise ValueError(
             f"no workload has figures in both files: {str(before.path)!r} has "
-            f"{', '.join(before.figures) or 'none'}; {str(after.path)!r} has "
-            f"{', '.join(after.figures) or 'none'}"
+            f"{_names(before)}; {str(after.path)!r} has {_names(after)}"
         )
     return changes
+
+
+def _names(saved: Saved) -> str:
+    return one_line(", ".join(saved.figures), 400) or "none"
 
 
 def mean_change(changes: Sequence[Change], name: str) -> float | None:
@@ -80,7 +84,7 @@ def lost(before: Saved, after: Saved) -> dict[str, str]:
 def reasons_to_doubt(before: Saved, after: Saved, changes: Sequence[Change]) -> list[str]:
     """Return what makes the two files hard to compare, in words."""
     doubts = [
-        f"{saved.path}: interrupted, not every workload was run"
+        f"{one_line(saved.path, 400)}: interrupted, not every workload was run"
         for saved in (before, after)
         if not saved.is_complete
     ]
@@ -89,7 +93,7 @@ def reasons_to_doubt(before: Saved, after: Saved, changes: Sequence[Change]) -> 
         (before.settings, after.settings, _OF_SETTINGS),
     )
     doubts += [
-        f"{name} differs: {first.get(name)}, then {second.get(name)}"
+        f"{name} differs: {one_line(first.get(name))}, then {one_line(second.get(name))}"
         for first, second, names in pairs
         for name in names
         if first.get(name) != second.get(name)
@@ -102,5 +106,5 @@ def reasons_to_doubt(before: Saved, after: Saved, changes: Sequence[Change]) -> 
     ]
     missing = [name for name in before.figures if name not in {*after.figures, *after.failed}]
     if missing:
-        doubts.append(f"not run the second time: {', '.join(missing)}")
+        doubts.append(f"not run the second time: {one_line(', '.join(missing), 400)}")
     return doubts

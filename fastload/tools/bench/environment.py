@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, machine, settings in force.
+"""Describe the environment for a bug report: versions, machine, settings in force.
 
 Nothing in it names a user, a host or a folder, so it can be posted as it is.
 """

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastload.tools.bench.machine import Machine
-from fastload.tools.bench.results import Run, WorkloadResult
+from fastload.tools.bench.results import MeasuredRun, WorkloadResult
 from fastload.tools.bench.suite import Settings
 
 
@@ -51,7 +51,7 @@ def to_pytest_benchmark(
     }
 
 
-def _benchmark(result: WorkloadResult, loader: str, runs: Sequence[Run]) -> dict[str, Any]:
+def _benchmark(result: WorkloadResult, loader: str, runs: Sequence[MeasuredRun]) -> dict[str, Any]:
     from pytest_benchmark.stats import Stats
 
     units = result.batch_size if result.unit == "samples" else 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from fastload.tools.bench.names import split_name
 from fastload.tools.bench.workload import Recipe, Workload
 
 _KNOWN = {"torch": "torch.utils.data:DataLoader", "fastload": "fastload:DataLoader"}
@@ -27,14 +28,16 @@ def make_loader(workload: Workload, recipe: Recipe, name: str, *, workers: int) 
     Args:
         workload: what to load.
         recipe: what the workload's `cook` returned.
-        name: the loader class: `torch`, `fastload` or `module:attribute`.
+        name: the loader class: `torch`, `fastload` or `module:attribute`, perhaps with a seed.
         workers: as asked for; workloads without workers keep to none.
     """
     workers = workload.workers_given(workers)
-    return loader_class(name)(
+    class_name, seed = split_name(name)
+    options = recipe.options if seed is None else {**recipe.options, "seed": seed}
+    return loader_class(class_name)(
         recipe.dataset,
         batch_size=workload.batch_size,
         num_workers=workers,
         persistent_workers=workload.persistent and workers > 0,
-        **recipe.options,
+        **options,
     )

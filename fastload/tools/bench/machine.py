@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Describe the machine and the software that a benchmark ran on."""
 
 import os
 import platform
@@ -35,7 +35,7 @@ def describe_machine() -> Machine:
         system=platform.platform(),
         processor=_processor(),
         cores=affinity_cores(),
-        load=os.getloadavg()[0],
+        load=load_average(),
         python=platform.python_version(),
         torch=version_of("torch"),
         numpy=version_of("numpy"),
@@ -64,7 +64,7 @@ def version_of(distribution: str) -> str | None:
 def _commit() -> str | None:
     """Return the commit of the checkout that fastload runs from, `+` where files differ from it."""
     git = shutil.which("git")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     if git is None or not (root / ".git").exists():
         return None
     head = _output(git, "-C", str(root), "rev-parse", "HEAD")
@@ -76,3 +76,11 @@ def _commit() -> str | None:
 def _output(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def load_average() -> float:
+    """Return how many processes wanted a core in the last minute; 0 where the system says not."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0

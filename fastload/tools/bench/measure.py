@@ -4,7 +4,7 @@
 
 Runs in: a fresh process that does nothing else; its consumer drops the batches.
 Takes: the names of a workload and of a loader class.
-Gives: one line of JSON, a `Measurement`.
+Gives: one line of JSON, a `LoaderMeasurement`.
 
 numpy.random, which workers seed, is imported here as it is in most programs. Otherwise each of
 torch's workers would import it, and be charged for it in every epoch.
@@ -25,9 +25,9 @@ import psutil
 import torch
 
 from fastload.tools.bench.catalogue import find
+from fastload.tools.bench.child import await_turn
 from fastload.tools.bench.loaders import make_loader
-from fastload.tools.bench.processes import await_turn
-from fastload.tools.bench.results import Measurement
+from fastload.tools.bench.results import LoaderMeasurement
 from fastload.tools.bench.workload import Recipe, Workload
 
 _FULL_S = 1.5
@@ -36,7 +36,7 @@ _PATIENCE = 4  # epochs go on until enough time is counted or this many times it
 
 
 @dataclass(slots=True)
-class _Clock:
+class _CountedTime:
     """Adds up the counted time over epochs."""
 
     first_batch_s: float = 0.0
@@ -48,7 +48,7 @@ class _Clock:
 
 def measure(
     workload: Workload, recipe: Recipe, loader_name: str, *, workers: int, quick: bool
-) -> Measurement:
+) -> LoaderMeasurement:
     """Load whole epochs until enough time has been counted, then drop the loader, as users do."""
     loader = make_loader(workload, recipe, loader_name, workers=workers)
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def measure(
     clock = count(loader, workload, samples, _QUICK_S if quick else _FULL_S)
     del loader
     _await_workers()
-    return Measurement(
+    return LoaderMeasurement(
         rate=clock.units / clock.counted_s,
         first_batch_s=clock.first_batch_s,
         cpu_s_per_epoch=(_cpu_s() - cpu_before_s) / clock.epochs,
@@ -69,9 +69,9 @@ def measure(
     )
 
 
-def _count_samples(loader: Any, workload: Workload, samples: int, least_s: float) -> _Clock:
+def _count_samples(loader: Any, workload: Workload, samples: int, least_s: float) -> _CountedTime:
     """Count from the first batch's arrival to the last one's, in each epoch."""
-    clock = _Clock()
+    clock = _CountedTime()
     began = perf_counter()
     while clock.counted_s < least_s and perf_counter() - began < _PATIENCE * least_s:
         started = perf_counter()
@@ -92,10 +92,10 @@ def _count_samples(loader: Any, workload: Workload, samples: int, least_s: float
     return clock
 
 
-def _count_epochs(loader: Any, workload: Workload, samples: int, least_s: float) -> _Clock:
+def _count_epochs(loader: Any, workload: Workload, samples: int, least_s: float) -> _CountedTime:
     """Count epochs from start to end, after a first one."""
     del workload, samples
-    clock = _Clock()
+    clock = _CountedTime()
     started = perf_counter()
     iterator = iter(loader)
     next(iterator)

@@ -1,4 +1,4 @@
-"""From pairs of runs to one ratio and how low it may really be."""
+"""Condense pairs of runs into one ratio, and say how low it may really be."""
 
 import math
 import random
@@ -41,7 +41,7 @@ def compare(baseline: Sequence[float], candidate: Sequence[float]) -> Ratio:
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
-    """Return the geometric mean, None of nothing."""
+    """Return the geometric mean of values; None if there are none."""
     if not values:
         return None
     return math.exp(statistics.fmean(math.log(value) for value in values))

@@ -1,11 +1,11 @@
-"""What the processes of a benchmark tell one another: plain values that turn into JSON."""
+"""Results that the processes of a benchmark send one another: values that turn into JSON."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EqualityVerdict:
     """Whether a workload's batches are equal.
 
     Attributes:
@@ -22,8 +22,8 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one loader did in one process.
+class LoaderMeasurement:
+    """What one loader achieved in one process.
 
     Attributes:
         rate: units per second: samples from the first batch's arrival to the last one's, start-up
@@ -46,12 +46,12 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MeasuredRun:
     """One measurement and what its process looked like from outside."""
 
     round: int
     loader: str
-    measurement: Measurement
+    measurement: LoaderMeasurement
     peak_memory_bytes: int
     elapsed_s: float
 
@@ -83,6 +83,6 @@ class WorkloadResult:
     batch_size: int
     samples: int
     unit: Literal["samples", "epochs"]
-    runs: tuple[Run, ...] = ()
+    runs: tuple[MeasuredRun, ...] = ()
     failure: Failure | None = None
     same_data: bool = True

@@ -12,8 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastload.tools.bench.processes import Child, Finished
-from fastload.tools.bench.results import Failure, Measurement, Run, Verdict, WorkloadResult
+from fastload.tools.bench.child import Child, Finished
+from fastload.tools.bench.results import (
+    EqualityVerdict,
+    Failure,
+    LoaderMeasurement,
+    MeasuredRun,
+    WorkloadResult,
+)
 from fastload.tools.bench.workload import Workload
 
 _START_LIMIT_S = 120.0
@@ -56,7 +62,7 @@ def run_suite(
         settings: what to run and how.
         on_step: called with a few words after each comparison and each round, done or left out.
     """
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, EqualityVerdict] = {}
     for verdict in _verify(settings):
         verdicts[verdict.workload] = verdict
         on_step(f"{verdict.workload}: verified")
@@ -66,7 +72,7 @@ def run_suite(
         yield _measure_rounds(replace(result, failure=failure), settings, on_step)
 
 
-def _verify(settings: Settings) -> Iterator[Verdict]:
+def _verify(settings: Settings) -> Iterator[EqualityVerdict]:
     """Verify all in one process; go on in a new one after a workload that ended or hung it."""
     remaining = [workload.name for workload in settings.workloads]
     while remaining:
@@ -75,11 +81,11 @@ def _verify(settings: Settings) -> Iterator[Verdict]:
         with Child(_module("verify", *loaders, *remaining, *workers)) as child:
             child.await_ready(_START_LIMIT_S)
             finished = child.finish(settings.limit_s)
-        verdicts = [Verdict(**line) for line in _json_lines(finished.stdout)]
+        verdicts = [EqualityVerdict(**line) for line in _json_lines(finished.stdout)]
         yield from verdicts
         remaining = remaining[len(verdicts) :]
         if remaining and not (finished.overran and verdicts):
-            yield Verdict(remaining.pop(0), error=finished.stderr, overran=finished.overran)
+            yield EqualityVerdict(remaining.pop(0), error=finished.stderr, overran=finished.overran)
 
 
 def _measure_rounds(
@@ -89,7 +95,7 @@ def _measure_rounds(
     for number in range(settings.rounds):
         if result.failure is None:
             for outcome in _measure_pair(result.workload, number, settings):
-                if isinstance(outcome, Run):
+                if isinstance(outcome, MeasuredRun):
                     result = replace(result, runs=(*result.runs, outcome))
                 else:
                     result = replace(result, failure=outcome)
@@ -97,7 +103,9 @@ def _measure_rounds(
     return result
 
 
-def _measure_pair(workload: str, number: int, settings: Settings) -> Iterator[Run | Failure]:
+def _measure_pair(
+    workload: str, number: int, settings: Settings
+) -> Iterator[MeasuredRun | Failure]:
     """Measure both loaders once, each in a fresh process: both import first, then each its turn."""
     options = ["--workers", str(settings.workers), *(["--quick"] if settings.quick else [])]
     loaders = (settings.baseline, settings.candidate)
@@ -112,14 +120,16 @@ def _measure_pair(workload: str, number: int, settings: Settings) -> Iterator[Ru
             yield _judge(loader, number, child.finish(settings.limit_s), settings)
 
 
-def _judge(loader: str, number: int, finished: Finished, settings: Settings) -> Run | Failure:
+def _judge(
+    loader: str, number: int, finished: Finished, settings: Settings
+) -> MeasuredRun | Failure:
     if finished.overran:
         return Failure("overran", f"{loader} took more than {settings.limit_s:g} s and was killed")
     lines = _json_lines(finished.stdout)
     if finished.returncode != 0 or not lines:
         return Failure("raised", _last_words(loader, finished))
-    measurement = Measurement(**lines[-1])
-    return Run(number, loader, measurement, finished.peak_memory_bytes, finished.elapsed_s)
+    measurement = LoaderMeasurement(**lines[-1])
+    return MeasuredRun(number, loader, measurement, finished.peak_memory_bytes, finished.elapsed_s)
 
 
 def _module(name: str, *arguments: str) -> list[str]:
@@ -135,7 +145,7 @@ def _last_words(loader: str, finished: Finished) -> str:
     return f"{finished.stderr.strip()}\n{loader} ended with exit code {finished.returncode}".strip()
 
 
-def _verdict_failure(verdict: Verdict, settings: Settings) -> Failure | None:
+def _verdict_failure(verdict: EqualityVerdict, settings: Settings) -> Failure | None:
     if verdict.difference is not None:
         return Failure(
             "unequal",

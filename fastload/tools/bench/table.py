@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from fastload.tools.bench.report import WorkloadSummary, mean_ratios, summarize
 from fastload.tools.bench.results import WorkloadResult
 from fastload.tools.bench.suite import Settings
+from fastload.tools.bench.summary import WorkloadSummary, mean_ratios, summarize
+from fastload.tools.words import counted
 
 
 def make_table(settings: Settings, results: Sequence[WorkloadResult]) -> Table:
@@ -48,8 +49,8 @@ def make_footer(settings: Settings, results: Sequence[WorkloadResult]) -> str:
     summaries = [summary for summary in found if summary is not None]
     means = mean_ratios(summaries, workers=settings.workers)
     names = {
-        "drop_in": f"with {settings.workers} workers and the same data",
-        "with_workers": f"with {settings.workers} workers",
+        "drop_in": f"with {counted(settings.workers, 'worker')} and the same data",
+        "with_workers": f"with {counted(settings.workers, 'worker')}",
         "all": "over all",
     }
     words = [f"{mean:.2f} {names[name]}" for name, mean in means.items() if mean is not None]

@@ -4,7 +4,7 @@
 
 Runs in: a process of its own, for many workloads one after another.
 Takes: the names of the loader taken as right, of the one to check, and of the workloads.
-Gives: one line of JSON per workload, a `Verdict`.
+Gives: one line of JSON per workload, an `EqualityVerdict`.
 """
 
 import argparse
@@ -18,11 +18,14 @@ from typing import Any
 import torch
 
 from fastload.tools.bench.catalogue import find
+from fastload.tools.bench.child import await_turn
 from fastload.tools.bench.equality import difference
 from fastload.tools.bench.loaders import make_loader
-from fastload.tools.bench.processes import await_turn
-from fastload.tools.bench.results import Verdict
+from fastload.tools.bench.names import split_name
+from fastload.tools.bench.results import EqualityVerdict
+from fastload.tools.bench.verify_seeded import verify_seeded
 from fastload.tools.bench.workload import Workload
+from fastload.tools.words import counted
 
 _EPOCHS = 2
 _BATCHES = 6.5  # more than are prefetched, and a last one that is not full
@@ -31,14 +34,18 @@ _BATCHES = 6.5  # more than are prefetched, and a last one that is not full
 def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -> str | None:
     """Load two small epochs with both loaders and return the first difference, if any.
 
-    Compared are all batches, and what torch's global random generator gives afterwards.
+    Compared are all batches, and what torch's global random generator gives afterwards. A candidate
+    with a seed has an order of its own; see `verify_seeded`.
     """
+    if split_name(candidate)[1] is not None:
+        samples = int(workload.batch_size * _BATCHES)
+        return verify_seeded(workload, baseline, candidate, samples=samples, workers=workers)
     expected = _load(workload, baseline, workers)
     actual = _load(workload, candidate, workers)
     for epoch in range(_EPOCHS):
         given, wanted = len(actual[epoch]), len(expected[epoch])
         if given != wanted:
-            return f"epoch {epoch} has {given} batches, expected {wanted}"
+            return f"epoch {epoch} has {counted(given, 'batch')}, expected {wanted}"
         for number, (right, other) in enumerate(zip(expected[epoch], actual[epoch], strict=True)):
             words = difference(right, other, f"epoch {epoch}, batch {number}")
             if words is not None:
@@ -74,9 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.workload:
         try:
             words = verify(find(name), args.baseline, args.candidate, workers=args.workers)
-            verdict = Verdict(name, difference=words)
+            verdict = EqualityVerdict(name, difference=words)
         except Exception:  # noqa: BLE001 - whatever a loader raises is its verdict
-            verdict = Verdict(name, error=traceback.format_exc())
+            verdict = EqualityVerdict(name, error=traceback.format_exc())
         print(json.dumps(asdict(verdict)), flush=True)
     return 0
 

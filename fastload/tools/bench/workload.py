@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fastload.tools.bench.names import split_name
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -62,7 +64,8 @@ class Workload:
 
     def recipe_for(self, loader: str) -> str:
         """Return the name of the recipe that a loader gets, by the loader's name."""
-        return self.own if self.own is not None and loader == "fastload" else self.recipe
+        has_own = self.own is not None and split_name(loader)[0] == "fastload"
+        return self.own if self.own is not None and has_own else self.recipe
 
     def workers_given(self, requested: int) -> int:
         """Return the number of workers to use where the user asked for `requested`."""

@@ -6,16 +6,40 @@ Nothing here imports torch before a command needs it.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
 from importlib.metadata import version
+from typing import Any, NoReturn
 
 from fastload.tools.cli import bench, compare, doctor, env, profile, run, train
-from fastload.tools.cli.console import NobodyReads
+from fastload.tools.cli.console import (
+    CannotWrite,
+    NobodyReads,
+    drop_stdout,
+    stdout_errors,
+    warn,
+)
 from fastload.tools.cli.exits import EnvironmentLacks, Exit
+from fastload.tools.words import printable
 
 __all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages hold printable characters only: a file's name may hold any."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help and version; argparse itself takes no notice of a disk that is full."""
+        if file is not sys.stdout or sys.stdout is None:
+            super()._print_message(message, file)
+            return
+        with contextlib.suppress(NobodyReads), stdout_errors():
+            sys.stdout.write(message)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,11 +51,17 @@ def main(argv: list[str] | None = None) -> int:
     _replace_closed_streams()
     try:
         code = _answer(argv)
-        sys.stdout.flush()
-    except (NobodyReads, BrokenPipeError):
-        return _give_up_stdout()
+        with stdout_errors():
+            sys.stdout.flush()
+    except NobodyReads:
+        drop_stdout()
+        return Exit.PIPE_CLOSED
+    except CannotWrite as error:
+        drop_stdout()
+        warn(f"fastload: {error}")
+        return Exit.ENVIRONMENT
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        warn("interrupted")
         return Exit.INTERRUPTED
     return code
 
@@ -48,17 +78,17 @@ def _answer(argv: list[str] | None) -> int:
     try:
         return int(args.run(args))
     except EnvironmentLacks as lack:
-        print(f"fastload {args.command}: {lack}", file=sys.stderr)
+        warn(f"fastload {args.command}: {lack}")
         return Exit.ENVIRONMENT
-    except NobodyReads:
+    except (NobodyReads, CannotWrite):
         raise
     except Exception:  # noqa: BLE001 - the exit code tells it, whatever it was
-        traceback.print_exc()
+        warn(traceback.format_exc().rstrip("\n"))
         return Exit.RAISED
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastload",
         description="Data loading for PyTorch: measure it, try it.",
         allow_abbrev=False,
@@ -75,11 +105,3 @@ def _replace_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the whole run
-
-
-def _give_up_stdout() -> Exit:
-    """Point stdout nowhere, or the interpreter complains when it flushes it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return Exit.PIPE_CLOSED

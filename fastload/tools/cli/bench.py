@@ -9,9 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from fastload.tools.bench.catalogue import WORKLOADS, find
 from fastload.tools.bench.exchange import to_pytest_benchmark
 from fastload.tools.bench.machine import BUSY_LOAD, Machine, describe_machine
-from fastload.tools.bench.report import to_document
+from fastload.tools.bench.names import with_seed
 from fastload.tools.bench.results import WorkloadResult
 from fastload.tools.bench.suite import Settings, run_suite
+from fastload.tools.bench.summary import to_document
 from fastload.tools.bench.table import make_footer, make_table
 from fastload.tools.bench.workload import Workload
 from fastload.tools.cli.console import (
@@ -70,6 +71,13 @@ def add_parser(commands: Any) -> None:
         metavar="MODULE:CLASS",
         help="race this class instead of fastload's",
     )
+    parser.add_argument(
+        "--seed",
+        type=count(0),
+        metavar="N",
+        help="race our loader with seed=N; compared are its samples, and it with itself without "
+        "workers",
+    )
     parser.add_argument("--quick", action="store_true", help="small: a smoke test, not a verdict")
     parser.add_argument("--json", type=result_file, metavar="FILE", help="write every run to FILE")
     parser.add_argument(
@@ -92,7 +100,7 @@ def run(args: argparse.Namespace) -> Exit:
         rounds=args.rounds or (1 if args.quick else _FULL_ROUNDS),
         quick=args.quick,
         limit_s=args.limit,
-        candidate=args.loader,
+        candidate=args.loader if args.seed is None else with_seed(args.loader, args.seed),
     )
     missing = sorted({module for each in settings.workloads for module in each.missing()})
     if missing:

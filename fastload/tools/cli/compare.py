@@ -32,13 +32,13 @@ def add_parser(commands: Any) -> None:
         description="Compare two files of `fastload bench --json`: each figure as how many times "
         "what it was. ratio compares throughput; speedup what was gained over torch, which a "
         "noisy machine disturbs less.",
-        epilog="CONDITION is [mean] FIGURE < NUMBER: 'ratio<0.95', 'mean speedup<-5%%', "
+        epilog="CONDITION is [mean] FIGURE < NUMBER: 'ratio<0.95', 'mean speedup<-5%', "
         "'memory>1.2'. Without 'mean' it holds if it holds for any workload. FIGURE is one of "
         f"{', '.join(FIGURES)}.",
         allow_abbrev=False,
     )
-    parser.add_argument("before", type=_results, metavar="A.json", help="measured before")
-    parser.add_argument("after", type=_results, metavar="B.json", help="measured after")
+    parser.add_argument("before", type=Path, metavar="A.json", help="measured before")
+    parser.add_argument("after", type=Path, metavar="B.json", help="measured after")
     parser.add_argument(
         "--fail-if",
         type=_condition,
@@ -52,10 +52,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Compare, show, judge."""
-    before: Saved = args.before
-    after: Saved = args.after
+    """Compare the files, show the changes, and return what the conditions say."""
     try:
+        before, after = read_saved(args.before), read_saved(args.after)
         changes = find_changes(before, after)
     except ValueError as error:
         warn(f"fastload compare: {error}")
@@ -96,7 +95,7 @@ def _show(before: Saved, after: Saved, changes: Sequence[Change]) -> None:
     means = (_times(mean_change(changes, figure)) for figure in FIGURES)
     table.add_row("geometric mean", "", "", *means, style="bold")
     output = make_output()
-    output.print(f"before: {before.path}\nafter:  {after.path}", markup=False, soft_wrap=True)
+    output.print(f"before: {before.path}\nafter:  {after.path}", soft_wrap=True)
     output.print(table)
 
 
@@ -117,13 +116,6 @@ def _document(
         "doubts": list(doubts),
         "failures": list(failures),
     }
-
-
-def _results(text: str) -> Saved:
-    try:
-        return read_saved(Path(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _condition(text: str) -> Condition:

@@ -7,17 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fastload.tools.bench.machine import describe_machine
 from fastload.tools.cli.console import make_output, print_json
 from fastload.tools.cli.exits import Exit
+from fastload.tools.words import one_line
 
 if TYPE_CHECKING:
     from fastload.tools.doctor import Finding
 
 SCHEMA_VERSION = 1
+
+_LONGEST = 2_000
+"""Characters of a finding: an environment variable or a path may hold more."""
 
 _STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
@@ -45,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Look, tell, and judge."""
+    """Examine the machine, show the findings, and return the verdict as an exit code."""
     from fastload.tools.doctor import examine, worst
 
     findings = examine(args.paths)
@@ -71,11 +75,11 @@ def _show(findings: Sequence["Finding"]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        words = escape(finding.found)
+        words = Text(one_line(finding.found, _LONGEST))
         if finding.cure:
-            words += f"\n[dim]->[/dim] {escape(finding.cure)}"
-        style = _STYLES[finding.verdict]
-        table.add_row(f"[{style}]{finding.verdict}[/{style}]", escape(finding.name), words)
+            words.append("\n->", style="dim").append(f" {one_line(finding.cure, _LONGEST)}")
+        verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
+        table.add_row(verdict, one_line(finding.name), words)
     output.print(table)
     numbers = Counter(finding.verdict for finding in findings)
     output.print(f"{numbers['ok']} ok, {numbers['warn']} to look at, {numbers['bad']} bad")

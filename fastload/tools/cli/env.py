@@ -6,6 +6,7 @@ from typing import Any
 from fastload.tools.bench.environment import describe_environment
 from fastload.tools.cli.console import make_output, print_json
 from fastload.tools.cli.exits import Exit
+from fastload.tools.words import one_line
 
 SCHEMA_VERSION = 1
 
@@ -24,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Print it."""
+    """Print the environment, as text or as JSON."""
     sections = describe_environment()
     if args.json:
         print_json({"schema_version": SCHEMA_VERSION, **sections})
@@ -35,5 +36,5 @@ def run(args: argparse.Namespace) -> Exit:
         output.print(title, style="bold")
         for name, value in section.items():
             words = "none" if value is None else str(value)
-            output.print(f"  {name:<{width}}  {words}", markup=False, soft_wrap=True)
+            output.print(f"  {name:<{width}}  {one_line(words)}", soft_wrap=True)
     return Exit.OK

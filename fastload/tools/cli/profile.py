@@ -8,7 +8,14 @@ from typing import Any
 
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from fastload.tools.cli.console import make_output, make_progress, result_file, warn, write_json
+from fastload.tools.cli.console import (
+    file_errors,
+    make_output,
+    make_progress,
+    result_file,
+    warn,
+    write_json,
+)
 from fastload.tools.cli.exits import Exit, lacking
 
 _BUDGET_S = 20.0
@@ -103,11 +110,13 @@ def _write(args: argparse.Namespace, found: Any) -> None:
         from fastload.tools.profile.html import render
 
         # Names that the locale could not decode are written as the bytes they came as.
-        args.html.write_text(render(found), encoding="utf-8", errors="surrogateescape")
+        with file_errors(args.html):
+            args.html.write_text(render(found), encoding="utf-8", errors="surrogateescape")
     if args.png is not None:
         from fastload.tools.profile.plots import save
 
-        save(found, args.png)
+        with file_errors(args.png):
+            save(found, args.png)
 
 
 def _step(args: argparse.Namespace) -> tuple[Callable[[Any], Any] | None, str]:

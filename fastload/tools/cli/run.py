@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
+import importlib.util
+import os
 import runpy
 import sys
-import traceback
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastload.tools.cli.console import warn
 from fastload.tools.cli.exits import Exit
+from fastload.tools.words import counted
 
 if TYPE_CHECKING:
     from fastload.stats.recording import Recording
@@ -51,14 +54,15 @@ def run(args: argparse.Namespace) -> Exit | int:
         warn("fastload run: which program? Give a Python file, or -m and a module")
         return Exit.USAGE
     program, *arguments = args.program
-    if not args.m and not Path(program).is_file():
-        warn(f"fastload run: no such file: {program}")
-        return Exit.USAGE
     with (
         _surroundings(program, arguments, is_module=args.m),
         recording() as epochs,
         patched() as names,
     ):
+        problem = _missing_module(program) if args.m else _missing_file(program)
+        if problem is not None:
+            warn(f"fastload run: {problem}")
+            return Exit.USAGE
         warn(f"fastload: replaced {', '.join(names)}")
         try:
             with _display(args, epochs):
@@ -77,18 +81,58 @@ def _display(
     return watching(epochs.running)
 
 
+def _missing_file(program: str) -> str | None:
+    """Say why there is no program of that name, or return None if there is one."""
+    if not os.path.exists(program):  # noqa: PTH110 - Path.exists raises where it may not look
+        return f"no such file: {program}"
+    if os.path.isdir(program) and not os.path.exists(Path(program, "__main__.py")):  # noqa: PTH110, PTH112
+        return f"no __main__.py in the folder {program}"
+    return None
+
+
+def _missing_module(program: str) -> str | None:
+    """Say why there is no module of that name to be run, or return None if there is one.
+
+    Packages around it are imported for that, as `python -m` does. What one of them raises is the
+    program's own exception: it comes again when the program is run.
+    """
+    missing = program
+    try:
+        spec = importlib.util.find_spec(program)
+        if spec is not None and spec.submodule_search_locations is not None:
+            missing = f"{program}.__main__ (it is a package)"
+            spec = importlib.util.find_spec(f"{program}.__main__")
+    except ModuleNotFoundError as error:
+        spec, name = None, error.name or ""
+        is_the_programs_own = not name or not f"{program}.".startswith(f"{name}.")
+        if is_the_programs_own:
+            return None
+        missing = name
+    except ValueError:  # such as an empty name
+        spec = None
+    except BaseException:  # noqa: BLE001 - of a package around the program
+        return None
+    return None if spec is not None else f"no module named {missing}"
+
+
 @contextlib.contextmanager
 def _surroundings(program: str, arguments: list[str], *, is_module: bool) -> Iterator[None]:
     """Arguments and path as Python gives them to a program; put back after it."""
     argv, path = sys.argv, sys.path
     folder = Path.cwd() if is_module else Path(program).resolve().parent
+    # A folder or an archive is put there by runpy, and nothing else.
+    first = [] if not is_module and _is_container(program) else [str(folder)]
     sys.argv = [program, *arguments]
     # The first entry is our own folder, or that of `python -m`; with python -P there is none.
-    sys.path = path[:] if getattr(sys.flags, "safe_path", False) else [str(folder), *path[1:]]
+    sys.path = path[:] if getattr(sys.flags, "safe_path", False) else [*first, *path[1:]]
     try:
         yield
     finally:
         sys.argv, sys.path = argv, path
+
+
+def _is_container(program: str) -> bool:
+    return os.path.isdir(program) or zipfile.is_zipfile(program)  # noqa: PTH112 - as above
 
 
 def _run(program: str, *, is_module: bool) -> Exit | int:
@@ -100,22 +144,38 @@ def _run(program: str, *, is_module: bool) -> Exit | int:
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or Exit.OK
-        warn(str(stop.code))
+        # The program's own words, as Python writes them.
+        print(stop.code, file=sys.stderr, flush=True)
         return Exit.BAD
-    except Exception as error:  # noqa: BLE001 - the program's own, shown without our frames
-        traceback.print_exception(type(error), error, _below_runpy(error))
-        return Exit.RAISED
+    except BaseException as error:  # noqa: BLE001 - the program's own, shown without our frames
+        return _end_by(program, error)
     return Exit.OK
 
 
-def _below_runpy(error: BaseException) -> Any:
-    """The part of the traceback that belongs to the program."""
-    trace, below = error.__traceback__, error.__traceback__
+def _end_by(program: str, error: BaseException) -> Exit:
+    """Show an exception as Python would at a program's end, also that of Ctrl-C."""
+    trace, is_runpys = _below_runpy(error)
+    if is_runpys and isinstance(error, ImportError | OSError):
+        warn(f"fastload run: cannot run {program}: {error}")
+        return Exit.USAGE
+    error = error.with_traceback(trace)
+    sys.excepthook(type(error), error, trace)  # the program may have its own
+    return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Exit.RAISED
+
+
+def _below_runpy(error: BaseException) -> tuple[Any, bool]:
+    """The part of the traceback that belongs to the program, and whether there is none.
+
+    There is none where the program cannot be read or compiled: then runpy raises, or the compiler.
+    """
+    trace, below, has_begun = error.__traceback__, None, False
     while trace is not None:
         if "runpy" in trace.tb_frame.f_code.co_filename:
-            below = trace.tb_next
+            below, has_begun = trace.tb_next, True
         trace = trace.tb_next
-    return below or error.__traceback__
+    if below is not None or not has_begun:
+        return below, False
+    return None, True
 
 
 def _summary(epochs: list[Any]) -> str:
@@ -127,7 +187,8 @@ def _summary(epochs: list[Any]) -> str:
         return "fastload: no batch was loaded"
     wait_s = sum(epoch.wait_s for epoch in epochs)
     return (
-        f"fastload: {batches:,} batches, {samples:,} samples in {len(epochs)} epochs; "
+        f"fastload: {counted(batches, 'batch')}, {counted(samples, 'sample')} "
+        f"in {counted(len(epochs), 'epoch')}; "
         f"{samples / elapsed_s:,.0f} samples/s; {wait_s / elapsed_s:.1%} of the time was spent "
         f"waiting for data"
     )

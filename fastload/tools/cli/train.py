@@ -2,12 +2,20 @@
 
 import argparse
 import importlib.util
+import os
 from dataclasses import asdict
 from typing import Any, get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from fastload.tools.cli.console import count, make_output, make_progress, result_file, write_json
+from fastload.tools.cli.console import (
+    count,
+    make_output,
+    make_progress,
+    result_file,
+    warn,
+    write_json,
+)
 from fastload.tools.cli.exits import Exit, lacking
 from fastload.tools.training.config import (
     LoaderName,
@@ -16,6 +24,7 @@ from fastload.tools.training.config import (
     TrainingConfig,
     TrainingResult,
 )
+from fastload.tools.words import counted
 
 SCHEMA_VERSION = 1
 
@@ -26,7 +35,8 @@ def add_parser(commands: Any) -> None:
         "train",
         help="run the reference training loop",
         description="Train a small module on real data. One seed gives the same losses with "
-        "either loader.",
+        "either loader; with --stream also with any number of workers and after interruptions. "
+        "Several ranks: torchrun --nproc-per-node N -m fastload train --stream.",
         allow_abbrev=False,
     )
     default = TrainingConfig()
@@ -36,34 +46,66 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--epochs", type=count(1), default=default.epochs, metavar="N")
     parser.add_argument("--batch-size", type=count(1), default=default.batch_size, metavar="N")
     parser.add_argument("--seed", type=count(0), default=default.seed, metavar="N")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="give the seed to fastload's loader: losses don't depend on the number of workers",
+    )
+    parser.add_argument(
+        "--checkpoint", type=result_file, metavar="FILE", help="save the training to FILE"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=count(1),
+        default=default.checkpoint_every,
+        metavar="N",
+        help=f"... after every N steps (default {default.checkpoint_every}), and at the end",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint, if it exists"
+    )
     parser.add_argument("--json", type=result_file, metavar="FILE", help="write result to FILE")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Train, show the result, write the file."""
-    config = TrainingConfig(
+    """Train, write the file, show the result."""
+    try:
+        config = _config(args)
+    except ValueError as error:
+        warn(f"fastload train: error: {error}")
+        return Exit.USAGE
+    if config.task == "digits" and importlib.util.find_spec("sklearn") is None:
+        raise lacking(["sklearn"], "bench")
+    result = _train_with_progress(config)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return Exit.OK  # the first rank tells the result of all
+    if args.json is not None:  # before anything is shown, because stdout may be closed
+        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
+        write_json(args.json, {**document, "result": asdict(result)})
+    output = make_output()
+    for line in _lines(config, result):
+        output.print(line)
+    return Exit.OK
+
+
+def _config(args: argparse.Namespace) -> TrainingConfig:
+    return TrainingConfig(
         task=args.task,
         loader=args.loader,
         workers=args.workers,
         epochs=args.epochs,
         batch_size=args.batch_size,
         seed=args.seed,
+        stream=args.stream,
+        checkpoint=None if args.checkpoint is None else str(args.checkpoint),
+        checkpoint_every=args.checkpoint_every,
+        resume=args.resume,
     )
-    if config.task == "digits" and importlib.util.find_spec("sklearn") is None:
-        raise lacking(["sklearn"], "bench")
-    result = _train_with_progress(config)
-    output = make_output()
-    for line in _lines(config, result):
-        output.print(line)
-    if args.json is not None:
-        document = {"schema_version": SCHEMA_VERSION, "config": asdict(config)}
-        write_json(args.json, {**document, "result": asdict(result)})
-    return Exit.OK
 
 
 def _train_with_progress(config: TrainingConfig) -> TrainingResult:
-    from fastload.tools.training.loop import train
+    from fastload.tools.training.reference_loop import train
 
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
@@ -94,8 +136,8 @@ def _train_with_progress(config: TrainingConfig) -> TrainingResult:
 
 def _lines(config: TrainingConfig, result: TrainingResult) -> list[str]:
     return [
-        f"task       {config.task}, {config.epochs} epochs, seed {config.seed}",
-        f"loader     {config.loader}, {config.workers} workers",
+        f"task       {config.task}, {counted(config.epochs, 'epoch')}, seed {config.seed}",
+        f"loader     {config.loader}, {counted(config.workers, 'worker')}",
         f"loss       {result.loss:.6f}",
         f"accuracy   {result.accuracy:.2%} on held-out samples",
         f"speed      {result.samples_per_s:,.0f} samples/s in {result.elapsed_s:.1f} s",

@@ -1,4 +1,4 @@
-"""The accelerator, torch's build for it, and page-locked memory."""
+"""Examine the accelerator, torch's build for it, and page-locked memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Accelerator:
 
 
 def observe() -> Accelerator:
-    """Import torch and ask it."""
+    """Import torch and ask it for its devices."""
     driver = NVIDIA.exists()
     try:
         torch: Any = importlib.import_module("torch")
@@ -59,7 +59,7 @@ def observe() -> Accelerator:
 
 
 def judge(accelerator: Accelerator) -> list[Finding]:
-    """Say what is to be said about it."""
+    """Judge whether torch can use the accelerator and page-locked memory."""
     if accelerator.torch is None:
         return [
             Finding("torch", "bad", f"can't be imported: {accelerator.error}", "reinstall torch")

@@ -1,11 +1,11 @@
-"""All checks, in the order in which they are read."""
+"""Run all checks, in the order in which their findings are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastload.tools.doctor import accelerator, cores, kernel, limits, memory, starting, storage
+from fastload.tools.doctor import accelerator, computing, kernel, limits, memory, starting, storage
 from fastload.tools.doctor.finding import Finding
 
 
@@ -29,7 +29,7 @@ def examine(paths: Sequence[Path] = ()) -> list[Finding]:
     started = starting.judge()  # before CUDA, which does not survive a fork
     seen = accelerator.observe()
     return [
-        *cores.judge(cores.observe(seen.threads)),
+        *computing.judge(computing.observe(seen.threads)),
         *memory.judge(memory.observe()),
         *limits.judge(limits.observe()),
         *started,

@@ -1,4 +1,4 @@
-"""What a check says: how it is, whether that is good, and what to do if not."""
+"""Findings: what a check saw, whether that is good, and what to do if not."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Finding:
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:
-    """The worst verdict among them; ``"ok"`` of none."""
+    """Return the worst verdict among findings; ``"ok"`` if there are none."""
     return max((finding.verdict for finding in findings), key=VERDICTS.index, default="ok")
 
 
 def gibibytes(size_bytes: float) -> str:
-    """A size for people: ``"1.5 GiB"``, below one ``"640 MiB"``."""
+    """Return a size for people: ``"1.5 GiB"``, or ``"640 MiB"`` below one GiB."""
     if size_bytes < 1 << 30:
         return f"{size_bytes / (1 << 20):,.0f} MiB"
     return f"{size_bytes / (1 << 30):,.1f} GiB"

@@ -1,11 +1,10 @@
-"""What fastload asks of the kernel, tried out; and what it does without.
+"""Try out each call of the kernel that fastload uses, and say what it does without.
 
 A call may be missing because the kernel is old or because a sandbox (seccomp) refuses it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import platform
@@ -40,6 +39,8 @@ def _memfd() -> None:
 
 
 def _setsig() -> None:
+    import fcntl  # not every system has it
+
     read, write = os.pipe()
     try:
         fcntl.fcntl(read, fcntl.F_SETOWN, os.getpid())
@@ -84,7 +85,7 @@ def judge(calls: tuple[Call, ...] = CALLS) -> list[Finding]:
 def _try(call: Call) -> Finding:
     try:
         call.attempt()
-    except (OSError, AttributeError, ValueError) as error:
+    except (OSError, ImportError, AttributeError, ValueError) as error:
         return Finding(
             call.name,
             "warn",

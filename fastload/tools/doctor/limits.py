@@ -1,15 +1,16 @@
-"""ProcessLimits on descriptors and processes."""
+"""Examine how many files this process may open, and how many processes it may start."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 from dataclasses import dataclass
 
 import psutil
 
 from fastload._system import cgroups
 from fastload.tools.doctor.finding import Finding
+from fastload.tools.words import counted
 
 DESCRIPTORS_A_WORKER = 6
 """Three pipes and what tells of the end of each worker, in the training process."""
@@ -17,7 +18,7 @@ DESCRIPTORS_A_WORKER = 6
 DESCRIPTORS_A_POOL = 4
 
 USUAL_WORKERS = 8
-"""So many should be possible without a thought."""
+"""So many workers should be possible without raising a limit."""
 
 PLENTY = 1 << 30
 """Stands for a limit that is none."""
@@ -46,31 +47,59 @@ class ProcessLimits:
 
 
 def observe() -> ProcessLimits:
-    """Look at this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Look at the limits of this process and of its control groups."""
     rooms = [(room, "pids cgroup") for room in cgroups.process_rooms()]
-    most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if most != resource.RLIM_INFINITY and os.geteuid() != 0:  # root is exempt
+    most = soft_limit("RLIMIT_NPROC")
+    if most is not None and os.geteuid() != 0:  # root is exempt
         rooms.append((max(0, most - _threads_of_user()), "ulimit -u"))
     room, why = min(rooms, default=(None, "unlimited"))
     return ProcessLimits(
-        files=soft if soft != resource.RLIM_INFINITY else PLENTY,
-        files_hard=hard if hard != resource.RLIM_INFINITY else PLENTY,
-        files_open=psutil.Process().num_fds(),
+        files=soft_limit("RLIMIT_NOFILE") or PLENTY,
+        files_hard=hard_limit("RLIMIT_NOFILE") or PLENTY,
+        files_open=_open_files(),
         processes_room=room,
         processes_why=why,
     )
 
 
+def soft_limit(name: str) -> int | None:
+    """Return a limit of this process, such as `RLIMIT_AS`; None where there is none."""
+    return _limit(name, 0)
+
+
+def hard_limit(name: str) -> int | None:
+    """Return what a limit can be raised to without privileges; None where there is none."""
+    return _limit(name, 1)
+
+
+def _limit(name: str, which: int) -> int | None:
+    try:
+        import resource  # not every system has it, nor each of its limits
+    except ImportError:
+        return None
+    number = getattr(resource, name, None)
+    limit = resource.RLIM_INFINITY if number is None else resource.getrlimit(number)[which]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _open_files() -> int:
+    with contextlib.suppress(AttributeError, psutil.Error):  # not on every system
+        return int(psutil.Process().num_fds())
+    return 0
+
+
 def judge(limits: ProcessLimits) -> list[Finding]:
-    """Say what is to be said about them."""
+    """Judge the limits on open files and on processes."""
     return [_judge_files(limits), _judge_processes(limits)]
 
 
 def _judge_files(limits: ProcessLimits) -> Finding:
+    if limits.files >= PLENTY:
+        return Finding("open files", "ok", "unlimited")
     room = limits.files - limits.files_open
     workers = max(0, room - DESCRIPTORS_A_POOL) // DESCRIPTORS_A_WORKER
-    found = f"{limits.files:,}, of which {limits.files_open} open: enough for {workers:,} workers"
+    room_words = f"enough for {counted(workers, 'worker')}"
+    found = f"{limits.files:,}, of which {limits.files_open} open: {room_words}"
     cure = (
         f"ulimit -n {limits.files_hard}"
         if limits.files_hard > limits.files
@@ -102,7 +131,7 @@ def _judge_processes(limits: ProcessLimits) -> Finding:
 
 
 def _threads_of_user() -> int:
-    """What ``RLIMIT_NPROC`` is compared with: threads of all this user's processes."""
+    """Count the threads of this user's processes: ``RLIMIT_NPROC`` is compared with them."""
     user, total = os.getuid(), 0
     for process in psutil.process_iter(["uids", "num_threads"]):
         uids = process.info["uids"]

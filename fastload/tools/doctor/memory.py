@@ -1,8 +1,7 @@
-"""Memory: how much a pool of workers may take, /dev/shm, and limits on address space."""
+"""Examine memory: what a pool of workers may take, /dev/shm, limits on address space."""
 
 from __future__ import annotations
 
-import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fastload._system.memory_limits import (
     default_limit_bytes,
 )
 from fastload.tools.doctor.finding import Finding, Verdict, gibibytes
+from fastload.tools.doctor.limits import soft_limit
 
 LITTLE_BYTES = 1 << 28
 """A pool with less hardly holds the batches in flight of an image training."""
@@ -28,7 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is looked at, nothing is put
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What there is to load into, in bytes.
+    """The memory that batches can be loaded into, in bytes.
 
     Attributes:
         total: Memory of the machine.
@@ -52,11 +52,10 @@ class Memory:
 
 
 def observe() -> Memory:
-    """Look at this process and its machine."""
+    """Look at the memory of this process and its machine."""
     machine = psutil.virtual_memory()
     shm = shutil.disk_usage(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     rooms = [room for group in memory_cgroups() if (room := group.room_bytes()) is not None]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return Memory(
         total=machine.total,
         available=machine.available,
@@ -64,13 +63,13 @@ def observe() -> Memory:
         cgroup_room=min(rooms, default=None),
         shm_total=None if shm is None else shm.total,
         shm_free=0 if shm is None else shm.free,
-        address_space=None if limit == resource.RLIM_INFINITY else limit,
+        address_space=soft_limit("RLIMIT_AS"),
         address_space_for_pool=address_space_limit_bytes(),
     )
 
 
 def judge(memory: Memory) -> list[Finding]:
-    """Say what is to be said about it."""
+    """Judge the limit of a pool, /dev/shm and the address space."""
     return [_judge_limit(memory), _judge_shm(memory), _judge_address_space(memory)]
 
 

@@ -1,4 +1,4 @@
-"""Start methods: each one starts a process, which must answer."""
+"""Try out each start method: it starts a process, which must end by itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _judge_method(name: str, default: str) -> Finding:
 
 
 def _start_one(context: Any) -> str | None:
-    """Start a process and wait for its end; what went wrong, or None."""
+    """Start a process and wait for its end; return what went wrong, or None."""
     try:
         process = context.Process(target=os.getpid, name="fastload-doctor")
         process.start()

@@ -1,4 +1,4 @@
-"""File systems: what a path lies on."""
+"""Examine the file system that a path lies on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LITTLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A path and what it lies on.
+class MountedPath:
+    """A path and the file system it lies on.
 
     Attributes:
         path: As given.
@@ -40,8 +40,8 @@ class Place:
     is_writable: bool = True
 
 
-def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Place:
-    """Look at a path that exists."""
+def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> MountedPath:
+    """Look up the file system of a path that exists."""
     mounts = _mounts(mountinfo)
     real = Path(os.path.realpath(path))
     at = max(
@@ -51,11 +51,11 @@ def observe(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Place
     )
     usage = shutil.disk_usage(path)
     is_writable = usage.total > 0 and os.access(path, os.W_OK)  # /proc has no size
-    return Place(path, mounts.get(at), at, usage.free, is_writable)
+    return MountedPath(path, mounts.get(at), at, usage.free, is_writable)
 
 
-def judge(place: Place) -> Finding:
-    """Say what is to be said about it."""
+def judge(place: MountedPath) -> Finding:
+    """Judge whether reading from there is slow, and whether there is room."""
     name = "file system"
     kind = place.kind or "unknown"
     found = f"{place.path}: {kind}, {gibibytes(place.free_bytes)} free"
@@ -83,7 +83,7 @@ def judge(place: Place) -> Finding:
 
 
 def _mounts(mountinfo: Path) -> dict[str, str]:
-    """Type of the file system at each mount point; of several at one point the last one shows."""
+    """Return the file system type at each mount point; of several at one, the last one."""
     mounts = {}
     try:
         lines = mountinfo.read_text(errors="surrogateescape").splitlines()

@@ -1,4 +1,4 @@
-"""How loading goes just now: over the last few seconds, not since the epoch began.
+"""Measure how loading goes over the last few seconds, not since the epoch began.
 
 Runs in: consumer, in a thread beside training.
 Takes: the counters of epochs that may be running.
@@ -50,7 +50,7 @@ class Gauge:
         self._latest: tuple[int, Reading] | None = None
 
     def read(self) -> Reading | None:
-        """The last seconds up to the newest batch; None before the first batch."""
+        """Return figures of the last seconds up to the newest batch; None before the first."""
         now_ns = time.monotonic_ns()
         since_ns = now_ns - self._window_ns
         recent = [each.rows() for each in self._epochs() if each.latest_ns >= since_ns]
@@ -63,7 +63,7 @@ class Gauge:
         return Reading(reading.samples_per_s, reading.stall_share, reading.ready_batches, silent_s)
 
     def _measure(self, epochs: Sequence[Array], since_ns: int) -> tuple[int, Reading] | None:
-        """What was delivered after ``since_ns``, and when the last of it was."""
+        """Return when the last batch was delivered, and the figures from ``since_ns`` to then."""
         begin_ns = max([since_ns, *(_known_since(rows) for rows in epochs if _is_cut(rows))])
         parts = [rows[columns(rows)["left"] > begin_ns] for rows in epochs]
         parts = [part for part in parts if len(part)]

@@ -1,4 +1,4 @@
-"""A reading in words, for one line of a terminal."""
+"""Put a reading into words, for one line of a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.text import Text
 
 from fastload.tools.live.gauge import Reading
 from fastload.tools.profile.judge import HIGH, MODERATE
+from fastload.tools.words import rank_prefix
 
 LONG_SILENCE_S = 3.0
 """Beyond this without a batch, the figures are old: that is said instead."""
@@ -16,15 +17,15 @@ _STYLES = {"not": "green", "moderately": "yellow", "highly": "red"}
 
 
 def bound_of(stall_share: float) -> Literal["not", "moderately", "highly"]:
-    """How input-bound a loop is that waits for this part of its time, as the profiler has it."""
+    """Say how input-bound a loop is that waits for this part of its time."""
     if stall_share < MODERATE:
         return "not"
     return "moderately" if stall_share <= HIGH else "highly"
 
 
 def in_words(reading: Reading | None) -> Text:
-    """The verdict first: a narrow terminal cuts the end off."""
-    line = Text("fastload: ")
+    """Return a line that begins with the verdict: a narrow terminal cuts the end off."""
+    line = Text(f"{rank_prefix()}fastload: ")
     if reading is None:
         return line.append("no batch yet", style="dim")
     if reading.silent_s > LONG_SILENCE_S:

@@ -28,7 +28,7 @@ class BottomLine:
         self._rows = 0
 
     def show(self, text: str) -> None:
-        """Put a line there, which may contain colours but no motion.
+        """Show a text on the last line; it may contain colours but must not move the cursor.
 
         Raises:
             OSError: The terminal is gone.

@@ -1,4 +1,4 @@
-"""Read, put into words, show, twice a second, in a thread beside training.
+"""Show twice a second how loading goes, from a thread beside training.
 
 Runs in: consumer.
 """
@@ -30,7 +30,8 @@ _one_at_a_time = threading.Lock()
 def watching(epochs: Callable[[], Sequence[Counters]]) -> Iterator[None]:
     """Show how loading goes while the block runs; nothing where stderr is not a terminal.
 
-    Only one display is shown at a time: another one inside is silent.
+    Only one display is shown at a time: another one inside is silent. Of the ranks that a launcher
+    starts on one machine only the first shows one: there is one last line of the terminal.
 
     Args:
         epochs: Gives the counters of every epoch that may be running.
@@ -72,6 +73,8 @@ def _show(gauge: Gauge, descriptor: int, stop: threading.Event) -> None:
 def _terminal() -> int | None:
     """The descriptor of stderr if it is a terminal that can move its cursor."""
     if os.name != "posix" or os.environ.get("TERM", "") in {"", "dumb", "unknown"}:
+        return None
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return None
     try:
         descriptor = sys.stderr.fileno()

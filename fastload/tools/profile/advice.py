@@ -1,4 +1,4 @@
-"""Which lines of code to change, and what each is expected to give.
+"""Advise which lines of code to change, and say what each change is expected to give.
 
 Runs in: consumer.
 Takes: the load, the verdict, the settings that were tried.
@@ -7,19 +7,20 @@ Gives: fixes, the largest gain first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastload.tools.profile.contest import Showing
 from fastload.tools.profile.replay import Load, replay
 from fastload.tools.profile.report import LEAST_GAIN, Culprit, Fix, Setting, Verification
+from fastload.tools.words import counted
 
 THREADS = 8
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What advice depends on.
+    """Everything that advice depends on.
 
     Attributes:
         loader: What was profiled.
@@ -32,6 +33,7 @@ class Situation:
         as_fastload: What our class gained at the loader's own setting, if the loader is torch's.
         startup_s: From ``iter`` to the first batch, workers being started.
         epoch_batches: Batches of an epoch; None if not known.
+        headroom: How many times as fast an ideal loader would make it; None without a step.
         has_floats: Whether batches hold tensors of 32 or 64 bits per number.
     """
 
@@ -45,11 +47,12 @@ class Situation:
     as_fastload: Showing | None
     startup_s: float
     epoch_batches: int | None
+    headroom: float | None
     has_floats: bool
 
 
 def make_fixes(situation: Situation) -> tuple[Fix, ...]:
-    """All fixes that are worth it; one that says so if none is."""
+    """Return all fixes that are worth it, or one that says that none is."""
     candidates = (
         _setting(situation),
         _class(situation),
@@ -57,13 +60,21 @@ def make_fixes(situation: Situation) -> tuple[Fix, ...]:
         _persistent(situation),
         *_of_culprit(situation),
     )
-    worth = [fix for fix in candidates if fix is not None and fix.gain >= LEAST_GAIN]
+    possible = (within(fix, situation.headroom) for fix in candidates if fix is not None)
+    worth = [fix for fix in possible if fix.gain >= LEAST_GAIN]
     worth.sort(key=lambda fix: -fix.gain)
     return tuple(worth) or (_nothing(situation),)
 
 
+def within(fix: Fix, headroom: float | None) -> Fix:
+    """Return the fix with at most the gain of an ideal loader, unless it was measured."""
+    if headroom is None or fix.basis == "measured" or fix.gain <= headroom:
+        return fix
+    return replace(fix, gain=headroom)
+
+
 def constructor(setting: Setting, loader: str = "DataLoader") -> str:
-    """The line of code for a setting."""
+    """Return the line of code for a setting."""
     if setting.num_workers == 0:
         return f"{loader}(..., num_workers=0)"
     return (
@@ -73,7 +84,7 @@ def constructor(setting: Setting, loader: str = "DataLoader") -> str:
 
 
 def _setting(situation: Situation) -> Fix | None:
-    """None unless the gain is sure: one within the noise of measuring is none."""
+    """Advise another setting, if it is sure to be faster: noise of measuring is no gain."""
     run = next((v for v in situation.verified if v.setting == situation.recommended), None)
     if run is None or not run.is_gain:
         return None
@@ -90,8 +101,7 @@ def _words(setting: Setting) -> str:
     workers = setting.num_workers
     if workers == 0:
         return "no workers"
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{many} with prefetch_factor={setting.prefetch_factor}"
+    return f"{counted(workers, 'worker')} with prefetch_factor={setting.prefetch_factor}"
 
 
 def _class(situation: Situation) -> Fix | None:
@@ -138,7 +148,7 @@ def _persistent(situation: Situation) -> Fix | None:
 
 
 def _of_culprit(situation: Situation) -> list[Fix]:
-    """What only a change of the dataset or the collate function can give."""
+    """Advise what only a change of the dataset or the collate function can give."""
     load, setting = situation.load, situation.recommended
 
     def gain(other: Load) -> float:

@@ -1,4 +1,4 @@
-"""Clocks around the dataset and the collate function of torch's own loader.
+"""Put clocks around the dataset and the collate function of torch's own loader.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a dataset and a collate function.
@@ -34,19 +34,19 @@ class Moments(NamedTuple):
 
 
 class Stamped:
-    """A batch and its moments, on their way from a worker."""
+    """A batch and its moments, as a worker sends them."""
 
     def __init__(self, batch: Any, moments: Moments) -> None:
         self.batch = batch
         self.moments = moments
 
     def pin_memory(self) -> Stamped:
-        """Called by torch's loader where batches are pinned."""
+        """Pin the batch: torch's loader calls this where batches are pinned."""
         return Stamped(pin_memory(self.batch), self.moments)
 
 
-class _Clock:
-    """What is known of the batch that this process is loading."""
+class _BatchClock:
+    """The clock of the batch that this process is loading."""
 
     def __init__(self) -> None:
         self.reset()
@@ -66,7 +66,7 @@ class _Clock:
             self.slowest_ns, self.slowest = elapsed_ns, show(index)
 
 
-_clock = _Clock()
+_clock = _BatchClock()
 """One a process: a worker loads one batch after the other."""
 
 
@@ -146,7 +146,7 @@ class _Collate:
 
 
 def clocked(loader: Any) -> dict[str, Any]:
-    """The dataset and collate function for a loader like this one, with clocks."""
+    """Return dataset and collate function for a loader like this one, with clocks."""
     dataset = loader.dataset
     _clock.reset()
     if isinstance(dataset, IterableDataset):

@@ -27,7 +27,7 @@ SLOW_START = 0.05
 
 @dataclass(frozen=True)
 class Contender:
-    """Whose loader, "fastload" or "torch", at which setting."""
+    """One setting of a loader of one kind, "fastload" or "torch"."""
 
     kind: str
     setting: Setting
@@ -42,38 +42,62 @@ class Showing:
 
     @property
     def gain(self) -> float:
-        """How many times as many samples per second."""
+        """Return how many times as many samples per second it gave, by the median round."""
         return statistics.median(self.gains)
 
     @property
     def least_gain(self) -> float:
-        """In the round in which it gained least."""
+        """Return the gain of the round in which it was least."""
         return min(self.gains)
 
     @property
     def samples_per_s(self) -> float:
-        """The mean over rounds: slow samples that come once in a while count as they come."""
+        """Return the mean over rounds: slow samples that come rarely count as they come."""
         return statistics.fmean(each.samples_per_s for each in self.trials)
 
     @property
     def stall_share(self) -> float:
-        """The mean over rounds."""
+        """Return the mean over rounds of the part of the time spent waiting."""
         return statistics.fmean(each.stall_share for each in self.trials)
 
 
-def compete(plan: Plan, contenders: list[Contender], startup_s: float) -> dict[Contender, Showing]:
+def compete(
+    plan: Plan,
+    contenders: list[Contender],
+    startup_s: float,
+    *,
+    has_stragglers: bool = False,
+) -> dict[Contender, Showing]:
     """Run each once a round, every second round the other way about.
+
+    What does not fit into the plan's time is left out: contenders in the first round, whole rounds
+    after it.
 
     Args:
         plan: What is profiled.
         contenders: The first is what the others are compared with.
         startup_s: What starting workers takes, as far as that is known.
+        has_stragglers: Whether slow batches come once in a while: then there are fewer, longer
+            rounds, of which each sees more of them.
+
+    Returns:
+        What each gave; nothing of one for which there was no time.
     """
     rounds = ROUNDS if startup_s < SLOW_START * plan.budget_s else ROUNDS - 1
-    trials: dict[Contender, list[Trial]] = {each: [] for each in contenders}
+    parts = PARTS
+    if has_stragglers:
+        rounds, parts = ROUNDS - 1, PARTS * ROUNDS / (ROUNDS - 1)
+    trials: dict[Contender, list[Trial]] = {}
     for number in range(rounds):
-        for each in contenders if number % 2 == 0 else reversed(contenders):
-            trials[each].append(plan.trial(each.setting, PARTS, plan.step, kind=each.kind))
+        turn = list(trials) if number else contenders
+        if number and not plan.fits([each.setting for each in turn], parts):
+            break
+        for each in turn if number % 2 == 0 else reversed(turn):
+            if number or plan.fits([each.setting], parts):
+                trial = plan.trial(each.setting, parts, plan.step, kind=each.kind)
+                trials.setdefault(each, []).append(trial)
+        if contenders[0] not in trials:
+            return {}
     first = [each.samples_per_s for each in trials[contenders[0]]]
     return {
         each: Showing(

@@ -25,7 +25,7 @@ AS_GOOD = 0.999
 
 
 def predict(plan: Plan, measured: Measured, load: Load) -> tuple[Prediction, ...]:
-    """What replaying the load gives at every setting worth a thought."""
+    """Replay the load at every setting that may be of use."""
     free_bytes = psutil.virtual_memory().available
     found = []
     for setting in _settings(plan, measured, load):
@@ -45,7 +45,7 @@ def predict(plan: Plan, measured: Measured, load: Load) -> tuple[Prediction, ...
 
 
 def _settings(plan: Plan, measured: Measured, load: Load) -> list[Setting]:
-    """The grid; a stream keeps its number of workers, which may decide what it yields."""
+    """Return the grid; a stream keeps its workers, whose number may decide what it yields."""
     own, cores = measured.own.setting, math.ceil(plan.cores.usable)
     ahead = sorted({1, 2, 4, 8, own.prefetch_factor} - {0})
     if is_stream(plan.loader):
@@ -74,13 +74,13 @@ def _memory_bytes(setting: Setting, measured: Measured) -> int:
 
 @dataclass(frozen=True)
 class Verified:
-    """Settings that were run for real; and what our class gains over torch's, if it was torch's."""
+    """Settings that were run for real, and what our class gains where the loader is torch's."""
 
     settings: tuple[Verification, ...]
     as_fastload: Showing | None
 
 
-def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Verified:
+def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, ...]) -> Verified:
     """Run the loader's own setting, the smallest good one and the best one, in turn."""
     own, kind = measured.own.setting, kind_of(plan.loader)
     by_setting = {each.setting: each for each in grid}
@@ -89,11 +89,16 @@ def verify(plan: Plan, measured: Measured, grid: tuple[Prediction, ...]) -> Veri
     if kind != "fastload":
         contenders.append(ours)
     startup_s = max(measured.own.startup_s, measured.clean.startup_s)
-    showings = compete(plan, contenders, startup_s)
-    as_fastload = showings.pop(ours) if kind != "fastload" else None
+    has_stragglers = load.is_slow is not None and bool(load.is_slow.any())
+    showings = compete(plan, contenders, startup_s, has_stragglers=has_stragglers)
+    as_fastload = showings.pop(ours, None) if kind != "fastload" else None
+    first = showings.get(contenders[0], Showing((), (1.0,)))
+    # What the loader itself gave before counts for it too.
+    showings[contenders[0]] = Showing((measured.own, *first.trials), first.gains)
     before = by_setting[own].samples_per_s
+    ran = [each for each in contenders if each in showings]
     return Verified(
-        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in showings),
+        tuple(_verification(by_setting[each.setting], before, showings[each]) for each in ran),
         as_fastload,
     )
 
@@ -127,7 +132,7 @@ def _smallest_good(predictions: list[Prediction], part: float) -> Setting:
 
 
 def recommend(verified: tuple[Verification, ...]) -> Setting:
-    """The smallest of those that are sure to be faster; or else that is sure to be no slower.
+    """Return the smallest setting that is sure to be faster, else one sure to be no slower.
 
     The first is the loader's own setting, which therefore stays where nothing is sure.
     """

@@ -1,4 +1,4 @@
-"""The verdict: how input-bound, by what, and what shows it.
+"""Judge how input-bound a loop is, what limits it, and which figures show that.
 
 Runs in: consumer.
 Takes: trials and the load they describe.
@@ -7,6 +7,7 @@ Gives: the parts of a report that judge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,23 @@ import numpy as np
 
 from fastload._system.cores import Cores
 from fastload.stats.rows import columns
-from fastload.tools.profile.load import SLOW, Measured, hand_off_in_worker_s, take_s
+from fastload.tools.profile.load import (
+    SLOW,
+    Measured,
+    find_taking,
+    hand_off_in_worker_s,
+    without_core_wait,
+)
 from fastload.tools.profile.replay import Load, replay
-from fastload.tools.profile.report import Bound, Culprit, Resource, Setting, Share, Verdict
+from fastload.tools.profile.report import (
+    Bound,
+    Culprit,
+    InputVerdict,
+    Resource,
+    Setting,
+    Share,
+    Verification,
+)
 from fastload.tools.profile.trials import Trial
 
 # The thresholds of TensorFlow's input-pipeline analyzer.
@@ -49,20 +64,23 @@ class Costs:
 
     @property
     def largest(self) -> Culprit:
-        """The culprit that costs most."""
+        """Return the culprit that costs most."""
         return max(self.by_culprit, key=lambda culprit: self.by_culprit[culprit])
 
 
 def find_costs(measured: Measured) -> Costs:
-    """What each culprit costs at the loader's own number of workers."""
+    """Work out what each culprit costs at the loader's own number of workers."""
     clean, workers = measured.clean, max(1, measured.own.setting.num_workers)
     cpu = clean.mean_s("fetch_cpu")
-    waiting = clean.mean_s("fetch") - cpu - clean.core_wait_per_batch_s
+    # All of it, as if none had been in the batches that do not count: rather too little waiting for
+    # files than any waiting for a core among it.
+    waiting = clean.mean_s("fetch") - cpu - clean.core_wait_s / len(clean.rows)
     collating, sending = _after_fetch(clean)
     taking = 0.0
     if measured.alone is not None:
-        sending += hand_off_in_worker_s(measured.alone)
-        taking = take_s(measured.alone)
+        found = find_taking(measured, measured.alone)
+        sending += hand_off_in_worker_s(measured.alone, found)
+        taking = found.whole_s
     sampler = float(np.median(measured.inline.took("sampler")))
     return Costs(
         {
@@ -76,7 +94,7 @@ def find_costs(measured: Measured) -> Costs:
 
 
 def _after_fetch(clean: Trial) -> tuple[float, float]:
-    """What collating and writing a batch take: their CPU time, or more if they wait by themselves.
+    """Return what collating and writing a batch take: CPU time, or more where they wait.
 
     On a busy machine their elapsed time says little. CPU time is stamped for both together; their
     medians divide it.
@@ -85,13 +103,48 @@ def _after_fetch(clean: Trial) -> tuple[float, float]:
     computing = float((of["cpu"] - of["fetch_cpu"]).mean()) / 1e9
     collate, write = (float(np.median(clean.took(stage))) for stage in ("collate", "write"))
     part = collate / (collate + write) if collate + write else 0.0
-    waiting = clean.mean_s("collate") - clean.core_wait_per_batch_s
+    waiting = clean.mean_s("collate") - clean.core_wait_s / len(clean.rows)
     return max(part * computing, waiting), (1 - part) * computing
 
 
-def find_culprit(measured: Measured, load: Load, setting: Setting, *, has_step: bool) -> Culprit:
-    """What limits throughput at the loader's own setting."""
-    if has_step and measured.own.stall_share < MODERATE:
+@dataclass(frozen=True)
+class OwnSpeed:
+    """The loader at its own setting, over all its runs: what every figure of a report agrees with.
+
+    Attributes:
+        samples_per_s: With the consumer's step.
+        stall_share: Part of the time that the consumer waited, rounded down to tenths of a per cent
+            as it is shown.
+        samples_per_batch: On average.
+    """
+
+    samples_per_s: float
+    stall_share: float
+    samples_per_batch: float
+
+    @property
+    def headroom(self) -> float:
+        """Return how many times as fast the loop is if it never waits: nothing gives more."""
+        return 1 / max(1e-3, 1 - self.stall_share)
+
+    @property
+    def step_s(self) -> float:
+        """Return what the stall leaves of the time from batch to batch: the step."""
+        period_s = self.samples_per_batch / self.samples_per_s if self.samples_per_s else 0.0
+        return period_s * (1 - self.stall_share)
+
+
+def own_speed(own: Trial, run: Verification) -> OwnSpeed:
+    """Return the figures of the loader's own setting, as it was run for real."""
+    stall_share = math.floor(run.measured_stall_share * 1_000) / 1_000
+    return OwnSpeed(run.measured_samples_per_s, stall_share, own.samples_per_batch)
+
+
+def find_culprit(
+    measured: Measured, load: Load, setting: Setting, stall_share: float, *, has_step: bool
+) -> Culprit:
+    """Name what limits throughput at the loader's own setting."""
+    if has_step and stall_share < MODERATE:
         return "consumer"
     return "stragglers" if _has_stragglers(load, setting) else find_costs(measured).largest
 
@@ -105,13 +158,14 @@ def _has_stragglers(load: Load, setting: Setting) -> bool:
     return replay(load.without_stragglers(), setting).samples_per_s > STRAGGLER_GAIN * now
 
 
-def make_verdict(measured: Measured, culprit: Culprit, *, has_step: bool) -> Verdict:
-    """The answer in words, with its numbers."""
-    own, step_s = measured.own, measured.consumer.step_s
-    stall = own.stall_share
+def make_verdict(
+    speed: OwnSpeed, step_s: float, culprit: Culprit, *, has_step: bool
+) -> InputVerdict:
+    """Put the answer into words, with its numbers."""
+    stall = speed.stall_share
     bound: Bound = "unknown"
     headroom: float | None = None
-    rate = f"{own.samples_per_s:,.0f} samples/s"
+    rate = f"{speed.samples_per_s:,.0f} samples/s"
     if not has_step:
         sentence = (
             f"The loader gives {rate}; what limits it is {WORDS[culprit]}. "
@@ -119,29 +173,23 @@ def make_verdict(measured: Measured, culprit: Culprit, *, has_step: bool) -> Ver
         )
     else:
         bound = "not" if stall < MODERATE else "moderately" if stall <= HIGH else "highly"
-        headroom = _headroom(own, step_s)
+        headroom = speed.headroom
         sentence = _sentence(bound, stall, headroom, rate, culprit)
-    return Verdict(bound, culprit, sentence, stall, headroom, own.samples_per_s, step_s)
+    return InputVerdict(bound, culprit, sentence, stall, headroom, speed.samples_per_s, step_s)
 
 
-def _headroom(own: Trial, step_s: float) -> float | None:
-    if not step_s or not own.samples_per_s:
-        return None
-    return max(1.0, own.samples_per_batch / own.samples_per_s / step_s)
-
-
-def _sentence(
-    bound: Bound, stall: float, headroom: float | None, rate: str, culprit: Culprit
-) -> str:
+def _sentence(bound: Bound, stall: float, headroom: float, rate: str, culprit: Culprit) -> str:
     if bound == "not":
         return (
             f"Not input-bound: the training loop waits {stall:.1%} of the time, at {rate}. "
             f"What limits it is {WORDS['consumer']}; stop tuning the loader."
         )
-    ideal = f" An ideal loader would make it {headroom:.2f} times as fast." if headroom else ""
+    # Rounded down: no reader computes less from the share that stands beside it.
+    times = math.floor(headroom * 100) / 100
     return (
-        f"{bound.capitalize()} input-bound: the training loop waits {stall:.0%} of the time, at "
-        f"{rate}. What limits it is {WORDS[culprit]}.{ideal}"
+        f"{bound.capitalize()} input-bound: the training loop waits {stall:.1%} of the time, at "
+        f"{rate}. What limits it is {WORDS[culprit]}. An ideal loader would make it "
+        f"{times:.2f} times as fast."
     )
 
 
@@ -160,14 +208,14 @@ _EXPLAINED = (
 
 
 def make_breakdown(own: Trial) -> tuple[Share, ...]:
-    """Where a batch's time goes at the loader's own setting."""
+    """Divide a batch's time among the stages, at the loader's own setting."""
     took = {name: own.took(name) for name in ("sampler", "collate", "write", "hand_off", "pin")}
     fetch, cpu = own.took("fetch"), own.took("fetch_cpu")
     waiting = np.maximum(0.0, fetch - cpu)
     core_wait = np.zeros_like(waiting)
-    if own.setting.num_workers and waiting.sum():
-        part = min(1.0, own.core_wait_per_batch_s / float(waiting.mean()))
-        waiting, core_wait = waiting * (1 - part), waiting * part
+    if len(waiting):
+        left = without_core_wait(waiting, own.core_wait_s)
+        waiting, core_wait = left, waiting - left
     times = (
         *(took["sampler"], cpu, waiting, core_wait, took["collate"], took["write"]),
         *(took["hand_off"], own.took("reorder"), took["pin"], own.took("busy")),
@@ -190,9 +238,9 @@ def _mean(seconds: Any) -> float:
 
 
 def make_resources(
-    measured: Measured, load: Load, cores: Cores, culprit: Culprit
+    measured: Measured, load: Load, cores: Cores, culprit: Culprit, speed: OwnSpeed
 ) -> tuple[Resource, ...]:
-    """What is in use, how much of it, and how one knows."""
+    """Say of each resource how much of it is in use, and what shows that."""
     own = measured.own
     costs = find_costs(measured).by_culprit
     cost = sum(costs.values()) or 1.0
@@ -201,7 +249,7 @@ def make_resources(
     if own.setting.num_workers:
         used += float(_cpu_s(own)) * batches
     core_use = min(1.0, used / (own.elapsed_s * cores.usable)) if own.elapsed_s else 0.0
-    busy = 1 - own.stall_share
+    busy = 1 - speed.stall_share
     taking, crossing = costs["hand-off"], measured.batch_bytes / 1e6
     whole_s = load.wait_s + load.cpu_s
     is_slow = np.zeros(len(whole_s), bool) if load.is_slow is None else load.is_slow
@@ -240,7 +288,8 @@ def make_resources(
             "consumer",
             busy,
             culprit == "consumer",
-            f"busy {busy:.0%} of the time; its step takes {measured.consumer.step_s * 1e3:.2f} ms",
+            f"busy {busy:.1%} of the time: {speed.step_s * 1e3:.2f} ms a batch beside the workers, "
+            f"{measured.consumer.step_s * 1e3:.2f} ms by itself",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What is profiled, and the trials from which everything else follows.
+"""Plan a profile, and run the trials from which everything else is worked out.
 
 Runs in: consumer.
 Takes: a loader of either kind and what stands for the training step.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,13 @@ from fastload.tools.profile.load import Consumer, Measured
 from fastload.tools.profile.rebuild import is_stream, kind_of, setting_of
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.trials import Step, Trial, run_trial
+from fastload.tools.words import counted
+
+STARTING_S = 4.0
+"""Seconds beyond the budget in which workers may be started and ended."""
+
+CONTEST_PARTS = 1.0
+"""Tenths of the budget that running settings for real needs: trials before it leave them."""
 
 MOST_CACHED, MOST_CACHED_BYTES = 16, 256 << 20
 """Batches that are kept to measure the consumer's step alone."""
@@ -34,6 +41,8 @@ class Plan:
         step: Is called with each batch; None if there is no consumer.
         step_words: What that is.
         budget_s: For everything.
+        limit_s: Beyond this nothing more is begun: by default a fifth more than the budget and some
+            seconds for starting workers.
         tell: Is told what happens next.
     """
 
@@ -44,15 +53,46 @@ class Plan:
     budget_s: float = 20.0
     tell: Callable[[str], None] = lambda _: None
     cores: Cores = field(default_factory=find_cores)
+    limit_s: float = 0.0
+    _deadline_s: float = math.inf
+    _extra_s: float = 0.0
+    _start_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.limit_s = self.limit_s or 1.2 * self.budget_s + STARTING_S
+        self.begin()
+
+    def begin(self) -> None:
+        """Count the time of the profile from now on."""
+        self._deadline_s = time.monotonic() + self.limit_s
+
+    def fits(self, settings: Iterable[Setting], parts: float) -> bool:
+        """Whether trials at these settings would end before the time is up.
+
+        Starting a worker, and what a trial takes beyond its time, is expected to take the most
+        that it took until now.
+        """
+        needed_s = sum(
+            parts * self.budget_s / 10 + self._extra_s + self._start_s * each.num_workers
+            for each in settings
+        )
+        return time.monotonic() + needed_s <= self._deadline_s
 
     def trial(self, setting: Setting, parts: float, step: Step | None, **options: Any) -> Trial:
-        """Run one, for this many tenths of the budget."""
+        """Run a trial at a setting, for this many tenths of the budget."""
         kind = options.pop("kind", kind_of(self.loader))
-        words = f"{setting.num_workers} workers, prefetch_factor {setting.prefetch_factor}"
-        self.tell(f"{kind}: {words}" if setting.num_workers else f"{kind}: without workers")
-        return run_trial(
-            self.loader, setting, kind, step or _drop, parts * self.budget_s / 10, **options
+        words = (
+            f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"
         )
+        self.tell(f"{kind}: {words}" if setting.num_workers else f"{kind}: without workers")
+        seconds, began_s = parts * self.budget_s / 10, time.monotonic()
+        options = {"deadline_s": self._deadline_s, **options}
+        trial = run_trial(self.loader, setting, kind, step or _drop, seconds, **options)
+        start_s = trial.startup_s if setting.num_workers else 0.0
+        extra_s = time.monotonic() - began_s - seconds - start_s
+        self._extra_s = max(self._extra_s, extra_s)
+        self._start_s = max(self._start_s, start_s / max(1, setting.num_workers))
+        return trial
 
 
 def measure(plan: Plan, cache: Cache) -> Measured:
@@ -65,7 +105,9 @@ def measure(plan: Plan, cache: Cache) -> Measured:
     own = plan.trial(setting, 1.6, plan.step)
     crowd = math.ceil(plan.cores.usable)
     crowded: Trial | None = None
-    if alone is not None and crowd > 1 and not is_stream(plan.loader):
+    if alone is None or crowd == 1 or is_stream(plan.loader):
+        crowded = None
+    elif plan.fits([Setting(crowd, 2)], 1.0 + CONTEST_PARTS):
         crowded = plan.trial(Setting(crowd, 2), 1.0, None)
     plan.tell("the step alone, on batches that were kept")
     consumer = cache.time_step(plan.step, plan.budget_s / 20)
@@ -82,7 +124,7 @@ class Cache:
         self.has_wide_numbers = False
 
     def add(self, batch: Any) -> None:
-        """Keep it, if there is room."""
+        """Keep a batch, if there is room for it."""
         if len(self._batches) >= MOST_CACHED:
             return
         size = size_bytes(batch)
@@ -98,12 +140,14 @@ class Cache:
             return Consumer(0.0, 0.0)
         step(self._batches[0])
         steps, began_s, cpu_began_s = 0, time.monotonic(), time.process_time()
-        while steps < 3 or time.monotonic() - began_s < seconds:
+        passed_s = 0.0
+        while passed_s < seconds or (steps < 3 and passed_s < 3 * seconds):
             step(self._batches[steps % len(self._batches)])
             steps += 1
+            passed_s = time.monotonic() - began_s
         cpu_s = time.process_time() - cpu_began_s
         return Consumer((time.monotonic() - began_s) / steps, cpu_s / steps)
 
 
 def _drop(_batch: Any) -> None:
-    """The consumer that does nothing."""
+    """Do nothing with a batch."""

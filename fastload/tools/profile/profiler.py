@@ -1,4 +1,4 @@
-"""Profile a loader, from the first trial to the report.
+"""Profile a loader: run trials, predict other settings, run the best ones, and report.
 
 Runs in: consumer.
 Takes: a loader of either kind and what stands for the training step.
@@ -13,12 +13,11 @@ Gives: a ``Profile``.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import time
 from typing import Any
 
 from fastload._system.cores import Cores
-from fastload.tools.bench.machine import describe_machine
+from fastload.tools.bench.machine import describe_machine, load_average
 from fastload.tools.profile.advice import Situation, make_fixes
 from fastload.tools.profile.grid import predict, recommend, verify
 from fastload.tools.profile.judge import (
@@ -26,14 +25,16 @@ from fastload.tools.profile.judge import (
     make_breakdown,
     make_resources,
     make_verdict,
+    own_speed,
 )
 from fastload.tools.profile.load import make_load
 from fastload.tools.profile.plan import Cache, Plan, measure
 from fastload.tools.profile.rebuild import is_stream, kind_of
 from fastload.tools.profile.replay import Load
-from fastload.tools.profile.report import Place, Profile
-from fastload.tools.profile.timeline import make_slowest, make_spans, make_workers
+from fastload.tools.profile.report import MeasuredOn, Profile
+from fastload.tools.profile.spans import make_slowest, make_spans, make_workers
 from fastload.tools.profile.trials import Trial
+from fastload.tools.words import counted
 
 __all__ = ["Plan", "profile"]
 
@@ -42,29 +43,32 @@ BUSY_MACHINE = 0.5
 
 
 def profile(plan: Plan) -> Profile:
-    """Run everything and say what was found.
+    """Profile the loader of a plan within the time of the plan.
 
     Raises:
         ValueError: The loader gives no batch.
         Exception: Whatever the dataset, the collate function or the step raises.
     """
     started_s = time.monotonic()
-    load_before = os.getloadavg()[0]
+    plan.begin()
+    load_before = load_average()
     cache = Cache()
     measured = measure(plan, cache)
     own = measured.own
     epoch_batches = _epoch_batches(plan.loader)
     load = make_load(measured, plan.cores.usable, load_before, epoch_batches)
-    culprit = find_culprit(measured, load, own.setting, has_step=plan.step is not None)
     grid = predict(plan, measured, load)
-    verified = verify(plan, measured, grid)
+    verified = verify(plan, measured, load, grid)
+    speed, has_step = own_speed(own, verified.settings[0]), plan.step is not None
+    culprit = find_culprit(measured, load, own.setting, speed.stall_share, has_step=has_step)
     recommended = recommend(verified.settings)
     situation = Situation(
         loader=plan.loader,
         load=load,
         culprit=culprit,
         setting=own.setting,
-        samples_per_s=own.samples_per_s,
+        samples_per_s=speed.samples_per_s,
+        headroom=speed.headroom if has_step else None,
         recommended=recommended,
         verified=verified.settings,
         as_fastload=verified.as_fastload,
@@ -83,9 +87,9 @@ def profile(plan: Plan) -> Profile:
         step=plan.step_words,
         budget_s=plan.budget_s,
         elapsed_s=time.monotonic() - started_s,
-        verdict=make_verdict(measured, culprit, has_step=plan.step is not None),
+        verdict=make_verdict(speed, measured.consumer.step_s, culprit, has_step=has_step),
         breakdown=make_breakdown(own),
-        resources=make_resources(measured, load, plan.cores, culprit),
+        resources=make_resources(measured, load, plan.cores, culprit, speed),
         what_if=grid,
         recommended=recommended,
         verified=verified.settings,
@@ -105,9 +109,9 @@ def _epoch_batches(loader: Any) -> int | None:
         return None
 
 
-def _place(cores: Cores, load: float) -> Place:
+def _place(cores: Cores, load: float) -> MeasuredOn:
     machine = describe_machine()
-    return Place(
+    return MeasuredOn(
         machine.system,
         machine.processor,
         cores.usable,
@@ -123,7 +127,7 @@ def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[s
     if load_before > BUSY_MACHINE * plan.cores.usable:
         found.append(
             f"other programs were using this machine (load {load_before:.1f} on "
-            f"{plan.cores.usable:g} cores): mistrust these figures"
+            f"{counted(plan.cores.usable, 'core')}): mistrust these figures"
         )
     if load.others > 0.5:
         found.append(
@@ -132,7 +136,7 @@ def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[s
         )
     batches = sum(map(len, own.epochs))
     if batches < 30:
-        found.append(f"only {batches} batches were measured: give a larger --budget")
+        found.append(f"measured no more than {counted(batches, 'batch')}: give a larger --budget")
     if own.elapsed_s and is_stream(plan.loader):
         found.append("a stream may yield other samples with another number of workers")
     return tuple(found)

@@ -19,23 +19,23 @@ from fastload.tools.profile.report import Setting
 
 
 def kind_of(loader: Any) -> str:
-    """Whose loader it is: "fastload" or "torch"."""
+    """Return whose class a loader is of: "fastload" or "torch"."""
     return "fastload" if isinstance(loader, fastload.DataLoader) else "torch"
 
 
 def setting_of(loader: Any) -> Setting:
-    """The loader's own setting."""
+    """Return the number of workers and the prefetch factor that a loader was made with."""
     workers = int(loader.num_workers)
     return Setting(workers, int(loader.prefetch_factor or 2) if workers else 0)
 
 
 def is_stream(loader: Any) -> bool:
-    """Whether its dataset is iterable-style: more workers may then mean other samples."""
+    """Tell whether a dataset is iterable-style: more workers may then mean other samples."""
     return isinstance(loader.dataset, torch.utils.data.IterableDataset)
 
 
 def rebuild(loader: Any, setting: Setting, kind: str, **changes: Any) -> Any:
-    """A loader of ``kind`` over the same dataset, with workers that stay from epoch to epoch."""
+    """Make a loader of ``kind`` over the same dataset, whose workers stay between epochs."""
     options: dict[str, Any] = {
         "dataset": loader.dataset,
         "collate_fn": loader.collate_fn,
@@ -67,7 +67,7 @@ def rebuild(loader: Any, setting: Setting, kind: str, **changes: Any) -> Any:
 
 @contextlib.contextmanager
 def many_workers_allowed() -> Iterator[None]:
-    """Without torch's warning of more workers than cores: they are tried on purpose."""
+    """Silence torch's warning of more workers than cores: they are tried on purpose."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
         yield

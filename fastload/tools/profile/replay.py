@@ -28,6 +28,9 @@ Seconds = npt.NDArray[np.float64]
 LEAST_REPLAYED = 240
 """Batches of a replay; fewer recorded ones are repeated."""
 
+MOST_REPLAYED = 2_000
+"""Batches of a replay; of more recorded ones so many are drawn, or replaying takes seconds."""
+
 LONGEST_EPOCH = 240
 """In longer epochs, what their beginning takes is lost in the rest."""
 
@@ -37,13 +40,14 @@ MOST_STRETCH = 64.0
 
 @dataclass(frozen=True)
 class Load:
-    """What batches take, in seconds, and what they take it on.
+    """What each batch costs, in seconds, and the machine on which it is loaded.
 
     Attributes:
         wait_s: Each batch's time in its worker that is no CPU time: ``(batches,)``.
         cpu_s: Each batch's CPU time in its worker, the hand-off's part included: ``(batches,)``.
         inline_s: The same without workers, CPU and waiting: ``(batches,)`` each, or None.
         take_s: CPU time of the consumer to take over a batch that is ready.
+        take_wait_s: What it takes beyond that, such as asking the worker for descriptors.
         transit_s: From a worker's last stamp until the consumer has the report.
         step_s: The consumer's step.
         step_cpu_s: CPU time of that.
@@ -67,11 +71,12 @@ class Load:
     cores: float
     contention: float = 0.0
     others: float = 0.0
+    take_wait_s: float = 0.0
     is_slow: npt.NDArray[np.bool_] | None = None
     epoch_batches: int | None = None
 
     def faster(self, *, wait: float = 1.0, cpu: float = 1.0, take: float = 1.0) -> Load:
-        """The same load where parts take that many times as long."""
+        """Return the same load with parts that take this many times as long."""
         return replace(
             self,
             wait_s=self.wait_s * wait,
@@ -79,10 +84,11 @@ class Load:
             inline_wait_s=self.inline_wait_s * wait,
             inline_cpu_s=self.inline_cpu_s * cpu,
             take_s=self.take_s * take,
+            take_wait_s=self.take_wait_s * take,
         )
 
     def without_stragglers(self) -> Load:
-        """The same load where a slow batch takes what the others take on average."""
+        """Return the same load with slow batches that take what the others take on average."""
         if self.is_slow is None or self.is_slow.all():
             return self
         usual = float((self.wait_s + self.cpu_s)[~self.is_slow].mean())
@@ -93,7 +99,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a replay gives."""
+    """The figures that a replay gives; shares are from 0 to 1."""
 
     samples_per_s: float
     stall_share: float
@@ -113,7 +119,7 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
 
     def at(stretch: float) -> tuple[float, float]:
         step = load.step_s + (stretch - 1) * load.step_cpu_s
-        take = load.take_s * stretch
+        take = load.take_s * stretch + load.take_wait_s
         service = wait + cpu * stretch
         if not load.epoch_batches or load.epoch_batches > LONGEST_EPOCH:
             return run(service, setting, step, take, load.transit_s)
@@ -140,11 +146,12 @@ def replay(load: Load, setting: Setting, *, in_order: bool = True) -> Outcome:
 
 
 def _cores_for_us(load: Load, setting: Setting, cpu_s: float, wait_s: float) -> float:
-    """Cores that the scheduler leaves us beside ``load.others``: each process gets a fair share.
+    """Return the cores that are left to us beside ``load.others``: all get a fair share.
 
     A process that wants less than its share leaves the rest to those that want more.
     """
-    period_s = max((cpu_s + wait_s) / setting.num_workers, load.step_s + load.take_s, 1e-9)
+    consumer_s = load.step_s + load.take_s + load.take_wait_s
+    period_s = max((cpu_s + wait_s) / setting.num_workers, consumer_s, 1e-9)
     consumer_demand = min(1.0, (load.step_cpu_s + load.take_s) / period_s)
     worker_demand = cpu_s / max(cpu_s + wait_s, 1e-9)
     wanted = np.array([worker_demand] * setting.num_workers + [consumer_demand])
@@ -166,12 +173,16 @@ def _inline(load: Load) -> Outcome:
 
 
 def _repeated(seconds: Seconds) -> Seconds:
+    """Return enough batches and not too many, in the order in which they were recorded."""
+    if len(seconds) > MOST_REPLAYED:
+        generator = np.random.default_rng(0)  # the same batches for waiting and for computing
+        return seconds[np.sort(generator.choice(len(seconds), MOST_REPLAYED, replace=False))]
     times = -(-LEAST_REPLAYED // len(seconds))
     return np.tile(seconds, times) if times > 1 else seconds
 
 
 def _whole(load: Load, seconds: Seconds) -> Seconds:
-    """Enough batches, and whole epochs of them if epochs are short."""
+    """Return enough batches, and whole epochs of them if epochs are short."""
     seconds = _repeated(seconds)
     epoch = load.epoch_batches
     if not epoch or epoch > LONGEST_EPOCH:
@@ -188,7 +199,7 @@ def _in_order(
     transit: float,
     begin: int | None = None,
 ) -> tuple[float, float]:
-    """Seconds from the first batch to the last, and those of them that the consumer stalls.
+    """Return the seconds that all batches take, and those of them that the consumer stalls.
 
     Batches before number ``begin`` do not count: by default those until the queue is full. With 0,
     it is a whole epoch, from asking for its first batch to the end of its last step.
@@ -221,7 +232,7 @@ def _as_completed(
     transit: float,
     begin: int | None = None,
 ) -> tuple[float, float]:
-    """The same with ``in_order=False``: whichever is ready; a worker with room gets the next."""
+    """Do the same for ``in_order=False``: a worker with room gets the next task."""
     seconds = service.tolist()
     room = setting.prefetch_factor
     free = [0.0] * setting.num_workers

@@ -29,7 +29,7 @@ Culprit: TypeAlias = Literal[
 
 
 @dataclass(frozen=True)
-class Place:
+class MeasuredOn:
     """Where it was measured. `cores` may be a fraction: affinity, quota and ranks are in it."""
 
     system: str
@@ -50,16 +50,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The answer.
+class InputVerdict:
+    """Whether training waits for data, and what limits it.
 
     Attributes:
         bound: how input-bound the training loop is at the loader's own setting.
         culprit: what limits it.
         sentence: the answer in words, with its number.
         stall_share: part of a step that is spent waiting, from 0 to 1.
-        headroom: how many times faster the loop runs on cached batches: what an ideal loader gives;
-            None without a consumer's step.
+        headroom: how many times as fast the loop would be if it never waited: what an ideal loader
+            gives, ``1 / (1 - stall_share)``; None without a consumer's step.
         samples_per_s: measured at the loader's own setting, with the consumer's step.
         step_s: the consumer's step alone, on cached batches.
     """
@@ -170,7 +170,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class SlowSample:
+class ProfiledSample:
     """A sample that took long; `times_median` is against the median sample."""
 
     index: str
@@ -191,7 +191,7 @@ class WorkerShare:
 
 @dataclass(frozen=True)
 class Profile:
-    """A whole profile.
+    """Everything that a profile found.
 
     Attributes:
         target: what was profiled, as it was named.
@@ -222,14 +222,14 @@ class Profile:
     target: str
     loader: Literal["fastload", "torch"]
     created: str
-    place: Place
+    place: MeasuredOn
     setting: Setting
     batch_size: float
     batch_bytes: int
     step: str
     budget_s: float
     elapsed_s: float
-    verdict: Verdict
+    verdict: InputVerdict
     breakdown: tuple[Share, ...]
     resources: tuple[Resource, ...]
     what_if: tuple[Prediction, ...]
@@ -238,26 +238,26 @@ class Profile:
     fixes: tuple[Fix, ...]
     spans: tuple[Span, ...]
     workers: tuple[WorkerShare, ...]
-    slowest: tuple[SlowSample, ...]
+    slowest: tuple[ProfiledSample, ...]
     batches: int
     warnings: tuple[str, ...]
     schema_version: int = SCHEMA_VERSION
 
     def prediction(self, setting: Setting) -> Prediction | None:
-        """The prediction for a setting, if it is in the grid."""
+        """Return the prediction for a setting; None if it is not in the grid."""
         return next((each for each in self.what_if if each.setting == setting), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that `json` can write."""
+        """Return values that `json` can write."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """One document, indented."""
+        """Return one JSON document, indented."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Profile:
-        """The profile of a document.
+        """Make the profile of a document that `to_dict` gave.
 
         Raises:
             ValueError: The document is not a profile, or one of another version.
@@ -275,7 +275,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """The profile in a text.
+        """Make the profile of a text that `to_json` gave.
 
         Raises:
             ValueError: It is not JSON, not a profile, or one of another version.

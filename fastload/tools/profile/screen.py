@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.tools.profile.report import Prediction, Profile, Setting
+from fastload.tools.words import counted
 
 _COLORS = {"not": "green", "moderately": "yellow", "highly": "red", "unknown": "cyan"}
 _MOST_SLOWEST = 3
 
 
 def make_screen(profile: Profile) -> Group:
-    """Everything, for a rich console."""
+    """Lay out a whole profile for a rich console."""
     return Group(*_parts(profile))
 
 
@@ -43,20 +44,21 @@ def _parts(profile: Profile) -> Iterator[Any]:
 def _about(profile: Profile) -> str:
     return (
         f"{profile.target}: {profile.loader}'s DataLoader, {words(profile.setting)}, "
-        f"{profile.batch_size:.0f} samples a batch; step: {profile.step}; "
-        f"{profile.batches} batches in {profile.elapsed_s:.0f} s on {profile.place.cores:g} cores"
+        f"{counted(round(profile.batch_size), 'sample')} a batch; step: {profile.step}; "
+        f"{counted(profile.batches, 'batch')} in {profile.elapsed_s:.0f} s on "
+        f"{counted(profile.place.cores, 'core')}"
     )
 
 
 def words(setting: Setting) -> str:
-    """A setting as one reads it."""
+    """Return a setting as the arguments of a loader."""
     if setting.num_workers == 0:
         return "num_workers=0"
     return f"num_workers={setting.num_workers}, prefetch_factor={setting.prefetch_factor}"
 
 
 def milliseconds(seconds: float) -> str:
-    """With three figures."""
+    """Return milliseconds with three figures."""
     value = seconds * 1e3
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

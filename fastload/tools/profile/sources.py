@@ -32,12 +32,12 @@ class OfFastload:
         return {}
 
     def begin(self, loader: Any) -> Iterator[Any]:
-        """Begin an epoch."""
+        """Begin an epoch and return the iterator over its batches."""
         self._iterator = iter(loader)
         return self._iterator  # type: ignore[no-any-return]  # an iterator of batches
 
     def end(self) -> Array:
-        """The rows of the epoch: ``(batches, fields)``."""
+        """Return the rows of the epoch that was begun last: ``(batches, fields)``."""
         counters = self._iterator._counters
         self.slowest += [
             (round(each.elapsed_s * 1e9), each.index) for each in counters.snapshot().slowest
@@ -46,7 +46,7 @@ class OfFastload:
         return rows
 
     def drop(self) -> None:
-        """Let go of the iterator."""
+        """Let go of the iterator, so that its workers can end."""
         self._iterator = None
 
 
@@ -62,7 +62,7 @@ class OfTorch:
         return clocked(loader)
 
     def begin(self, loader: Any) -> Iterator[Any]:
-        """Begin an epoch."""
+        """Begin an epoch and return the iterator over its batches."""
         self._rows = []
         return self._batches(iter(loader))
 
@@ -102,8 +102,8 @@ class OfTorch:
             yield stamped.batch
 
     def end(self) -> Array:
-        """The rows of the epoch: ``(batches, fields)``."""
+        """Return the rows of the epoch that was begun last: ``(batches, fields)``."""
         return np.array(self._rows, np.int64).reshape(len(self._rows), len(Row._fields))
 
     def drop(self) -> None:
-        """Nothing is held."""
+        """Let go of nothing: no iterator is held."""

@@ -45,7 +45,7 @@ def find(name: str) -> Any:
 
 
 def find_loader(name: str) -> torch.utils.data.DataLoader[Any]:
-    """The loader of that name: itself, of a dataset, or what a factory without arguments returns.
+    """Find the loader of that name: a loader, a dataset, or a factory without arguments.
 
     Raises:
         TargetError: It is something else.
@@ -54,7 +54,7 @@ def find_loader(name: str) -> torch.utils.data.DataLoader[Any]:
 
 
 def as_loader(found: Any, name: str) -> torch.utils.data.DataLoader[Any]:
-    """A loader as it is; a dataset in a loader with two workers; the result of a factory.
+    """Return a loader as it is, a dataset in a loader with workers, the result of a factory.
 
     Raises:
         TargetError: It is something else.
@@ -76,7 +76,7 @@ def as_loader(found: Any, name: str) -> torch.utils.data.DataLoader[Any]:
 
 
 def find_step(name: str) -> Callable[[Any], Any]:
-    """The function of that name that takes a batch, or what a factory without arguments returns.
+    """Find the function of that name that takes a batch, or the result of its factory.
 
     Raises:
         TargetError: It can't be called.

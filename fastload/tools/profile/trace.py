@@ -1,4 +1,4 @@
-"""A profile's timeline for chrome://tracing and https://ui.perfetto.dev.
+"""Write a profile's timeline for chrome://tracing and https://ui.perfetto.dev.
 
 Runs in: consumer.
 Source: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
@@ -14,7 +14,7 @@ MICROSECONDS = 1e6
 
 
 def to_trace(profile: Profile) -> dict[str, Any]:
-    """One complete event a span, one track a worker, one for the consumer."""
+    """Return one complete event for each span, one track for each worker and the consumer."""
     lanes = sorted({span.lane for span in profile.spans}, key=lambda lane: (len(lane), lane))
     lanes.sort(key=lambda lane: lane != "consumer")
     numbers = {lane: number for number, lane in enumerate(lanes)}

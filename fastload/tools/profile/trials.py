@@ -8,6 +8,7 @@ Gives: a ``Trial``: rows of stamps (``fastload.stats.rows``), whatever the loade
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,22 +16,26 @@ from typing import Any
 
 import numpy as np
 
+from fastload._system.cores import core_wait_s
 from fastload.stats.rows import Array, columns, durations
-from fastload.tools.profile.processes import NOTHING_SEEN, look_at_workers
 from fastload.tools.profile.rebuild import many_workers_allowed, rebuild
 from fastload.tools.profile.replay import LONGEST_EPOCH
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.sources import MOST_SLOWEST, OfFastload, OfTorch
+from fastload.tools.profile.worker_usage import NOTHING_SEEN, look_at_workers
 
 Step = Callable[[Any], Any]
 
 LEAST_BATCHES = 12
 """A trial goes on past its time until it has this many, or twice its time has passed."""
 
+FEWEST_BATCHES = 3
+"""A trial has at least so many, even if the time of the whole profile is up."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """What was seen at one setting.
+    """The stamps and counts of a loader that ran at one setting.
 
     Attributes:
         setting: At which.
@@ -39,7 +44,8 @@ class Trial:
         consumer_cpu_s: CPU time of this process in that.
         worker_bytes: Memory that is one worker's alone, the largest.
         read_bytes: Bytes that all workers read from storage.
-        core_wait_s: How long all workers together waited for a core.
+        core_wait_s: How long all workers together waited for a core; without workers, this process
+            outside of the step.
         workers_cpu_s: CPU time of all workers together, all their threads.
         slowest: Nanoseconds and index of the slowest samples, the slowest first.
         startup_s: From ``iter`` to the first batch.
@@ -63,21 +69,21 @@ class Trial:
 
     @property
     def rows(self) -> Array:
-        """All rows that count: those after each epoch's start."""
+        """Return all rows that count: those after each epoch's start."""
         return np.concatenate([self.steady(rows) for rows in self.epochs])
 
     def steady(self, rows: Array) -> Array:
-        """Rows after the workers have filled the queue, if enough are left."""
+        """Return the rows after the workers have filled the queue, if enough are left."""
         setting = self.setting
         skipped = max(2, setting.num_workers * setting.prefetch_factor)
         return rows[skipped:] if len(rows) >= 2 * skipped + 4 else rows[len(rows) // 3 :]
 
     def mean_s(self, stage: str) -> float:
-        """What a batch takes there on average."""
+        """Return the seconds that a batch takes at a stage on average."""
         return float(self.took(stage).mean())
 
     def took(self, stage: str) -> Any:
-        """Seconds of each batch at one stage."""
+        """Return the seconds of each batch at a stage."""
         parts = [durations(self.steady(rows))[stage] for rows in self.epochs]
         if stage == "busy":
             parts = [part[:-1] for part in parts]
@@ -85,14 +91,14 @@ class Trial:
 
     @property
     def samples_per_s(self) -> float:
-        """Samples per second: over whole epochs where they are short, otherwise as ``steady``."""
+        """Return samples per second: of whole epochs where they are short, else of steady rows."""
         if self.short:
             return sum(n for n, _, _ in self.short) / (sum(ns for _, ns, _ in self.short) / 1e9)
         return self.steady_samples_per_s
 
     @property
     def steady_samples_per_s(self) -> float:
-        """Samples per second inside epochs, once the queue is full."""
+        """Return samples per second inside epochs, once the queue is full."""
         samples, elapsed_ns = 0, 0
         for rows in self.epochs:
             of = columns(self.steady(rows))
@@ -106,23 +112,23 @@ class Trial:
 
     @property
     def core_wait_per_batch_s(self) -> float:
-        """How long a worker waited for a core, a batch."""
+        """Return how long a worker waited for a core, per batch."""
         return self.core_wait_s / sum(map(len, self.epochs))
 
     @property
     def period_s(self) -> float:
-        """From one batch to the next, inside epochs."""
+        """Return the seconds from one batch to the next, inside epochs."""
         rate = self.steady_samples_per_s
         return self.samples_per_batch / rate if rate else 0.0
 
     @property
     def samples_per_batch(self) -> float:
-        """On average."""
+        """Return the number of samples of a batch, on average."""
         return float(columns(self.rows)["samples"].mean())
 
     @property
     def stall_share(self) -> float:
-        """Part of the time, as of ``samples_per_s``, that the consumer waited for a batch."""
+        """Return the part of that time, from 0 to 1, in which the consumer waited for a batch."""
         if self.short:
             return sum(ns for _, _, ns in self.short) / sum(ns for _, ns, _ in self.short)
         wait, busy = self.took("wait").sum(), self.took("busy").sum()
@@ -136,6 +142,7 @@ def run_trial(
     step: Step,
     seconds: float,
     keep: Callable[[Any], None] = lambda _: None,
+    deadline_s: float = math.inf,
     **changes: Any,
 ) -> Trial:
     """Load for about ``seconds``; epochs that end before are begun anew.
@@ -147,11 +154,15 @@ def run_trial(
         step: is called with each batch.
         seconds: how long.
         keep: is called with each batch too, outside of the times that are taken.
+        deadline_s: moment of the monotonic clock after which no further batch is asked for, if
+            there are enough to tell a rate.
         changes: further arguments of the loader.
     """
     source = OfFastload() if kind == "fastload" else OfTorch()
     trial = rebuild(loader, setting, kind, **source.options(loader), **changes)
-    runner = _Runner(source, step, keep, seconds)
+    runner = _Runner(source, step, keep, seconds, deadline_s)
+    if setting.num_workers == 0:
+        runner.watch_steps()
     with many_workers_allowed(), _closing(trial):
         while runner.goes_on():
             if not runner.run_epoch(trial):
@@ -164,13 +175,16 @@ def run_trial(
             "the loader gave no batch: its dataset or sampler is empty, or its sampler is an "
             "iterator that can be read only once; a profile reads it several times"
         )
+    read_bytes, waited_s, computed_s = seen.since(runner.before)
     return Trial(
         setting,
         tuple(runner.epochs),
         runner.elapsed_s,
         runner.cpu_s,
         seen.largest_bytes,
-        *seen.since(runner.before),
+        read_bytes,
+        max(0.0, waited_s - runner.step_core_wait_s),
+        computed_s,
         tuple(sorted(source.slowest, reverse=True)[:MOST_SLOWEST]),
         runner.startup_s,
         runner.is_whole,
@@ -179,13 +193,21 @@ def run_trial(
 
 
 class _Runner:
-    """Runs epochs until the time is up."""
+    """Runs epochs of one loader until the time is up, and counts what they take."""
 
-    def __init__(self, source: Any, step: Step, keep: Callable[[Any], None], seconds: float):
+    def __init__(
+        self,
+        source: Any,
+        step: Step,
+        keep: Callable[[Any], None],
+        seconds: float,
+        deadline_s: float,
+    ) -> None:
         self._source = source
         self._step = step
         self._keep = keep
         self._seconds = seconds
+        self._deadline_s = deadline_s
         self._began_s = time.monotonic()
         self._cpu_began_s = time.process_time()
         self._batches = 0
@@ -193,17 +215,32 @@ class _Runner:
         self.short: list[tuple[int, int, int]] = []
         self.startup_s = 0.0
         self.elapsed_s = self.cpu_s = 0.0
+        self.step_core_wait_s = 0.0
         self.is_whole = False
         self.before = NOTHING_SEEN
 
+    def watch_steps(self) -> None:
+        """Note how long steps wait for a core: without workers they share the loading process."""
+        step = self._step
+
+        def watched(batch: Any) -> None:
+            before_s = core_wait_s("thread-self")
+            step(batch)
+            self.step_core_wait_s += core_wait_s("thread-self") - before_s
+
+        self._step = watched
+
     def goes_on(self) -> bool:
-        passed_s = time.monotonic() - self._began_s
+        now_s = time.monotonic()
+        if now_s > self._deadline_s and self._batches >= FEWEST_BATCHES:
+            return False
+        passed_s = now_s - self._began_s
         if passed_s < self._seconds:
             return True
         return self._batches < LEAST_BATCHES and passed_s < 2 * self._seconds
 
     def run_epoch(self, loader: Any) -> bool:
-        """Returns whether there is another one to run."""
+        """Run one epoch; return whether it gave any batch."""
         started_s = time.monotonic()
         batches = self._source.begin(loader)
         before, is_over = self._batches, True
@@ -235,7 +272,7 @@ class _Runner:
 
 
 def _sum_up(rows: Array, began_ns: int, ended_ns: int) -> tuple[int, int, int]:
-    """Samples of an epoch, its nanoseconds, and those that the consumer waited."""
+    """Return the samples of an epoch, its nanoseconds, and those that the consumer waited."""
     of = columns(rows)
     waited_ns = int((of["left"] - of["asked"]).sum() + max(0, of["asked"][0] - began_ns))
     return int(of["samples"].sum()), ended_ns - began_ns, waited_ns

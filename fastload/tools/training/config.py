@@ -1,4 +1,4 @@
-"""What a training run is told, and what it tells."""
+"""The options, steps and result of a training run."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,6 +20,12 @@ class TrainingConfig:
         batch_size: samples per step.
         learning_rate: of AdamW.
         seed: of all random generators: the same seed gives the same losses, whichever the loader.
+        stream: give the seed to the loader too: the losses then don't depend on the number of
+            workers or on interruptions, and several ranks share the samples. Torch's has no such
+            mode.
+        checkpoint: file from which the training can go on; needs `stream`.
+        checkpoint_every: steps after which it is written again; it is at the end, too.
+        resume: go on from that file, if it exists.
     """
 
     task: TaskName = "digits"
@@ -30,6 +36,24 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     seed: int = 0
     prefetch_factor: int | None = None
+    stream: bool = False
+    checkpoint: str | None = None
+    checkpoint_every: int = 50
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stream and self.loader != "fastload":
+            raise ValueError(
+                f"stream is a mode of fastload's loader; {self.loader}'s has no seed= and depends "
+                f"on the number of workers. Leave out one of the two"
+            )
+        if self.checkpoint is not None and not self.stream:
+            raise ValueError(
+                "checkpoint needs stream: otherwise the random numbers of the dataset depend on "
+                "when the workers were started, and a run that goes on has other losses"
+            )
+        if self.resume and self.checkpoint is None:
+            raise ValueError("resume needs checkpoint: the file to go on from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +77,8 @@ class TrainingResult:
         samples_per_s: over the training epochs, everything in them counted.
         stall_share: share of that time spent waiting for the loader, from 0 to 1.
         elapsed_s: the time of the training epochs.
-        loss_history: the loss of every step.
+        samples: training samples of this run, over all ranks; what it went on from not counted.
+        loss_history: the loss of every step, of the runs before that it goes on from too.
     """
 
     loss: float
@@ -61,4 +86,5 @@ class TrainingResult:
     samples_per_s: float
     stall_share: float
     elapsed_s: float
+    samples: int
     loss_history: tuple[float, ...]

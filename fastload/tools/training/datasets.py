@@ -31,7 +31,7 @@ UNKNOWN = 257
 TOKENS = 258  # padding, 256 byte values shifted by one, unknown
 
 
-class Digits(Dataset[tuple[torch.Tensor, int]]):
+class AugmentedDigits(Dataset[tuple[torch.Tensor, int]]):
     """Digits as images `(1, 8, 8)` in [0, 1]; in training shifted by up to a pixel, with noise."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, *, augment: bool) -> None:
@@ -75,7 +75,7 @@ class Snippets(Dataset[tuple[torch.Tensor, int]]):
         return tokens.masked_fill(torch.rand(length) < 0.05, UNKNOWN), label
 
 
-def load_digits() -> tuple[Digits, Digits]:
+def load_digits() -> tuple[AugmentedDigits, AugmentedDigits]:
     """Return scikit-learn's 1,797 digits: for training, and every fifth one held out."""
     from sklearn import datasets
 
@@ -84,8 +84,8 @@ def load_digits() -> tuple[Digits, Digits]:
     labels = torch.from_numpy(bunch.target).long()
     held_out = torch.arange(len(labels)) % 5 == 0
     return (
-        Digits(images[~held_out], labels[~held_out], augment=True),
-        Digits(images[held_out], labels[held_out], augment=False),
+        AugmentedDigits(images[~held_out], labels[~held_out], augment=True),
+        AugmentedDigits(images[held_out], labels[held_out], augment=False),
     )
 
 

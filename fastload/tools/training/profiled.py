@@ -14,7 +14,7 @@ from torch import nn
 
 import fastload
 from fastload.tools.training.config import TaskName, TrainingConfig
-from fastload.tools.training.tasks import make_task
+from fastload.tools.training.training_tasks import make_task
 
 _CONFIG = TrainingConfig()
 

@@ -13,13 +13,13 @@ import pytest
 
 from fastload.tools.bench.exchange import to_pytest_benchmark
 from fastload.tools.bench.machine import describe_machine
-from fastload.tools.bench.results import Failure, Measurement, Run, WorkloadResult
+from fastload.tools.bench.results import Failure, LoaderMeasurement, MeasuredRun, WorkloadResult
 from fastload.tools.bench.suite import Settings
 
 
 def result(name: str, unit: Any, rates: dict[str, list[float]], **more: Any) -> WorkloadResult:
     runs = tuple(
-        Run(number, loader, Measurement(rate, 0.1, 0.2, 2, 20, 1.0, 0), 1 << 20, 2.0)
+        MeasuredRun(number, loader, LoaderMeasurement(rate, 0.1, 0.2, 2, 20, 1.0, 0), 1 << 20, 2.0)
         for loader, of_loader in rates.items()
         for number, rate in enumerate(of_loader)
     )

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.publish import make_tables
 from fastload.tools.bench.machine import describe_machine
-from fastload.tools.bench.report import mean_ratios, summarize, to_document
-from fastload.tools.bench.results import Measurement, Run, WorkloadResult
+from fastload.tools.bench.results import LoaderMeasurement, MeasuredRun, WorkloadResult
 from fastload.tools.bench.suite import Settings
+from fastload.tools.bench.summary import mean_ratios, summarize, to_document
 from fastload.tools.bench.table import make_footer
 
 SETTINGS = Settings(workloads=(), workers=2)
@@ -17,7 +17,7 @@ SETTINGS = Settings(workloads=(), workers=2)
 
 def result(name, ratio, workers=2, *, same_data=True):
     runs = tuple(
-        Run(0, loader, Measurement(rate, 0.1, 0.2, 2, 20, 1.0, 0), 1 << 20, 2.0)
+        MeasuredRun(0, loader, LoaderMeasurement(rate, 0.1, 0.2, 2, 20, 1.0, 0), 1 << 20, 2.0)
         for loader, rate in (("torch", 100.0), ("fastload", 100.0 * ratio))
     )
     return WorkloadResult(name, name, workers, 64, 1000, "samples", runs, same_data=same_data)

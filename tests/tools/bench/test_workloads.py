@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fastload.tools.bench.catalogue import WORKLOADS, find
+from fastload.tools.bench.child import FOLDER
 from fastload.tools.bench.equality import difference
 from fastload.tools.bench.loaders import make_loader
 from fastload.tools.bench.measure import measure
-from fastload.tools.bench.processes import FOLDER
 from fastload.tools.bench.verify import verify
 from tests.tools.bench import recipes
 

@@ -45,6 +45,8 @@ def test_unknown_workload_is_a_usage_error(capsys):
     err = capsys.readouterr().err
     assert "unknown workload 'tokenz', did you mean 'tokens'?" in err
     assert "images-float32" in err
+    assert main(["bench", "--workload", "zzzz"]) == Exit.USAGE
+    assert "unknown workload 'zzzz'. The workloads are: " in capsys.readouterr().err
 
 
 def test_missing_library_is_told_before_anything_runs(capsys, monkeypatch):
@@ -120,3 +122,14 @@ def _is_at_work(process):
         return any(argument.startswith("fastload.tools.bench.") for argument in process.cmdline())
     except psutil.Error:
         return False
+
+
+def test_seed_is_told_with_the_loader(tmp_path):
+    """`--seed` races the loader with that seed, under a name that says so."""
+    file = tmp_path / "results.json"
+    code, _, err = race("--seed", "3", "--workload", "tiny-numpy-inline", "--json", str(file))
+    assert code == Exit.OK, err
+    document = json.loads(file.read_text())
+    assert document["settings"]["candidate"] == "fastload(seed=3)"
+    loaders = [run["loader"] for run in document["workloads"][0]["runs"]]
+    assert loaders == ["torch", "fastload(seed=3)"]

@@ -114,6 +114,47 @@ def test_torch_that_cannot_be_imported_is_bad(tmp_path: Path) -> None:
     assert len(document["findings"]) > 10
 
 
+ELSEWHERE = """
+import json, multiprocessing, os, subprocess, sys
+import psutil, rich.console, torch  # these do without on other systems in their own ways
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("getloadavg", "sched_getaffinity", "memfd_create", "pidfd_open", "geteuid", "getuid"):
+    delattr(os, name)
+multiprocessing.get_all_start_methods = lambda: ["spawn"]
+from fastload.tools.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_systems_without_the_modules_of_unix_are_examined() -> None:
+    """What can't be imported or called there is one finding, or no limit; nothing is raised."""
+    command = [sys.executable, "-c", ELSEWHERE, "doctor", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+    document = json.loads(result.stdout)
+    assert document["verdict"] == "warn"
+    assert finding(document, "F_SETSIG")["verdict"] == "warn"
+    assert finding(document, "memfd")["verdict"] == "warn"
+    assert finding(document, "open files")["found"] == "unlimited"
+    assert finding(document, "start by spawn")["verdict"] == "ok"
+
+
+def test_texts_of_the_system_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Folders and variables may hold escapes, line ends and what rich takes for markup."""
+    folder = tmp_path / "[bold]\x1b]0;title\x07\n:smile:"
+    folder.mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "\x1b[31m[red]")
+    main(["doctor", str(folder)])
+    main(["env"])
+    captured = capsys.readouterr()
+    assert all(each.isprintable() or each == "\n" for each in captured.out + captured.err)
+    assert r"[bold]\x1b]0;title\x07\n:smile:" in captured.out
+    assert captured.out.count(r"\x1b[31m[red]") == 2
+
+
 def test_missing_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Said before anything is looked at."""
     assert main(["doctor", "/no/such/folder"]) == Exit.USAGE

@@ -72,13 +72,11 @@ def await_workers(process: subprocess.Popen[str], folder: Path | None) -> None:
     "arguments",
     [
         ("train", "--workers", "2", "--epochs", "10000"),
-        ("run", "{file}"),
-        ("run", "--live", "{file}"),
         ("profile", "{file}:loader", "--budget", "60"),
     ],
 )
 def test_interrupt_ends_command_and_workers(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """While workers load; of the traceback, which is nobody's concern, nothing is shown."""
+    """While workers load; of our own traceback, which is nobody's concern, nothing is shown."""
     file = tmp_path / "slow.py"
     file.write_text(SLOW)
     process = start(*(argument.format(file=file) for argument in arguments))
@@ -87,6 +85,23 @@ def test_interrupt_ends_command_and_workers(arguments: tuple[str, ...], tmp_path
     assert process.returncode == Exit.INTERRUPTED, err
     assert "interrupted" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("options", [(), ("--live",)])
+def test_interrupted_program_shows_its_traceback(options: tuple[str, ...], tmp_path: Path) -> None:
+    """As under Python: where the program was, and none of our frames; the summary follows."""
+    file = tmp_path / "slow.py"
+    file.write_text(SLOW)
+    process = start("run", *options, str(file))
+    await_workers(process, None)
+    err = interrupt(process)
+    assert process.returncode == Exit.INTERRUPTED, err
+    *_, trace, summary = err.partition("Traceback (most recent call last)")[2].splitlines()
+    assert trace == "KeyboardInterrupt"
+    assert summary.startswith("fastload: ")
+    assert f'File "{file}"' in err
+    assert "runpy" not in err
+    assert "tools/cli" not in err
 
 
 def test_interrupt_ends_the_doctor() -> None:

@@ -10,6 +10,25 @@ import pytest
 from fastload.tools.cli import main
 from fastload.tools.cli.exits import Exit
 
+PRINTS = """
+import torch.utils.data
+loader = torch.utils.data.DataLoader(list(range(64)), batch_size=4)
+if __name__ == "__main__":
+    print("a word")
+"""
+
+QUICK = [
+    *(["--help"], ["--version"], ["env"], ["env", "--json"], ["doctor"], ["bench", "--list"]),
+    *(["compare", "{results}", "{results}"], ["compare", "{results}", "{results}", "--json"]),
+    ["run", "{program}"],
+]
+LONG = [
+    ["train", "--epochs", "1", "--workers", "0"],
+    ["train", "--epochs", "1", "--workers", "0", "--json", "/dev/full"],
+    ["profile", "{program}:loader", "--budget", "1"],
+    ["bench", "--quick", "--workload", "table-inline"],
+]
+
 ROOT = Path(__file__).parents[3]
 # Stands in for fastload/__init__.py, so that the test is about what the command line imports.
 WITHOUT_THE_LIBRARY = f"""
@@ -18,6 +37,12 @@ package = types.ModuleType("fastload")
 package.__path__ = [{str(ROOT / "fastload")!r}]
 sys.modules["fastload"] = package
 """
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A file of results, the one that is published."""
+    return ROOT / "benchmarks" / "results.json"
 
 
 def run_code(code):
@@ -112,6 +137,39 @@ def test_closed_pipe_ends_the_command_without_a_word(arguments):
     result = answer_to_nobody(*arguments)
     assert result.returncode == (0 if arguments == ["--version"] else Exit.PIPE_CLOSED)
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk always full")
+@pytest.mark.parametrize(
+    ("arguments", "buffering"),
+    [
+        *((arguments, buffering) for arguments in QUICK for buffering in ("", "1")),
+        *((arguments, "") for arguments in LONG),
+    ],
+)
+def test_full_disk_is_told_in_one_line(arguments, buffering, tmp_path, results):
+    """A result that cannot be written is exit code 4, whenever the interpreter writes it."""
+    program = tmp_path / "program_that_prints.py"
+    program.write_text(PRINTS)
+    arguments = [each.format(results=results, program=program) for each in arguments]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "fastload", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": buffering},
+        )
+    words = "No space left on device"
+    if arguments[0] == "run" and buffering:  # then the program itself meets the full disk
+        assert result.returncode == Exit.RAISED
+        assert f"OSError: [Errno 28] {words}" in result.stderr.splitlines()
+        return
+    assert result.returncode == Exit.ENVIRONMENT, result.stderr
+    others = ("fastload: replaced", "fastload: no batch", "this machine is busy")
+    told = [line for line in result.stderr.splitlines() if not line.startswith(others)]
+    what = "'/dev/full'" if "/dev/full" in arguments else "stdout"
+    assert told == [f"fastload: cannot write to {what}: {words}"]
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])

@@ -12,7 +12,7 @@ from fastload._system.cores import Cores
 from fastload.tools.doctor import (
     Finding,
     accelerator,
-    cores,
+    computing,
     kernel,
     limits,
     memory,
@@ -27,10 +27,10 @@ def verdicts(findings: list[Finding]) -> dict[str, str]:
     return {finding.name: finding.verdict for finding in findings}
 
 
-def computing(
+def a_machine(
     machine: int, affinity: int, quota: float | None = None, ranks: int = 1, **more: Any
-) -> cores.Computing:
-    return cores.Computing(Cores(affinity, quota, ranks), machine, **more)
+) -> computing.Computing:
+    return computing.Computing(Cores(affinity, quota, ranks), machine, **more)
 
 
 def cure_of(name: str, findings: list[Finding]) -> str:
@@ -40,7 +40,7 @@ def cure_of(name: str, findings: list[Finding]) -> str:
 def test_healthy_machine_has_nothing_to_cure() -> None:
     """Eight cores of eight, plenty of memory, no limits: every verdict is ok, no cure is named."""
     findings = [
-        *cores.judge(computing(8, 8, torch_threads=8)),
+        *computing.judge(a_machine(8, 8, torch_threads=8)),
         *memory.judge(
             memory.Memory(
                 total=64 * GIB,
@@ -52,7 +52,7 @@ def test_healthy_machine_has_nothing_to_cure() -> None:
         ),
         *limits.judge(limits.ProcessLimits(files=65536, files_hard=65536, files_open=10)),
         *accelerator.judge(accelerator.Accelerator(torch="2.13.0", threads=8)),
-        storage.judge(storage.Place(Path("/data"), "ext4", "/", 100 * GIB)),
+        storage.judge(storage.MountedPath(Path("/data"), "ext4", "/", 100 * GIB)),
     ]
     assert {finding.verdict for finding in findings} == {"ok"}
     assert not any(finding.cure for finding in findings)
@@ -61,7 +61,7 @@ def test_healthy_machine_has_nothing_to_cure() -> None:
 
 def test_quota_below_the_visible_cores_names_the_number_of_workers() -> None:
     """A container with 2.5 of 64 cores: two workers at most, two threads."""
-    findings = cores.judge(computing(64, 64, quota=2.5, torch_threads=64))
+    findings = computing.judge(a_machine(64, 64, quota=2.5, torch_threads=64))
     assert verdicts(findings)["CPU quota"] == "warn"
     assert "num_workers=2 at most" in cure_of("CPU quota", findings)
     assert verdicts(findings)["threads"] == "warn"
@@ -70,27 +70,27 @@ def test_quota_below_the_visible_cores_names_the_number_of_workers() -> None:
 
 def test_ranks_share_the_cores() -> None:
     """Eight ranks on sixteen cores leave two cores each."""
-    facts = computing(16, 16, ranks=8, torch_threads=2)
+    facts = a_machine(16, 16, ranks=8, torch_threads=2)
     assert facts.whole == 2
-    assert "8 ranks" in cores.judge(facts)[0].found
+    assert "8 ranks" in computing.judge(facts)[0].found
 
 
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        (computing(1, 1), "cores"),
-        (computing(4, 4, load=3.0), "cores"),
-        (computing(4, 1), "affinity"),
-        (computing(4, 4, variables={"MKL_NUM_THREADS": "32"}), "threads"),
+        (a_machine(1, 1), "cores"),
+        (a_machine(4, 4, load=3.0), "cores"),
+        (a_machine(4, 1), "affinity"),
+        (a_machine(4, 4, variables={"MKL_NUM_THREADS": "32"}), "threads"),
         (
-            computing(8, 8, torch_threads=1, variables={"OMP_NUM_THREADS": "1"}),
+            a_machine(8, 8, torch_threads=1, variables={"OMP_NUM_THREADS": "1"}),
             "threads",
         ),
     ],
 )
-def test_scarce_cores_are_a_warning_with_a_cure(facts: cores.Computing, name: str) -> None:
+def test_scarce_cores_are_a_warning_with_a_cure(facts: computing.Computing, name: str) -> None:
     """One core, a busy machine, a narrow affinity, too many threads, a single one."""
-    findings = cores.judge(facts)
+    findings = computing.judge(facts)
     assert verdicts(findings)[name] == "warn"
     assert cure_of(name, findings)
 
@@ -217,7 +217,7 @@ def test_accelerator_that_is_there_must_be_usable(
 )
 def test_network_file_systems_are_told(kind: str | None, free: int, verdict: str) -> None:
     """Also what a program serves; what the system does not tell is not guessed."""
-    finding = storage.judge(storage.Place(Path("/data"), kind, "/data", free))
+    finding = storage.judge(storage.MountedPath(Path("/data"), kind, "/data", free))
     assert finding.verdict == verdict
     assert bool(finding.cure) == (verdict != "ok")
 

@@ -1,14 +1,17 @@
 """Nothing is advised whose gain is within the noise of what was measured."""
 
+import math
 import threading
 
 import pytest
 
 import fastload
+from fastload.tools.profile.advice import within
 from fastload.tools.profile.contest import Contender, compete
 from fastload.tools.profile.grid import recommend
 from fastload.tools.profile.plan import Plan
-from fastload.tools.profile.report import Setting, Verification
+from fastload.tools.profile.profiler import profile
+from fastload.tools.profile.report import Fix, Setting, Verification
 from fastload.tools.profile.trials import run_trial
 from tests.tools.profile.loads import make
 
@@ -62,7 +65,8 @@ def test_a_smaller_setting_that_is_as_good_is_recommended_but_is_no_gain():
 def test_contenders_run_in_turn_and_are_compared_within_each_round():
     """Every second round goes the other way about, so that a drift favours nobody."""
     order = []
-    plan = Plan(make("computing", "fastload"), "computing", budget_s=1.0, tell=order.append)
+    loader = make("computing", "fastload")
+    plan = Plan(loader, "computing", budget_s=1.0, tell=order.append, limit_s=math.inf)
     own, other = Contender("fastload", Setting(2, 2)), Contender("fastload", Setting(0, 0))
     found = compete(plan, [own, other], startup_s=0.0)
     ours, without = "fastload: 2 workers, prefetch_factor 2", "fastload: without workers"
@@ -70,6 +74,38 @@ def test_contenders_run_in_turn_and_are_compared_within_each_round():
     assert found[own].gains == (1.0, 1.0, 1.0)
     rates = zip(found[own].trials, found[other].trials, strict=True)
     assert found[other].gains == tuple(b.samples_per_s / a.samples_per_s for a, b in rates)
+
+
+def test_a_profile_whose_time_is_up_still_says_what_it_knows():
+    """The trials that everything follows from are run, and nothing after them."""
+    order = []
+    plan = Plan(make("waiting", "torch"), "waiting", budget_s=1.0, tell=order.append, limit_s=0.2)
+    found = profile(plan)
+    assert "torch: without workers" in order
+    assert "torch: 2 workers, prefetch_factor 2" in order
+    assert not any(words.startswith("fastload") for words in order)
+    assert [each.setting for each in found.verified] == [found.setting]
+    assert found.recommended == found.setting
+    assert found.verdict.samples_per_s == found.verified[0].measured_samples_per_s > 0
+
+
+def test_what_does_not_fit_into_the_time_is_not_begun():
+    """Settings of which starting the workers alone would take longer."""
+    plan = Plan(make("waiting", "fastload"), "waiting", budget_s=1.0, limit_s=math.inf)
+    assert plan.fits([Setting(64, 2)], parts=10)
+    plan = Plan(make("waiting", "fastload"), "waiting", budget_s=1.0, limit_s=100.0)
+    assert plan.fits([Setting(64, 2)], parts=10)
+    assert not plan.fits([Setting(64, 2)] * 101, parts=10)
+    assert Plan(make("waiting", "fastload"), "waiting", budget_s=20.0).limit_s < 30
+
+
+def test_no_estimate_is_beyond_an_ideal_loader():
+    """What the loop never waits for cannot be gained; a measured gain is what it is."""
+    estimated = Fix("a", "b", 5.0, "estimated", "c")
+    measured = Fix("a", "b", 5.0, "measured", "c")
+    assert within(estimated, 1.25).gain == 1.25
+    assert within(estimated, None).gain == 5.0
+    assert within(measured, 1.25).gain == 5.0
 
 
 def test_short_epochs_count_from_their_beginning():

@@ -46,7 +46,7 @@ class JpegImages(Dataset[tuple[torch.Tensor, int]]):
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), index % _CLASSES
 
 
-class Digits(Dataset[tuple[npt.NDArray[np.float32], int]]):
+class RepeatedDigits(Dataset[tuple[npt.NDArray[np.float32], int]]):
     """Handwritten digits as arrays `(1, 8, 8)` in [0, 1], repeated up to the number of samples."""
 
     def __init__(
@@ -95,7 +95,7 @@ def digits(samples: int) -> Recipe:
     bunch = load_digits()
     images = (bunch.images[:, None] / 16).astype(np.float32)
     return Recipe(
-        Digits(images, [int(label) for label in bunch.target], samples), {"shuffle": True}
+        RepeatedDigits(images, [int(label) for label in bunch.target], samples), {"shuffle": True}
     )
 
 

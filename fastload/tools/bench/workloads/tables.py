@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fastload import ArrowDataset, ParquetDataset
 from fastload.datasets import write_arrow, write_parquet
-from fastload.tools.bench.processes import FOLDER
+from fastload.tools.bench.child import FOLDER
 from fastload.tools.bench.workload import Recipe
 
 _WIDTH = 16

@@ -1,4 +1,4 @@
-"""What would be: predicted throughput and stall by workers and prefetch factor."""
+"""Draw predicted throughput and stall by workers and prefetch factor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastload.tools.profile.pictures.colors import (
 )
 from fastload.tools.profile.pictures.shapes import Label, Picture, Rect, length_of, rate
 from fastload.tools.profile.report import Prediction, Profile, Setting
+from fastload.tools.words import counted
 
 _TOP = 40.0
 _ROW = 40.0
@@ -55,7 +56,7 @@ def draw_heat(profile: Profile, width: float) -> Picture:
 
 
 def _of_workers(number: int) -> str:
-    return "1 worker" if number == 1 else f"{number} workers"
+    return counted(number, "worker")
 
 
 def _draw_cell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastload.tools.profile.pictures.colors import MEASURED, PREDICTED
 from fastload.tools.profile.pictures.shapes import Label, Line, Picture, Rect, length_of, rate
 from fastload.tools.profile.report import Profile, Setting
+from fastload.tools.words import counted
 
 _BAR = 15.0
 _ROW = 2 * _BAR + 34
@@ -50,4 +51,4 @@ def draw_trust(profile: Profile, width: float) -> Picture:
 def _words(setting: Setting) -> str:
     if not setting.num_workers:
         return "without workers"
-    return f"{setting.num_workers} workers, prefetch_factor {setting.prefetch_factor}"
+    return f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"

@@ -7,15 +7,15 @@ from typing import Any
 
 from fastload.tools.profile.report import (
     Fix,
-    Place,
+    InputVerdict,
+    MeasuredOn,
     Prediction,
     Profile,
+    ProfiledSample,
     Resource,
     Setting,
     Share,
-    SlowSample,
     Span,
-    Verdict,
     Verification,
     WorkerShare,
 )
@@ -70,14 +70,14 @@ def make_profile(**changes: Any) -> Profile:
         target="train.py:loader",
         loader="fastload",
         created="2026-11-23T18:00:00+00:00",
-        place=Place("Linux-6.1", "AMD EPYC", 2.5, 0.3, "3.11.7", "2.13.0", "0.1.0"),
+        place=MeasuredOn("Linux-6.1", "AMD EPYC", 2.5, 0.3, "3.11.7", "2.13.0", "0.1.0"),
         setting=Setting(2, 2),
         batch_size=8.0,
         batch_bytes=32_000,
         step="--step-ms 4",
         budget_s=20.0,
         elapsed_s=18.5,
-        verdict=Verdict(
+        verdict=InputVerdict(
             "highly", "fetch-wait", "Highly input-bound: waits 39%.", 0.39, 1.75, 1061.4, 0.0043
         ),
         breakdown=tuple(_share(name, share) for name, share in STAGES.items()),
@@ -93,7 +93,7 @@ def make_profile(**changes: Any) -> Profile:
         ),
         spans=_spans(2, 24),
         workers=(WorkerShare(0, 194, 0.93, 0.07, 175_000_000),),
-        slowest=(SlowSample("388", 0.0245, 16.7),),
+        slowest=(ProfiledSample("388", 0.0245, 16.7),),
         batches=395,
         warnings=("other programs were using this machine",),
     )
@@ -121,7 +121,9 @@ EXTREMES = {
         spans=_spans(0, 12),
         what_if=(_prediction(0, 0),),
         workers=(),
-        verdict=Verdict("unknown", "consumer", "The loader gives 3 samples/s.", 0.0, None, 3.0, 0),
+        verdict=InputVerdict(
+            "unknown", "consumer", "The loader gives 3 samples/s.", 0.0, None, 3.0, 0
+        ),
     ),
     "many workers": make_profile(
         spans=_spans(64, 480),
@@ -136,7 +138,7 @@ EXTREMES = {
     "hostile names": make_profile(
         target='</title><script>alert("1")</script>&' + "long" * 200,
         fixes=(Fix("<b>", "lambda x: x < 1 & True", 1.0, "estimated", "'\""),),
-        slowest=(SlowSample("('<i>', 1)", 1e-9, 1e9),),
+        slowest=(ProfiledSample("('<i>', 1)", 1e-9, 1e9),),
         spans=(Span("worker <0>", "an unknown stage", 0.0, 1e-9, 0),),
     ),
 }

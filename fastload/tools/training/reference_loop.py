@@ -3,10 +3,13 @@
     fastload train                                      # handwritten digits
     fastload train --task text --workers 2              # which package is this snippet from?
     fastload train --loader torch                       # the same losses, torch's loader
+    fastload train --stream --checkpoint run.pt --resume   # the same losses after any interruption
+    torchrun --nproc-per-node 2 -m fastload train --stream
 
 Runs in: consumer.
 Takes: a `TrainingConfig`.
 Gives: a `TrainingResult`. One seed gives the same losses to the last bit, whichever the loader.
+    With `stream`, which needs ours, also whatever the number of workers, and after interruptions.
 """
 
 import contextlib
@@ -21,8 +24,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import fastload
+from fastload.tools.training.checkpoint import Checkpoint
 from fastload.tools.training.config import Step, TrainingConfig, TrainingResult
-from fastload.tools.training.tasks import Task, make_task
+from fastload.tools.training.ranks import Ranks, joined_ranks, rank_count
+from fastload.tools.training.training_tasks import TrainingTask, make_task
 
 _LOADERS: dict[str, Callable[..., DataLoader[Any]]] = {
     "fastload": fastload.DataLoader,
@@ -43,7 +48,12 @@ def train(
         config: what to train.
         on_step: called after every step.
     """
-    with _reproducible(config.seed), contextlib.ExitStack() as stack:
+    _check_ranks(config)
+    with (
+        _reproducible(config.seed),
+        joined_ranks() as ranks,
+        contextlib.ExitStack() as stack,
+    ):
         task = make_task(config.task)
         module = task.module
         training = _open(stack, task, task.training, config, shuffle=True)
@@ -52,47 +62,63 @@ def train(
             [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
         )
-        loss_function = nn.CrossEntropyLoss(label_smoothing=0.05)
         stall = _StallClock()
         losses: list[float] = []
         samples = 0
+        checkpoint = Checkpoint(config, ranks, module, optimizer, training, losses)
+        checkpoint.resume()
+        parallel = ranks.wrap(module)
+        first_epoch: int = getattr(training, "epoch", 0)  # torch's loader has none
         steps = config.epochs * len(training)
 
         module.train()
         started = perf_counter()
-        for epoch in range(config.epochs):
+        for epoch in range(first_epoch, config.epochs):
             for *inputs, labels in stall.watch(training):
                 optimizer.zero_grad()
-                logits = module(*inputs)
-                loss = loss_function(logits, labels)
+                logits = parallel(*inputs)
+                loss: Any = ranks.loss(logits, labels, training)
                 loss.backward()
                 optimizer.step()
 
-                losses.append(loss.item())
-                samples += len(labels)
+                losses.append(ranks.sum(loss.item()) / ranks.size)
+                samples += int(ranks.counted(len(labels), training).sum())
                 stall_share = stall.stalled_s / (perf_counter() - started)
+                checkpoint.after_step()
                 on_step(Step(epoch, len(losses), steps, losses[-1], stall_share))
         elapsed_s = perf_counter() - started
+        checkpoint.save()
 
+        samples = int(ranks.sum(samples))
         return TrainingResult(
             loss=float(np.mean(losses[-len(training) :])),
-            accuracy=_accuracy(module, held_out),
+            accuracy=_accuracy(module, held_out, ranks),
             samples_per_s=samples / elapsed_s,
             stall_share=stall.stalled_s / elapsed_s,
             elapsed_s=elapsed_s,
+            samples=samples,
             loss_history=tuple(losses),
         )
 
 
+def _check_ranks(config: TrainingConfig) -> None:
+    if rank_count() > 1 and not config.stream:
+        raise ValueError(
+            f"{rank_count()} ranks (WORLD_SIZE) need stream: otherwise each one would train on all "
+            f"samples; give --stream"
+        )
+
+
 @torch.no_grad()
-def _accuracy(module: nn.Module, batches: Iterable[Any]) -> float:
-    """Return the share of samples whose most likely class is the right one."""
+def _accuracy(module: nn.Module, batches: Iterable[Any], ranks: Ranks) -> float:
+    """Return the share of samples, over all ranks, whose most likely class is the right one."""
     module.eval()
     right = total = 0
     for *inputs, labels in batches:
-        right += int((module(*inputs).argmax(dim=1) == labels).sum())
-        total += len(labels)
-    return right / total
+        counted = ranks.counted(len(labels), batches)
+        right += int(((module(*inputs).argmax(dim=1) == labels) & counted).sum())
+        total += int(counted.sum())
+    return ranks.sum(right) / ranks.sum(total)
 
 
 class _StallClock:
@@ -113,7 +139,7 @@ class _StallClock:
 
 def _open(
     stack: contextlib.ExitStack,
-    task: Task,
+    task: TrainingTask,
     dataset: Dataset[Any],
     config: TrainingConfig,
     *,
@@ -128,6 +154,7 @@ def _open(
         prefetch_factor=config.prefetch_factor if config.workers else None,
         collate_fn=task.collate_fn,
         persistent_workers=shuffle and config.workers > 0,
+        **({"seed": config.seed, "even": "mask"} if config.stream else {}),
     )
     close = getattr(loader, "close", None)
     if close is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastload.tools.bench.machine import Machine
 from fastload.tools.bench.ratios import Ratio, compare, geometric_mean
-from fastload.tools.bench.results import Run, WorkloadResult
+from fastload.tools.bench.results import MeasuredRun, WorkloadResult
 from fastload.tools.bench.suite import Settings
 
 SCHEMA_VERSION = 1
@@ -111,11 +111,11 @@ def _as_dict(summary: WorkloadSummary | None) -> dict[str, Any] | None:
     return None if summary is None else asdict(summary)
 
 
-def _rates(runs: Sequence[Run]) -> list[float]:
+def _rates(runs: Sequence[MeasuredRun]) -> list[float]:
     return [run.measurement.rate for run in runs]
 
 
-def _medians(runs: Sequence[Run]) -> LoaderSummary:
+def _medians(runs: Sequence[MeasuredRun]) -> LoaderSummary:
     return LoaderSummary(
         rate=statistics.median(_rates(runs)),
         first_batch_s=statistics.median(run.measurement.first_batch_s for run in runs),

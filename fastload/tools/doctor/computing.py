@@ -1,4 +1,4 @@
-"""Cores: how many there are, how many may be used, and how many threads want them."""
+"""Examine the cores: how many there are, how many may be used, how many threads want them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastload._system.cores import Cores, find_cores
-from fastload.tools.bench.machine import BUSY_LOAD
+from fastload.tools.bench.machine import BUSY_LOAD, load_average
 from fastload.tools.doctor.finding import Finding
+from fastload.tools.words import counted
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -22,7 +23,7 @@ THREAD_VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """What there is to compute with.
+    """The cores, and the threads that will want them.
 
     Attributes:
         cores: What limits the cores that may be used.
@@ -40,23 +41,23 @@ class Computing:
 
     @property
     def whole(self) -> int:
-        """Whole cores for one training process and its workers; one at least."""
+        """Return the whole cores for one training process and its workers; one at least."""
         return max(1, math.floor(self.cores.usable))
 
 
 def observe(torch_threads: int | None) -> Computing:
-    """Look at this process."""
+    """Look at the cores and threads of this process."""
     return Computing(
         cores=find_cores(),
         machine=os.cpu_count() or 1,
-        load=os.getloadavg()[0],
+        load=load_average(),
         torch_threads=torch_threads,
         variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     )
 
 
 def judge(of: Computing) -> list[Finding]:
-    """Say what is to be said about them."""
+    """Judge number, affinity and quota of the cores, and the threads."""
     return [_judge_cores(of), _judge_affinity(of), _judge_quota(of), _judge_threads(of)]
 
 
@@ -93,7 +94,7 @@ def _judge_affinity(of: Computing) -> Finding:
 def _judge_quota(of: Computing) -> Finding:
     if of.cores.quota is None:
         return Finding("CPU quota", "ok", "no limit by a cgroup")
-    found = f"{of.cores.quota:g} cores"
+    found = counted(of.cores.quota, "core")
     if of.cores.quota < of.cores.affinity:
         return Finding(
             "CPU quota",
@@ -117,7 +118,7 @@ def _judge_threads(of: Computing) -> Finding:
             "threads",
             "warn",
             found,
-            f"{most} threads for {of.whole} usable cores get in each other's way: "
+            f"{most} threads for {counted(of.whole, 'usable core')} get in each other's way: "
             f"torch.set_num_threads({of.whole}), OMP_NUM_THREADS={of.whole}",
         )
     if of.torch_threads == 1 and of.whole > 1 and of.variables:

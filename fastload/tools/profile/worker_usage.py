@@ -1,4 +1,4 @@
-"""What the system knows of the workers: memory, CPU time, reading, waiting for a core.
+"""Ask the system about the workers: memory, CPU time, reading, waiting for a core.
 
 Runs in: consumer.
 """
@@ -6,6 +6,7 @@ Runs in: consumer.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -14,7 +15,7 @@ from fastload._system.cores import core_wait_s
 
 
 class Seen(NamedTuple):
-    """All children of this process at one moment; this process itself if it has none.
+    """What all workers have used until now; without workers, what this process has.
 
     Attributes:
         largest_bytes: Memory that is one's alone, the largest.
@@ -29,7 +30,7 @@ class Seen(NamedTuple):
     cpu_s: float
 
     def since(self, before: Seen) -> tuple[int, float, float]:
-        """What was read, waited and computed since then."""
+        """Return the bytes read and the seconds waited for a core and computed since then."""
         return (
             max(0, self.read_bytes - before.read_bytes),
             max(0.0, self.core_wait_s - before.core_wait_s),
@@ -41,7 +42,7 @@ NOTHING_SEEN = Seen(0, 0, 0.0, 0.0)
 
 
 def look_at_workers() -> Seen:
-    """Ask the system; takes some milliseconds."""
+    """Ask the system about all children of this process, which takes some milliseconds."""
     largest, read, waited_s, cpu_s = 0, 0, 0.0, 0.0
     me = psutil.Process()
     for child in me.children(recursive=True) or [me]:
@@ -51,5 +52,19 @@ def look_at_workers() -> Seen:
             if child is not me:
                 largest = max(largest, int(child.memory_full_info().uss))
             read += int(child.io_counters().read_bytes)
-        waited_s += core_wait_s(child.pid)
+        waited_s += _threads_core_wait_s(child.pid)
     return Seen(largest, read, waited_s, cpu_s)
+
+
+def _threads_core_wait_s(pid: int) -> float:
+    """Return how long a process waited for cores: its main thread and the worst of the others.
+
+    A dataset that waits for its own threads waits for the slowest of them; to add all up would
+    count the same moments several times.
+    """
+    try:
+        threads = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
+    except (OSError, ValueError):
+        return core_wait_s(pid)
+    others = (core_wait_s(f"{pid}/task/{thread}") for thread in threads if thread != pid)
+    return core_wait_s(pid) + max(others, default=0.0)

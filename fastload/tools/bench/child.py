@@ -30,7 +30,7 @@ from types import TracebackType
 import psutil
 from typing_extensions import Self
 
-from fastload.tools.bench.memory import tree_memory_bytes
+from fastload.tools.bench.tree_memory import tree_memory_bytes
 
 FOLDER = "FASTLOAD_BENCH_FOLDER"
 """The variable that names the folder in which a command may leave files."""

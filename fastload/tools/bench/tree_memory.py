@@ -1,4 +1,4 @@
-"""How much memory a process and all its descendants hold."""
+"""Measure how much memory a process and all its descendants hold."""
 
 import contextlib
 import re
@@ -45,7 +45,7 @@ def _shares(process: psutil.Process) -> dict[str, int]:
 
 
 def _shared_files(process: psutil.Process) -> dict[int, int]:
-    """What each file in shared memory that a process has open holds, by inode."""
+    """Return the bytes of each file in shared memory that a process has open, by inode."""
     held = {}
     with contextlib.suppress(OSError):  # it has ended, or is another user's
         for link in Path(f"/proc/{process.pid}/fd").iterdir():

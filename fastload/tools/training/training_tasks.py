@@ -1,4 +1,4 @@
-"""What there is to train: data, the way to batch it, and the module for it."""
+"""The tasks of the reference training: data, how it is batched, and the module."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fastload.tools.training.module import Classifier, digits_classifier, text_c
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TrainingTask:
     """Two datasets and a module, not trained yet. `collate_fn` None means torch's default."""
 
     training: Dataset[Any]
@@ -21,8 +21,8 @@ class Task:
     collate_fn: Callable[[list[Any]], Any] | None = None
 
 
-def make_task(name: TaskName) -> Task:
+def make_task(name: TaskName) -> TrainingTask:
     """Load the data and draw the module's weights from torch's global generator."""
     if name == "digits":
-        return Task(*load_digits(), digits_classifier())
-    return Task(*load_snippets(), text_classifier(len(PACKAGES)), collate_snippets)
+        return TrainingTask(*load_digits(), digits_classifier())
+    return TrainingTask(*load_snippets(), text_classifier(len(PACKAGES)), collate_snippets)

@@ -1,4 +1,4 @@
-"""The parts of a report that show single batches, workers and samples.
+"""Make the parts of a report that show single batches, workers and samples.
 
 Runs in: consumer.
 Takes: a trial.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastload.stats.rows import Array, Row, columns, durations
-from fastload.tools.profile.report import SlowSample, Span, WorkerShare
+from fastload.tools.profile.report import ProfiledSample, Span, WorkerShare
 from fastload.tools.profile.sources import MOST_SLOWEST
 from fastload.tools.profile.trials import Trial
 
@@ -19,7 +19,7 @@ MOST_BATCHES = 48
 
 
 def make_spans(trial: Trial) -> tuple[Span, ...]:
-    """The last batches of the longest epoch, by worker and consumer."""
+    """Return a timeline of the last batches of the longest epoch."""
     rows = trial.steady(max(trial.epochs, key=len))[-MOST_BATCHES:]
     begin = int(min(columns(rows)["started"].min(), columns(rows)["asked"].min()))
     spans: list[Span] = []
@@ -42,7 +42,7 @@ def make_spans(trial: Trial) -> tuple[Span, ...]:
 
 
 def make_workers(trial: Trial) -> tuple[WorkerShare, ...]:
-    """What each worker did; none without workers."""
+    """Return what each worker did; nothing where there are no workers."""
     rows = trial.rows
     of = columns(rows)
     elapsed_ns = sum(_elapsed_ns(trial.steady(each)) for each in trial.epochs) or 1
@@ -64,8 +64,8 @@ def make_workers(trial: Trial) -> tuple[WorkerShare, ...]:
     return tuple(found)
 
 
-def make_slowest(trials: tuple[Trial, ...]) -> tuple[SlowSample, ...]:
-    """The slowest samples of several trials, each index once."""
+def make_slowest(trials: tuple[Trial, ...]) -> tuple[ProfiledSample, ...]:
+    """Return the slowest samples of several trials, each index once."""
     times: dict[str, int] = {}
     for trial in trials:
         for elapsed_ns, index in trial.slowest:
@@ -74,7 +74,8 @@ def make_slowest(trials: tuple[Trial, ...]) -> tuple[SlowSample, ...]:
     median_ns = float(np.median(fetch)) or 1.0
     slowest = sorted(times.items(), key=lambda item: -item[1])[:MOST_SLOWEST]
     return tuple(
-        SlowSample(index, elapsed_ns / 1e9, elapsed_ns / median_ns) for index, elapsed_ns in slowest
+        ProfiledSample(index, elapsed_ns / 1e9, elapsed_ns / median_ns)
+        for index, elapsed_ns in slowest
     )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fastload.tools.bench.processes import FOLDER, Child
+from fastload.tools.bench.child import FOLDER, Child
 
-TURN = "from fastload.tools.bench.processes import await_turn; await_turn(); "
+TURN = "from fastload.tools.bench.child import await_turn; await_turn(); "
 
 
 def command(code):
@@ -92,9 +92,7 @@ def test_command_dies_with_the_process_that_started_it(tmp_path):
         f"pathlib.Path({str(file)!r}).write_text(f'{{os.getpid()}} {{child.pid}}'); "
         "os.kill(os.getppid(), 9); time.sleep(600)"
     )
-    outer = (
-        f"from fastload.tools.bench.processes import Child; Child({command(inner)!r}).finish(60)"
-    )
+    outer = f"from fastload.tools.bench.child import Child; Child({command(inner)!r}).finish(60)"
     # Its folder stays if the parent was killed, as any temporary file would.
     parent = psutil.Popen(
         [sys.executable, "-c", outer], env={**os.environ, "TMPDIR": str(tmp_path)}

@@ -1,0 +1,65 @@
+"""Streams of our own in seeded mode: any position of them can be read by any worker.
+
+Runs in: consumer and worker.
+
+Such a stream is an iterable dataset with ``seeded_length``, ``seeded_rows(epoch)``, which gives a
+map-style dataset by position, ``seeded_identity()`` and ``batch_size``. With a ``batch_size`` the
+rows make batches themselves, by ``batch(positions, place)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastload._loading.dataset_state import StateSource
+from fastload._loading.stopwatch import Watch
+from fastload._memory.write import Place
+from fastload._seeded.generators import GLOBAL
+from fastload._seeded.owned import find_generators
+from fastload._seeded.seeds import COLLATE, EpochDraws
+from fastload._wire.indices import PositionedIndices, plain
+from fastload.collate.inplace import Collate
+from fastload.errors import annotate, show
+
+
+def is_own_stream(dataset: Any) -> bool:
+    """Whether an iterable dataset can be read by position."""
+    return hasattr(type(dataset), "seeded_rows")
+
+
+def makes_batches(dataset: Any) -> bool:
+    """Whether a dataset is a stream of ours that makes batches itself."""
+    return is_own_stream(dataset) and dataset.batch_size is not None
+
+
+class OwnBatchFetcher:
+    """Loads batches that the stream itself makes of its rows.
+
+    Args:
+        rows: What ``seeded_rows`` returned.
+        draws: The seeds of the epoch.
+        collate: What the loader does with a ready batch.
+        collate_fn: The user's function for that.
+    """
+
+    def __init__(self, rows: Any, draws: EpochDraws, collate: Collate, collate_fn: Any) -> None:
+        self.source: StateSource | None = None  # what is delivered again is read again
+        self.watch = Watch()
+        self._rows = rows
+        self._draws = draws
+        self._collate = collate
+        owned = [*find_generators(rows, "dataset"), *find_generators(collate_fn, "collate_fn")]
+        self._generators: list[Any] = [*GLOBAL, *owned]
+
+    def fetch(self, indices: PositionedIndices, place: Place) -> Any:
+        """Read and make one batch; as ``Fetcher.fetch``."""
+        positions = indices.positions
+        for each in self._generators:  # for the user's batch_transform and collate function
+            each.seed(self._draws.seed_of(COLLATE, each.number, positions[0]))
+        try:
+            batch = self._rows.batch(plain(indices.indices), place)
+        except BaseException as error:
+            annotate(error, f"while reading the rows at positions {show(positions)} of the stream")
+            raise
+        self.watch.fetched()
+        return self._collate(batch, place)

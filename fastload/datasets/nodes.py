@@ -1,0 +1,245 @@
+"""The parts of a dataset in memory, each of which reads a batch with one index operation.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: row numbers.
+Gives: the batch of those rows, in a slot or in ordinary memory.
+
+A dataset is a tree of nodes: fields (one tensor or array each) at the leaves; above them tuples and
+dicts of fields, selections of rows, and chains of datasets. ``kinds.py`` makes the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastload._memory.layout import CARRIERS, Shape
+from fastload._memory.write import HEAP, Place
+
+RowNumbers = npt.NDArray[np.int64]
+Parts = Sequence[tuple[RowNumbers, Any]]
+"""Batches and the places of their rows in the batch that is made of them."""
+
+INTEGERS = frozenset({int, np.int64})
+
+_SELECTABLE = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
+
+
+def carrier_of(dtype: torch.dtype) -> torch.dtype:
+    """A dtype of the same size whose rows torch can select, which it can't for every dtype."""
+    return dtype if dtype in _SELECTABLE else CARRIERS.get(dtype.itemsize, dtype)
+
+
+class NotGatherableError(Exception):
+    """These indices must be read sample by sample."""
+
+
+class Node(Protocol):
+    """A dataset, or a field of one, as it is gathered."""
+
+    length: int
+
+    @property
+    def kind(self) -> Any:
+        """Equal for nodes whose batches can be put together."""
+
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
+        """The batch of these rows, each at least 0 and below ``length``.
+
+        Raises:
+            NotGatherableError: They must be read sample by sample.
+        """
+
+    def merge(self, parts: Parts, count: int, place: Place) -> Any:
+        """One batch of ``count`` rows, made of batches of nodes of this kind."""
+
+
+def row_numbers(indices: list[Any]) -> RowNumbers:
+    """A list of indices as an array.
+
+    Raises:
+        NotGatherableError: There are none, or one of them is not an integer (a bool would count
+            as a mask).
+    """
+    kinds = list(map(type, indices))
+    if not kinds or (kinds.count(int) != len(kinds) and not INTEGERS.issuperset(kinds)):
+        raise NotGatherableError
+    try:
+        return np.array(indices, np.int64)
+    except OverflowError:
+        raise NotGatherableError from None
+
+
+def gather_within(node: Node, rows: RowNumbers, place: Place) -> Any:
+    """What a node gathers, if it has all these rows."""
+    _check(rows, node.length)
+    return node.gather(rows, place)
+
+
+def _check(rows: RowNumbers, length: int) -> None:
+    """Negative rows count from the end and others raise, each dataset in its way."""
+    if int(rows.view(np.uint64).max()) >= length:
+        raise NotGatherableError
+
+
+class Field:
+    """One tensor, of which a row is a sample.
+
+    Args:
+        tensor: Its memory is read as it is when a batch is made.
+        is_there: Says whether that memory still belongs to the dataset; None: as long as the
+            tensor's storage is large enough.
+    """
+
+    def __init__(self, tensor: Tensor, is_there: Callable[[], bool] | None = None) -> None:
+        self._dtype = tensor.dtype
+        self._carrier = carrier_of(tensor.dtype)
+        self._tensor = tensor.view(self._carrier)
+        self.length = len(tensor)
+        self._shape: Shape = tuple(tensor.shape[1:])
+        self._storage = tensor.untyped_storage()
+        self._needed_bytes = end_in_storage(tensor)
+        self._is_there = is_there
+
+    @property
+    def kind(self) -> Any:
+        """As ``Node`` says."""
+        return Field, self._dtype, self._shape
+
+    def gather(self, rows: RowNumbers, place: Place) -> Tensor:
+        """As ``Node`` says."""
+        # The dataset's owner may have freed the memory meanwhile: nothing may be read there then.
+        is_there = self._is_there
+        if self._storage.nbytes() < self._needed_bytes or not (is_there is None or is_there()):
+            raise NotGatherableError
+        numbers = torch.from_numpy(rows)
+        if place is HEAP:
+            found = torch.index_select(self._tensor, 0, numbers)
+            return found if self._carrier is self._dtype else found.view(self._dtype)
+        out = place.tensor((len(rows), *self._shape), self._dtype)
+        torch.index_select(self._tensor, 0, numbers, out=out.view(self._carrier))
+        return out
+
+    def merge(self, parts: Parts, count: int, place: Place) -> Tensor:
+        """As ``Node`` says."""
+        return merge_tensors(parts, count, place)
+
+
+class Fields:
+    """A sample is a tuple or a dict of what several nodes give for the same row."""
+
+    def __init__(self, nodes: list[Node], keys: list[Any] | None) -> None:
+        self._nodes = nodes
+        self._keys = keys
+        self.length = min(node.length for node in nodes)
+
+    @property
+    def kind(self) -> Any:
+        """As ``Node`` says."""
+        keys = None if self._keys is None else tuple(self._keys)
+        return Fields, keys, tuple(node.kind for node in self._nodes)
+
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
+        """As ``Node`` says."""
+        return self._join([node.gather(rows, place) for node in self._nodes])
+
+    def merge(self, parts: Parts, count: int, place: Place) -> Any:
+        """As ``Node`` says."""
+        keys = range(len(self._nodes)) if self._keys is None else self._keys
+        return self._join(
+            [
+                node.merge([(at, batch[key]) for at, batch in parts], count, place)
+                for key, node in zip(keys, self._nodes, strict=True)
+            ]
+        )
+
+    def _join(self, batches: list[Any]) -> Any:
+        return batches if self._keys is None else dict(zip(self._keys, batches, strict=True))
+
+
+class Selection:
+    """A ``Subset``: rows of another dataset."""
+
+    def __init__(self, node: Node, indices: Any) -> None:
+        self._node = node
+        self._indices = indices
+        self._is_array = isinstance(indices, np.ndarray | Tensor)
+        self.length = len(indices)
+
+    @property
+    def kind(self) -> Any:
+        """As ``Node`` says."""
+        return self._node.kind
+
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
+        """As ``Node`` says."""
+        _check(rows, len(self._indices))
+        if self._is_array:
+            chosen = np.asarray(self._indices[rows]).astype(np.int64)
+        else:
+            chosen = row_numbers([self._indices[row] for row in rows.tolist()])
+        return gather_within(self._node, chosen, place)
+
+    def merge(self, parts: Parts, count: int, place: Place) -> Any:
+        """As ``Node`` says."""
+        return self._node.merge(parts, count, place)
+
+
+class Chain:
+    """A ``ConcatDataset``: the rows of one dataset after those of another."""
+
+    def __init__(self, nodes: list[Node], ends: list[int]) -> None:
+        self._nodes = nodes
+        self._ends = np.array(ends)
+        self._starts = np.array([0, *ends[:-1]])
+        self.length = ends[-1]
+
+    @property
+    def kind(self) -> Any:
+        """As ``Node`` says."""
+        return self._nodes[0].kind
+
+    def gather(self, rows: RowNumbers, place: Place) -> Any:
+        """As ``Node`` says."""
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        rows = rows - self._starts[numbers]
+        first = int(numbers[0])
+        if (numbers == first).all():
+            return gather_within(self._nodes[first], rows, place)
+        parts = []
+        for number in np.unique(numbers).tolist():
+            at = np.flatnonzero(numbers == number)
+            parts.append((at, gather_within(self._nodes[number], rows[at], HEAP)))
+        return self._nodes[first].merge(parts, len(rows), place)
+
+    def merge(self, parts: Parts, count: int, place: Place) -> Any:
+        """As ``Node`` says."""
+        return self._nodes[0].merge(parts, count, place)
+
+
+def merge_tensors(parts: Parts, count: int, place: Place) -> Tensor:
+    """Tensors of equal dtype and row shape as one, each row where its part says."""
+    first = parts[0][1]
+    out = place.tensor((count, *first.shape[1:]), first.dtype)
+    carrier = carrier_of(first.dtype)
+    carried = out.view(carrier)
+    for at, batch in parts:
+        carried.index_copy_(0, torch.from_numpy(at), batch.view(carrier))
+    return out
+
+
+def end_in_storage(tensor: Tensor) -> int:
+    """How many bytes a tensor's storage must have for all of its elements to lie in it."""
+    if not tensor.numel():
+        return 0
+    reach = zip(tensor.shape, tensor.stride(), strict=True)
+    last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in reach)
+    return (last + 1) * tensor.element_size()

@@ -1,0 +1,101 @@
+"""The rows of a ``ParquetStream`` as a seeded stream: any position can be read by any worker.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: a ``ParquetStream``, an epoch, and positions in the stream.
+Gives: the rows at these positions.
+
+The row groups of an epoch are dealt to a fixed number of *canonical shards*, which take turns of a
+fixed number of rows. So the order depends on neither workers nor ranks, and yet neighbours in the
+stream come from few row groups. With ``canonical_shards`` C, ``turn_rows`` q and batches of B rows,
+a row group is read by one worker if q divides B and ranks times workers times B divide q times C;
+otherwise by several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastload._memory.write import HEAP, Place
+from fastload.datasets.arrow_buffers import Ints
+from fastload.datasets.tabular import TableDataset
+from fastload.datasets.windows import RowWindow
+
+if TYPE_CHECKING:
+    from fastload.datasets.stream import ParquetStream
+
+
+class Weave:
+    """The order in which shards take turns until each has run out.
+
+    Args:
+        lengths: Rows of each shard.
+        turn: Rows of a turn; the last turn of a shard may be shorter.
+    """
+
+    def __init__(self, lengths: list[int], turn: int) -> None:
+        self._lengths = np.array(lengths, np.int64)
+        self._turn = turn
+        self._first_rows = np.cumsum(self._lengths) - self._lengths
+        rounds = -(-int(self._lengths.max(initial=0)) // turn)
+        ends = np.arange(rounds + 1, dtype=np.int64) * turn
+        # How many rows have been given when a round begins, over all shards.
+        self._begins = np.minimum(self._lengths[:, None], ends[None, :]).sum(axis=0)
+
+    def rows(self, positions: Ints) -> Ints:
+        """The rows at positions; rows are counted shard after shard."""
+        rounds = np.searchsorted(self._begins, positions, side="right") - 1
+        found = np.empty_like(positions)
+        for number in np.unique(rounds):
+            at = rounds == number
+            done = number * self._turn
+            sizes = np.clip(self._lengths - done, 0, self._turn)
+            ends = np.cumsum(sizes)
+            places = positions[at] - self._begins[number]
+            shards = np.searchsorted(ends, places, side="right")
+            inside = places - (ends - sizes)[shards]
+            found[at] = self._first_rows[shards] + done + inside
+        return found
+
+
+class WovenRows(TableDataset):
+    """The rows of one epoch of a stream, by position; read a window of a shard at a time.
+
+    Of each shard the window that was read last is kept: shards take turns, so of the windows of all
+    shards together the one that was not used for the longest is the one that comes next.
+
+    Args:
+        stream: Its files, its order and its options.
+        epoch: Which epoch.
+    """
+
+    def __init__(self, stream: ParquetStream, epoch: int) -> None:
+        shards = stream._shards(epoch)
+        rows_of = stream._rows_of
+        self.batch_size = stream.batch_size
+        self._stream = stream
+        self._epoch = epoch
+        self._windows = [window for shard in shards for window in shard]
+        super().__init__(stream.schema, stream._form, [rows_of(window) for window in self._windows])
+        self._weave = Weave([sum(map(rows_of, shard)) for shard in shards], stream.turn_rows)
+        self._shard_of = [number for number, shard in enumerate(shards) for _ in shard]
+        self._kept: dict[int, tuple[int, RowWindow]] = {}
+
+    def batch(self, positions: Sequence[int], place: Place) -> Any:
+        """The rows at positions as one batch, as the stream itself makes it."""
+        if self._form.batch_transform is not None:
+            place = HEAP  # it may keep what it sees, so it must not see the slot
+        return self._form.batch(self.read(np.asarray(positions, np.int64), place), place)
+
+    def _find(self, rows: Ints) -> list[Any]:
+        return super()._find(self._weave.rows(np.asarray(rows, np.int64)))
+
+    def _block(self, number: int) -> Any:
+        shard = self._shard_of[number]
+        kept = self._kept.get(shard)
+        if kept is None or kept[0] != number:
+            kept = number, self._stream._fill(self._windows[number], self._epoch)
+            self._kept[shard] = kept
+        return kept[1]

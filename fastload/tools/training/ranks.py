@@ -1,0 +1,141 @@
+"""The ranks of a reference training: one process, or several that `torchrun` started.
+
+    torchrun --nproc-per-node 2 -m fastload train --stream
+
+Runs in: consumer.
+Takes: the environment that `torchrun` sets.
+Gives: what differs between one rank and several: the module's gradients, the mean of a loss, sums.
+
+With several ranks the loss is the mean over the samples of all ranks, and what the loader filled an
+incomplete step with does not count. So two ranks with batches of 32 train like one with batches
+of 64, up to the order in which numbers are added.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+from torch import nn
+
+_LABEL_SMOOTHING = 0.05
+_LONGEST_WAIT = timedelta(minutes=5)  # for another rank; after that the run fails
+
+
+class Ranks(Protocol):
+    """What a training step asks of the ranks.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module to call in training: its gradients are the mean over the ranks."""
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:
+        """Return this rank's loss; the mean over the ranks is that over the step's samples."""
+
+    def counted(self, samples: int, loader: Any) -> torch.Tensor:
+        """Return which of the newest batch's samples count `(samples,)`: those not filled in."""
+
+    def sum(self, value: float) -> float:
+        """Return the sum over the ranks."""
+
+    def same(self, value: Any) -> Any:
+        """Return what the first rank has."""
+
+
+class OneRank:
+    """A training in one process."""
+
+    rank = 0
+    size = 1
+
+    def __init__(self) -> None:
+        self._loss = nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module itself."""
+        return module
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:  # noqa: ARG002
+        """Return the mean loss of the batch."""
+        loss: torch.Tensor = self._loss(logits, labels)
+        return loss
+
+    def counted(self, samples: int, loader: Any) -> torch.Tensor:  # noqa: ARG002
+        """Return that all samples count."""
+        return torch.ones(samples, dtype=torch.bool)
+
+    def sum(self, value: float) -> float:
+        """Return the value."""
+        return value
+
+    def same(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+
+class SeveralRanks:
+    """A training in several processes, over torch.distributed's default group.
+
+    The loader has `even="mask"`: all ranks take equally many steps, so none waits for another one
+    at the end of an epoch, and `mask()` says which samples were only filled in.
+    """
+
+    def __init__(self) -> None:
+        self.rank = torch.distributed.get_rank()
+        self.size = torch.distributed.get_world_size()
+        self._loss = nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING, reduction="none")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module such that `backward` takes the mean of the gradients over the ranks."""
+        return nn.parallel.DistributedDataParallel(module)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:
+        """Return this rank's summed loss, over the samples that each rank has on average."""
+        counted = self.counted(len(labels), loader)
+        total: torch.Tensor = (self._loss(logits, labels) * counted).sum()
+        return total * (self.size / self.sum(int(counted.sum())))
+
+    def counted(self, samples: int, loader: Any) -> torch.Tensor:  # noqa: ARG002
+        """Return the loader's mask of the newest batch."""
+        mask: torch.Tensor = loader.mask()
+        return mask
+
+    def sum(self, value: float) -> float:
+        """Return the sum over the ranks; each has to call this."""
+        total = torch.tensor(value, dtype=torch.float64)
+        torch.distributed.all_reduce(total)
+        return total.item()
+
+    def same(self, value: Any) -> Any:
+        """Return what the first rank gave; each has to call this."""
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@contextlib.contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """Join the process group of this program's ranks, if there are several, until leaving."""
+    if rank_count() == 1:
+        yield OneRank()
+        return
+    torch.distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
+    try:
+        yield SeveralRanks()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def rank_count() -> int:
+    """Return how many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
