@@ -6,6 +6,7 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,9 @@ hypothesis.settings.load_profile("fastload")
 
 
 def pytest_configure(config: Any) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in the background so; programs of tests would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # pytest-timeout runs a timer thread in every test, so Python 3.12 warns about every fork.
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"

@@ -38,6 +38,8 @@ class Case:
         needs: Gives a reason when the machine can't make this fault.
         broken: Why fastload does not keep this promise yet.
         tracebacks: How many may be printed: of an exception that ends the program, one.
+        is_a_race: Who sees the fault first differs from run to run, and so does what is said: the
+            page shows one of the ways, and ``expect`` all of them.
         leaves: Regular expression of what may stay, because it is not ours to take away.
     """
 
@@ -54,6 +56,7 @@ class Case:
     broken: str | None = None
     leaves: str | None = None
     tracebacks: int = 0
+    is_a_race: bool = False
 
 
 CASES: dict[str, Case] = {}

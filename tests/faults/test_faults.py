@@ -29,7 +29,8 @@ def test_fault_ends_as_promised(case: Case, outcome: Outcome) -> None:
     assert not outcome.is_hung, f"{outcome.text}\n{outcome.errors}"
     assert re.search(case.expect, outcome.text, re.DOTALL), f"{outcome.text}\n{outcome.errors}"
     assert outcome.errors.count("Traceback") == case.tracebacks, outcome.errors
-    assert says_the_same(WRITTEN[case.name]["fastload"], outcome.text), outcome.text
+    written = WRITTEN[case.name]["fastload"]
+    assert case.is_a_race or says_the_same(written, outcome.text), outcome.text
     left = [what for what in outcome.left if not case.leaves or not re.search(case.leaves, what)]
     assert left == []
 

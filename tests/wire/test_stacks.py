@@ -54,18 +54,22 @@ def stop_oneself() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-@pytest.mark.parametrize(("method", "timeout"), [("fork", 2), ("forkserver", 8), ("spawn", 8)])
-def test_timeout_shows_the_line_a_worker_waits_at(method, timeout):
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_timeout_shows_the_line_a_worker_waits_at(method):
     """The error names the function of the dataset that hangs."""
     loader = fastload.DataLoader(
         Odd(wait_for_a_lock_that_is_held),
         batch_size=2,
         num_workers=1,
-        timeout=timeout,
+        timeout=2,
         multiprocessing_context=method,
     )
-    with pytest.raises(fastload.LoadingTimeout, match="wait_for_a_lock_that_is_held"):
-        list(loader)
+    batches = iter(loader)
+    said = ""
+    while "wait_for_a_lock_that_is_held" not in said:  # before, it may still be starting
+        with pytest.raises(fastload.LoadingTimeout) as caught:
+            list(batches)
+        said = str(caught.value)
 
 
 def test_timeout_shows_a_worker_that_holds_the_gil():
