@@ -27,6 +27,7 @@ import pyarrow.parquet
 from torch.utils.data import IterableDataset
 
 from fastload._memory.write import HEAP, Place
+from fastload.datasets.arrow_types import Decimals
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
 from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
@@ -59,7 +60,7 @@ class ParquetStream(IterableDataset[Any]):
     Args:
         source: Path, glob pattern, folder, URI, or an iterable of those.
         columns: Names of the columns to read; None: all. Others are not touched.
-        batch_size: BufferRows a batch; None: samples are yielded one by one.
+        batch_size: Rows a batch; None: samples are yielded one by one.
         drop_last: Leave out a batch that is not full at the end of a worker's rows.
         shuffle: Read row groups in random order, and rows in random order within a buffer.
         buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
@@ -73,16 +74,18 @@ class ParquetStream(IterableDataset[Any]):
         world_size: Number of processes that share the rows. Ranks get whole row groups, so their
             numbers of rows differ by a row group or more.
         filesystem: As for ``ParquetDataset``; ``nulls``, ``fill``, ``transform``,
-            ``batch_transform`` and ``verify`` too.
+            ``batch_transform``, ``verify`` and ``decimals`` too.
         nulls: As above.
         fill: As above.
         transform: As above.
         batch_transform: As above.
         verify: As above.
+        decimals: As above.
 
     Raises:
         FileNotFoundError: No file was found.
-        ValueError: Schemas differ, or an option doesn't fit.
+        ValueError: Schemas differ, an option doesn't fit, or a column is of a type that can't be
+            read.
         CorruptDataError: A file is damaged; here, or when its damaged part is read.
 
     Example:
@@ -111,6 +114,7 @@ class ParquetStream(IterableDataset[Any]):
         transform: Callable[[Values], Any] | None = None,
         batch_transform: Callable[[Values], Any] | None = None,
         verify: bool = True,
+        decimals: Decimals = "error",
     ) -> None:
         for name, value in (("batch_size", batch_size), ("buffer_rows", buffer_rows)):
             if value is not None and value < 1:
@@ -124,9 +128,9 @@ class ParquetStream(IterableDataset[Any]):
         self.seed = seed
         self.rank, self.world_size = this_rank(rank, world_size)
         self._filters = _expression(filters)
-        self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
+        self._row_groups = RowGroups(source, columns, filesystem, verify=verify, decimals=decimals)
         self.schema = self._row_groups.schema
-        self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform)
+        self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform, decimals)
         self._epoch = Epoch()
         self._position: StreamPosition | None = None
         self._loaded: dict[str, Any] | None = None
@@ -299,7 +303,7 @@ class ParquetStream(IterableDataset[Any]):
     def _batch(self, pieces: list[Piece], hand: _Hand) -> Any:
         # A transform may keep what it sees, so it must not see the slot.
         place = hand.place if self._form.batch_transform is None else HEAP
-        return self._form.batch(read(pieces, self._form, place), place)
+        return self._form.batch(read(pieces, self._form, place))
 
 
 class _Hand:
