@@ -15,6 +15,7 @@ reading what came before.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -177,6 +178,18 @@ class ParquetStream(IterableDataset[Any]):
             yielded = _batches(yielded, self.batch_size, drop_last=self.drop_last)
             total += _batches(yielded, batch_size, drop_last=drop_last)
         return total
+
+    def warn_of_loader(self, batch_size: int | None) -> None:
+        """Say what a loader makes that puts batches of this stream together once more."""
+        if self.batch_size is None or batch_size is None:
+            return
+        warnings.warn(
+            f"this ParquetStream makes batches of {self.batch_size} rows, and the loader puts "
+            f"{batch_size} of them together: tensors get the shape ({batch_size}, "
+            f"{self.batch_size}, ...), and what differs in shape is an error. Pass batch_size=None "
+            f"to the loader to get the stream's batches, or leave out the stream's batch_size",
+            stacklevel=3,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         share = this_share(self.rank, self.world_size)
