@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from fastload.datasets.arrow_types import Decimals, convert, readable
+from fastload.datasets.arrow_types import Decimals, convert, fixed, readable
 from fastload.datasets.checksums import PARQUET, Extents, expect_table, is_intact, read_table
 from fastload.datasets.files import Files, find_files, one_schema
 from fastload.datasets.row_blocks import in_one_piece, place, reading
@@ -126,7 +126,7 @@ class RowGroups:
             for name, column in said.items():
                 if name in self.schema.names:
                     table = table.append_column(name, pa.repeat(column, group.rows))
-            return self._ready(group, table, group.rows)
+            return self._ready(group, table, group.rows, is_checked=is_checked)
 
     def read_filtered(self, group: Group, filters: Any) -> Any:
         """Those rows of a row group that a ``pyarrow.compute.Expression`` is true of.
@@ -144,9 +144,9 @@ class RowGroups:
             table = fragment.to_table(
                 schema=schema, columns=self.schema.names, filter=filters, use_threads=False
             )
-            return self._ready(group, table, None)
+            return self._ready(group, table, None, is_checked=False)
 
-    def _ready(self, group: Group, table: Any, rows: int | None) -> Any:
+    def _ready(self, group: Group, table: Any, rows: int | None, *, is_checked: bool) -> Any:
         if rows is not None and table.num_rows != rows:
             raise CorruptDataError(
                 f"{group} has {table.num_rows} rows, not {rows} as its footer says",
@@ -157,6 +157,8 @@ class RowGroups:
         table = table.select(self.schema.names)
         for number, kind in enumerate(self._types):
             column = table.column(number)
+            if self._verify and not is_checked and fixed(kind) is None:
+                column.validate(full=True)  # or a string that is none is found when it is used
             if column.num_chunks > 1 or column.type != kind:
                 name = table.column_names[number]
                 table = table.set_column(number, name, in_one_piece(convert(column, kind)))
