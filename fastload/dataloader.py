@@ -206,6 +206,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        if collate_fn is None and hasattr(type(dataset), "warn_of_loader"):
+            dataset.warn_of_loader(self.batch_size)  # type: ignore[attr-defined]
         if sampler is None and type(self.sampler) is torch.utils.data.RandomSampler:
             # The one that torch made just now; ours draws the same and needs less memory.
             self.sampler.__class__ = RandomSampler

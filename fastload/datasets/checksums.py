@@ -56,7 +56,7 @@ def add_table(path: str, magic: bytes, rows: list[int], spans: list[list[tuple[i
     Args:
         path: The file.
         magic: ``ARROW`` or ``PARQUET``.
-        rows: BufferRows of each record batch or row group.
+        rows: Rows of each record batch or row group.
         spans: Offset and size of the extents of each.
     """
     with open(path, "r+b") as file:  # noqa: PTH123  (a path is a string everywhere in pyarrow)

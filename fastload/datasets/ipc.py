@@ -13,10 +13,18 @@ import numpy as np
 import pyarrow as pa
 
 from fastload.datasets.arrow_buffers import BufferRows, Ints
-from fastload.datasets.arrow_columns import Column, make_column
+from fastload.datasets.arrow_columns import Column
+from fastload.datasets.arrow_objects import ConstantColumn, ScatteredColumn, column_of
+from fastload.datasets.arrow_types import convert
 from fastload.datasets.checksums import ARROW, Extents, expect_table, is_intact, read_table
 from fastload.datasets.files import Files
-from fastload.datasets.row_blocks import TableBlock, place, reading, refuse_nulls_within
+from fastload.datasets.row_blocks import (
+    TableBlock,
+    as_types,
+    place,
+    reading,
+    refuse_nulls_within,
+)
 from fastload.errors import CorruptDataError
 
 _STREAM_STARTS = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00")
@@ -50,6 +58,8 @@ class IpcFile:
                 self._batches = list(pa.ipc.open_stream(pa.BufferReader(self._whole)))
                 self.schema = pa.ipc.open_stream(pa.BufferReader(self._whole)).schema
                 self._count = len(self._batches)
+        self._said = files.partitions.of(path, self.schema)
+        self.schema = files.partitions.schema(self.schema)
         self._rows = self._count_rows()
         self._is_mapped = self._lies_in_file()
 
@@ -74,14 +84,27 @@ class IpcFile:
         """Rows of each block."""
         return [sum(self._rows)] if self._is_mapped else list(self._rows)
 
-    def mapped(self, names: list[str]) -> MappedBlock:
-        """All rows, read where they lie in the mapped file."""
-        return MappedBlock(self, names, self._whole, self._rows)
+    def mapped(self, types: dict[str, Any]) -> MappedBlock:
+        """All rows, read where they lie in the mapped file.
 
-    def read(self, number: int, names: list[str]) -> TableBlock:
-        """The rows of one record batch, uncompressed."""
-        table = pa.Table.from_batches([self.batch(number)]).select(names).combine_chunks()
-        return TableBlock(table, place(self.path, number, None))
+        Args:
+            types: Of each column that is read, what it is converted to.
+        """
+        return MappedBlock(self, types, self._whole, self._rows)
+
+    def read(self, number: int, types: dict[str, Any]) -> TableBlock:
+        """The rows of one record batch, uncompressed; ``types`` as for ``mapped``."""
+        batch = self.batch(number)
+        table = pa.Table.from_batches([batch])
+        for name, value in self._said.items():
+            table = table.append_column(name, pa.repeat(value, batch.num_rows))
+        return TableBlock(as_types(table, types), place(self.path, number, None))
+
+    def column(self, name: str, target: Any, whole: Any, chunks: int) -> Column:
+        """How a column of the mapped file is read."""
+        if name in self._said:
+            return ConstantColumn(self._said[name].as_py(), target)
+        return column_of(self.schema.field(name).type, target, whole, chunks)
 
     def batch(self, number: int) -> Any:
         """A record batch, after it was checked.
@@ -148,13 +171,13 @@ class IpcFile:
 class MappedBlock:
     """All rows of a mapped file; a record batch is checked when a row of it is first read."""
 
-    def __init__(self, file: IpcFile, names: list[str], whole: Any, rows: list[int]) -> None:
+    def __init__(self, file: IpcFile, types: dict[str, Any], whole: Any, rows: list[int]) -> None:
         self._file = file
         self._ends = np.cumsum(rows, dtype=np.int64)
         self._starts = self._ends - np.array(rows, np.int64)
         self._is_attached = np.zeros(len(rows), np.bool_)
         self.columns: dict[str, Column] = {
-            name: make_column(file.schema.field(name).type, whole, len(rows)) for name in names
+            name: file.column(name, target, whole, len(rows)) for name, target in types.items()
         }
 
     def locate(self, rows: Ints) -> BufferRows:
@@ -168,7 +191,11 @@ class MappedBlock:
     def _attach(self, chunk: int) -> None:
         batch = self._file.batch(chunk)
         for name, column in self.columns.items():
+            if isinstance(column, ConstantColumn):
+                continue
             array = batch.column(batch.schema.get_field_index(name))
+            if isinstance(column, ScatteredColumn):
+                array = convert(array, column.type)
             refuse_nulls_within(name, array, place(self._file.path, chunk, None))
             column.attach(chunk, array)
         self._is_attached[chunk] = True

@@ -34,15 +34,22 @@ class Kind:
         cls: The class. Datasets of a subclass are of another kind.
     """
 
-    def __init__(self, cls: type) -> None:
+    is_field = False
+    """Whether it is a single tensor or array, which nothing else is inside of."""
+
+    def __init__(self, cls: Any) -> None:
         self._cls = cls
-        self._read = _reading_methods(cls)
+        self._one = cls.__getitem__
+        self._many = getattr(cls, "__getitems__", None)
 
     def is_unchanged(self, dataset: Any) -> bool:
         """Whether samples are read by the methods that the class had when it was imported."""
-        if _reading_methods(self._cls) != self._read:
-            return False
-        return "__getitems__" not in getattr(dataset, "__dict__", ())
+        cls = self._cls
+        return (
+            cls.__getitem__ is self._one
+            and getattr(cls, "__getitems__", None) is self._many
+            and (self.is_field or "__getitems__" not in dataset.__dict__)
+        )
 
     def parts(self, dataset: Any) -> Sequence[Any]:
         """The datasets inside, none for a single tensor or array."""
@@ -62,6 +69,8 @@ class Kind:
 
 
 class _Tensors(Kind):
+    is_field = True
+
     def parts(self, _: Tensor) -> Sequence[Any]:
         return ()
 
@@ -69,8 +78,13 @@ class _Tensors(Kind):
         if tensor.layout is not torch.strided:
             return id(tensor)
         return (
-            *(tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device),
-            *(tensor.requires_grad, tensor.is_conj(), tensor.is_neg()),
+            tensor.data_ptr(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+            tensor.requires_grad,
+            tensor.is_conj(),
+            tensor.is_neg(),
         )
 
     def node(self, tensor: Tensor, _: list[Node]) -> Node | None:
@@ -93,6 +107,8 @@ class _Tensors(Kind):
 
 
 class _Arrays(Kind):
+    is_field = True
+
     def parts(self, _: npt.NDArray[Any]) -> Sequence[Any]:
         return ()
 
@@ -133,7 +149,11 @@ def _stays_in_place(array: npt.NDArray[Any]) -> Callable[[], bool]:
         return lambda: array is not None
     address = viewed(array).data_ptr()
     size = array.size
-    return lambda: array.size == size and viewed(array).data_ptr() == address
+    from_numpy = torch.from_numpy  # of a read-only array it warns
+    return lambda: (
+        array.size == size
+        and (from_numpy(array) if array.flags.writeable else viewed(array)).data_ptr() == address
+    )
 
 
 def viewed(array: npt.NDArray[Any]) -> Tensor:
@@ -228,11 +248,6 @@ class _MappedArrays(_Arrays):
         return None  # reading it may take long
 
 
-def _reading_methods(cls: type) -> tuple[Any, Any]:
-    """What may be replaced in a class and then makes other samples."""
-    return getattr(cls, "__getitem__", None), getattr(cls, "__getitems__", None)
-
-
 _KINDS: dict[type, Kind] = {
     Tensor: _Tensors(Tensor),
     np.ndarray: _Arrays(np.ndarray),
@@ -310,11 +325,13 @@ def _node(dataset: Any) -> Node | None:
 
 
 def _signature(dataset: Any) -> Any:
-    kind = _kind_of(dataset)
-    if kind is None:
+    # Once a batch: benchmarks of small batches without workers see each microsecond.
+    kind = _KINDS.get(type(dataset))
+    if kind is None or not (kind.is_field or kind.is_unchanged(dataset)):
         return _Unknown(dataset)
-    parts = [_signature(part) for part in kind.parts(dataset)]
-    return type(dataset), kind.identity(dataset), parts
+    if kind.is_field:
+        return kind.identity(dataset)
+    return kind, kind.identity(dataset), [*map(_signature, kind.parts(dataset))]
 
 
 def _sample_bytes(dataset: Any) -> int | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastload.datasets.arrow_types import Decimals
 from fastload.datasets.row_blocks import Block, BlockCache, TableBlock
 from fastload.datasets.row_groups import RowGroups
 from fastload.datasets.tabular import ColumnOptions, Nulls, TableDataset, Values
@@ -34,7 +35,7 @@ class ParquetDataset(TableDataset):
     Args:
         source: Path, glob pattern, folder, URI, or an iterable of those.
         columns: Names of the columns to read; None: all. Others are not touched.
-        filesystem: A ``pyarrow.fs.FileSystem`` for the paths; None: the local disk.
+        filesystem: As for ``ArrowDataset``.
         nulls: As for ``ArrowDataset``.
         fill: As for ``ArrowDataset``.
         transform: As for ``ArrowDataset``.
@@ -43,10 +44,12 @@ class ParquetDataset(TableDataset):
             others that have them.
         cache_bytes: The most memory a process takes for row groups that it has read; one is kept
             at least. It should hold the window of the sampler.
+        decimals: As for ``ArrowDataset``.
 
     Raises:
         FileNotFoundError: No file was found.
-        ValueError: Schemas differ, or an option doesn't fit.
+        ValueError: Schemas differ, an option doesn't fit, or a column is of a type that can't be
+            read.
         CorruptDataError: A file is damaged; here, or when its damaged part is read.
 
     Example:
@@ -69,12 +72,13 @@ class ParquetDataset(TableDataset):
         batch_transform: Callable[[Values], Any] | None = None,
         verify: bool = True,
         cache_bytes: int = CACHE_BYTES,
+        decimals: Decimals = "error",
     ) -> None:
-        self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
+        self._row_groups = RowGroups(source, columns, filesystem, verify=verify, decimals=decimals)
         self._cache = BlockCache(cache_bytes)
         self._reads = 0
         schema = self._row_groups.schema
-        form = ColumnOptions(schema, nulls, fill, transform, batch_transform)
+        form = ColumnOptions(schema, nulls, fill, transform, batch_transform, decimals)
         super().__init__(schema, form, self.block_lengths)
 
     @property

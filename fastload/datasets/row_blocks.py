@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from fastload.datasets.arrow_buffers import BufferRows, Ints
-from fastload.datasets.arrow_columns import Column, make_column, null_within
+from fastload.datasets.arrow_columns import Column
+from fastload.datasets.arrow_objects import make_column
+from fastload.datasets.arrow_types import convert, null_within
 from fastload.errors import CorruptDataError
 
 _MOST_BYTES = 2**31 - 1
@@ -93,6 +95,12 @@ class BlockCache:
         return BlockCache, (self.limit_bytes,)
 
 
+def as_types(table: Any, types: dict[str, Any]) -> Any:
+    """Columns of a table, converted to the types in which they are read, of one chunk each."""
+    columns = [in_one_piece(convert(table.column(name), kind)) for name, kind in types.items()]
+    return pa.table(columns, list(types)) if types else table.select([])
+
+
 def in_one_piece(column: Any, most_bytes: int = _MOST_BYTES) -> Any:
     """The chunks of a column as one array; with 64-bit offsets if 32 bits can't count its bytes.
 
@@ -117,7 +125,7 @@ def in_one_piece(column: Any, most_bytes: int = _MOST_BYTES) -> Any:
 
 
 def refuse_nulls(table: Any, where: str) -> None:
-    """Refuse lists with nulls inside, in any column.
+    """Refuse lists of numbers with nulls inside, in any column.
 
     Raises:
         ValueError: There are some; the message names column and row.
@@ -127,11 +135,15 @@ def refuse_nulls(table: Any, where: str) -> None:
 
 
 def refuse_nulls_within(name: str, array: Any, where: str) -> None:
-    """Refuse lists with nulls inside: no tensor can hold them.
+    """Refuse lists of numbers with nulls inside: no tensor can hold them.
 
     Raises:
         ValueError: There are some; the message names the first row.
     """
+    if pa.types.is_struct(array.type):
+        for number, field in enumerate(array.type):
+            refuse_nulls_within(f"{name}.{field.name}", array.field(number), where)
+        return
     row = null_within(array)
     if row is not None:
         raise ValueError(
@@ -151,8 +163,8 @@ def reading(
         if isinstance(error, pa.ArrowCancelled) or getattr(error, "errno", None) is not None:
             raise
         raise CorruptDataError(
-            f"{place(path, row_group, rows)} can't be read: {error}. The file is damaged, or is "
-            f"none of this format",
+            f"{place(path, row_group, rows)} can't be read: {error}. The file is damaged, or "
+            f"is not of this format",
             path,
             row_group,
             rows,

@@ -10,14 +10,18 @@ footer.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from fastload.datasets.arrow_types import Decimals, convert, fixed, readable
 from fastload.datasets.checksums import PARQUET, Extents, expect_table, is_intact, read_table
 from fastload.datasets.files import Files, find_files, one_schema
 from fastload.datasets.row_blocks import in_one_piece, place, reading
@@ -59,8 +63,9 @@ class RowGroups:
     Args:
         source: As ``find_files`` takes it.
         columns: Names of the columns to read; None: all.
-        filesystem: A ``pyarrow.fs.FileSystem``; None: the local disk.
+        filesystem: A file system of pyarrow's or fsspec's; None: the local disk.
         verify: Compare checksums where a file has them.
+        decimals: What becomes of decimal numbers.
 
     Raises:
         FileNotFoundError: No file was found.
@@ -69,7 +74,13 @@ class RowGroups:
     """
 
     def __init__(
-        self, source: Any, columns: Sequence[str] | None, filesystem: Any, *, verify: bool
+        self,
+        source: Any,
+        columns: Sequence[str] | None,
+        filesystem: Any,
+        *,
+        verify: bool,
+        decimals: Decimals = "error",
     ) -> None:
         self._files: Files = find_files(source, filesystem, SUFFIXES)
         self._verify = verify
@@ -79,9 +90,11 @@ class RowGroups:
         for path in self._files.paths:
             metadata = self._footer(path).metadata
             with reading(path):
-                schemas.append((path, metadata.schema.to_arrow_schema()))
+                schema = metadata.schema.to_arrow_schema()
+            schemas.append((path, self._files.partitions.schema(schema)))
             self._add(path, metadata)
         self.schema = one_schema(schemas, columns)
+        self._types = [readable(field.type, decimals) for field in self.schema]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_footers": {}, "_fragments": {}}
@@ -107,8 +120,13 @@ class RowGroups:
                 page_checksum_verification=self._verify and not is_checked,
                 pre_buffer=not is_local,
             ) as file:
-                table = file.read_row_group(group.number, self.schema.names, use_threads=False)
-            return self._ready(group, table, group.rows)
+                said = self._said(group.path)
+                names = [name for name in self.schema.names if name not in said]
+                table = file.read_row_group(group.number, names, use_threads=False)
+            for name, column in said.items():
+                if name in self.schema.names:
+                    table = table.append_column(name, pa.repeat(column, group.rows))
+            return self._ready(group, table, group.rows, is_checked=is_checked)
 
     def read_filtered(self, group: Group, filters: Any) -> Any:
         """Those rows of a row group that a ``pyarrow.compute.Expression`` is true of.
@@ -122,10 +140,13 @@ class RowGroups:
         """
         with reading(group.path, group.number, group.span):
             fragment = self._fragment(group.path).subset(row_group_ids=[group.number])
-            table = fragment.to_table(columns=self.schema.names, filter=filters, use_threads=False)
-            return self._ready(group, table, None)
+            schema = self._files.partitions.schema(fragment.physical_schema)
+            table = fragment.to_table(
+                schema=schema, columns=self.schema.names, filter=filters, use_threads=False
+            )
+            return self._ready(group, table, None, is_checked=False)
 
-    def _ready(self, group: Group, table: Any, rows: int | None) -> Any:
+    def _ready(self, group: Group, table: Any, rows: int | None, *, is_checked: bool) -> Any:
         if rows is not None and table.num_rows != rows:
             raise CorruptDataError(
                 f"{group} has {table.num_rows} rows, not {rows} as its footer says",
@@ -134,11 +155,21 @@ class RowGroups:
                 group.span,
             )
         table = table.select(self.schema.names)
-        for number, column in enumerate(table.columns):
-            if column.num_chunks > 1:
+        for number, kind in enumerate(self._types):
+            column = table.column(number)
+            if self._verify and not is_checked and fixed(kind) is None:
+                column.validate(full=True)  # or a string that is none is found when it is used
+            if column.num_chunks > 1 or column.type != kind:
                 name = table.column_names[number]
-                table = table.set_column(number, name, in_one_piece(column))
+                table = table.set_column(number, name, in_one_piece(convert(column, kind)))
         return table
+
+    def _said(self, path: str) -> dict[str, Any]:
+        """The columns that a file has of its path alone, and the value of each."""
+        partitions = self._files.partitions
+        if not partitions.fields:
+            return {}
+        return partitions.of(path, self._footer(path).metadata.schema.to_arrow_schema())
 
     def _add(self, path: str, metadata: Any) -> None:
         first_in_file = 0
@@ -185,5 +216,13 @@ class RowGroups:
             )
             form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=options)
             filesystem = self._files.filesystem or pa.fs.LocalFileSystem()
-            self._fragments[path] = form.make_fragment(path, filesystem)
+            said = (
+                pyarrow.compute.field(name).is_null()
+                if value.as_py() is None
+                else pyarrow.compute.field(name) == value
+                for name, value in self._said(path).items()
+            )
+            always = pyarrow.compute.scalar(True)
+            expression = functools.reduce(operator.and_, said, always)
+            self._fragments[path] = form.make_fragment(path, filesystem, expression)
         return self._fragments[path]

@@ -15,6 +15,7 @@ reading what came before.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ import pyarrow.parquet
 from torch.utils.data import IterableDataset
 
 from fastload._memory.write import HEAP, Place
+from fastload.datasets.arrow_types import Decimals
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
 from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
@@ -66,7 +68,7 @@ class ParquetStream(IterableDataset[Any]):
     Args:
         source: Path, glob pattern, folder, URI, or an iterable of those.
         columns: Names of the columns to read; None: all. Others are not touched.
-        batch_size: BufferRows a batch; None: samples are yielded one by one.
+        batch_size: Rows a batch; None: samples are yielded one by one.
         drop_last: Leave out a batch that is not full at the end of a worker's rows.
         shuffle: Read row groups in random order, and rows in random order within a buffer.
         buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
@@ -84,16 +86,18 @@ class ParquetStream(IterableDataset[Any]):
         world_size: Number of processes that share the rows. Ranks get whole row groups, so their
             numbers of rows differ by a row group or more.
         filesystem: As for ``ParquetDataset``; ``nulls``, ``fill``, ``transform``,
-            ``batch_transform`` and ``verify`` too.
+            ``batch_transform``, ``verify`` and ``decimals`` too.
         nulls: As above.
         fill: As above.
         transform: As above.
         batch_transform: As above.
         verify: As above.
+        decimals: As above.
 
     Raises:
         FileNotFoundError: No file was found.
-        ValueError: Schemas differ, or an option doesn't fit.
+        ValueError: Schemas differ, an option doesn't fit, or a column is of a type that can't be
+            read.
         CorruptDataError: A file is damaged; here, or when its damaged part is read.
 
     Example:
@@ -124,6 +128,7 @@ class ParquetStream(IterableDataset[Any]):
         transform: Callable[[Values], Any] | None = None,
         batch_transform: Callable[[Values], Any] | None = None,
         verify: bool = True,
+        decimals: Decimals = "error",
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -145,9 +150,9 @@ class ParquetStream(IterableDataset[Any]):
         self.given_rank = None if rank is None else (rank, world_size)
         self.rank, self.world_size = this_rank(rank, world_size)
         self._filters = _expression(filters)
-        self._row_groups = RowGroups(source, columns, filesystem, verify=verify)
+        self._row_groups = RowGroups(source, columns, filesystem, verify=verify, decimals=decimals)
         self.schema = self._row_groups.schema
-        self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform)
+        self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform, decimals)
         self._epoch = Epoch()
         self._position: StreamPosition | None = None
         self._is_finished = False
@@ -195,6 +200,18 @@ class ParquetStream(IterableDataset[Any]):
             yielded = _batches(yielded, self.batch_size, drop_last=self.drop_last)
             total += _batches(yielded, batch_size, drop_last=drop_last)
         return total
+
+    def warn_of_loader(self, batch_size: int | None) -> None:
+        """Say what a loader makes that puts batches of this stream together once more."""
+        if self.batch_size is None or batch_size is None:
+            return
+        warnings.warn(
+            f"this ParquetStream makes batches of {self.batch_size} rows, and the loader puts "
+            f"{batch_size} of them together: tensors get the shape ({batch_size}, "
+            f"{self.batch_size}, ...), and what differs in shape is an error. Pass batch_size=None "
+            f"to the loader to get the stream's batches, or leave out the stream's batch_size",
+            stacklevel=3,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         share = this_share(self.rank, self.world_size)
@@ -370,7 +387,7 @@ class ParquetStream(IterableDataset[Any]):
     def _batch(self, pieces: list[Piece], hand: _Hand) -> Any:
         # A transform may keep what it sees, so it must not see the slot.
         place = hand.place if self._form.batch_transform is None else HEAP
-        return self._form.batch(read(pieces, self._form, place), place)
+        return self._form.batch(read(pieces, self._form, place))
 
 
 class _Hand:

@@ -2,7 +2,7 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: indices.
-Gives: samples (dicts of tensors and Python objects), or a whole batch, one ``take`` a column.
+Gives: samples (dicts of tensors and Python objects), or a whole batch, each column read at once.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastload._memory.write import HEAP, Place
-from fastload.collate.inplace import collate_column
 from fastload.datasets.arrow_buffers import Bools, BufferRows, Ints
-from fastload.datasets.arrow_columns import Column, RaggedValues, is_ragged, is_text
+from fastload.datasets.arrow_columns import Column, RaggedValues, merge_ragged
+from fastload.datasets.arrow_objects import StructRows, merge_objects, merged
+from fastload.datasets.arrow_types import Decimals, ragged, readable, refuse_unreadable
 from fastload.datasets.nodes import Node, NotGatherableError, Parts, merge_tensors
 from fastload.datasets.row_blocks import Block, group
 
@@ -36,9 +38,10 @@ class ColumnOptions:
         fill: Values in the place of nulls, by column.
         transform: Of a sample.
         batch_transform: Of the columns of a batch.
+        decimals: ``"error"`` or ``"float64"``.
 
     Raises:
-        ValueError: An option doesn't fit.
+        ValueError: An option doesn't fit, or a column is of a type that can't be read.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ColumnOptions:
         fill: Mapping[str, Any] | None,
         transform: Callable[[Values], Any] | None,
         batch_transform: Callable[[Values], Any] | None,
+        decimals: Decimals = "error",
     ) -> None:
         if nulls not in {"error", "mask"}:
             raise ValueError(f"nulls is 'error' or 'mask', but got {nulls!r}")
@@ -55,25 +59,31 @@ class ColumnOptions:
         unknown = [name for name in self.fill if name not in schema.names]
         if unknown:
             raise ValueError(f"fill names columns {unknown} that are not read: {schema.names}")
-        lists = [name for name in self.fill if is_ragged(schema.field(name).type)]
+        refuse_unreadable(schema, decimals, lambda name: nulls == "mask" or name in self.fill)
+        self.types = {field.name: readable(field.type, decimals) for field in schema}
+        lists = [name for name in self.fill if ragged(self.types[name]) is not None]
         if lists:
             raise ValueError(
                 f"fill has no value for lists, but names {lists}; with nulls='mask' null lists are "
                 f"empty"
             )
+        for name, value in self.fill.items():
+            if pa.types.is_struct(self.types[name]) and not isinstance(value, Mapping):
+                raise ValueError(
+                    f"fill of the struct {name!r} is a mapping of its fields to values, but got "
+                    f"{value!r}"
+                )
         if transform is not None and batch_transform is not None:
             raise ValueError("transform and batch_transform exclude each other; give one of them")
         self.nulls = nulls
         self.transform = transform
         self.batch_transform = batch_transform
-        self._text = frozenset(field.name for field in schema if is_text(field.type))
 
     def settle(
         self,
         name: str,
         values: Any,
         valid: Bools | None,
-        count: int,
         number: Callable[[int], int],
     ) -> Values:
         """A column with its nulls as they were asked for.
@@ -82,42 +92,54 @@ class ColumnOptions:
             name: Of the column.
             values: Its rows.
             valid: True where a row is not null; None: everywhere.
-            count: How many rows.
             number: The number of a row in the dataset, by its position here; for errors.
 
         Raises:
             ValueError: It has nulls that nothing was asked for.
         """
-        if name in self.fill:
-            return {name: values if valid is None else _filled(values, valid, self.fill[name])}
-        if self.nulls == "mask":
-            mask = torch.ones(count, dtype=torch.bool)
-            if valid is not None:
-                values = _blank(values, valid)
-                mask = torch.from_numpy(valid)
-            return {name: values, name + MASK_SUFFIX: mask}
-        if valid is not None:
-            row = number(int(np.argmin(valid)))
-            raise ValueError(
-                f"column {name!r} is null in row {row}; pass fill={{{name!r}: value}} to replace "
-                f"nulls, or nulls='mask' to get a column {name + MASK_SUFFIX!r} beside it"
-            )
-        return {name: values}
+        settled: Values = {}
+        self._settle(settled, (name,), (values, valid), self.fill, number)
+        return settled
 
-    def batch(self, columns: Values, place: Place) -> Any:
+    def _settle(
+        self,
+        target: Values,
+        path: tuple[str, ...],
+        rows: tuple[Any, Bools | None],
+        fill: Any,
+        number: Callable[[int], int],
+    ) -> None:
+        """Put a column, or a field of a struct, into ``target`` under its own name."""
+        name = path[-1]
+        values, valid = rows
+        is_filled = name in fill
+        if valid is not None and not is_filled and self.nulls == "error":
+            raise _null_error(path, number(int(np.argmin(valid))))
+        if isinstance(values, StructRows):
+            inner: Values = {}
+            for field, (inner_values, inner_valid) in values.items():
+                both = _both(valid, inner_valid)
+                inner_fill = fill[name] if is_filled else {}
+                self._settle(inner, (*path, field), (inner_values, both), inner_fill, number)
+            target[name] = inner
+        elif valid is None:
+            target[name] = values
+        else:
+            target[name] = _filled(values, valid, fill[name] if is_filled else None)
+        if self.nulls == "mask" and not is_filled:
+            count = _count(values) if valid is None else len(valid)
+            mask = torch.ones(count, dtype=torch.bool) if valid is None else torch.from_numpy(valid)
+            target[name + MASK_SUFFIX] = mask
+
+    def batch(self, columns: Values) -> Any:
         """What the loader delivers of columns, with the default collate."""
         ready = {name: _as_ragged_tensor(values) for name, values in columns.items()}
-        if self.batch_transform is not None:
-            return self.batch_transform(ready)
-        for name, values in ready.items():
-            if type(values) is list and name not in self._text:
-                ready[name] = collate_column(values, place)
-        return ready
+        return ready if self.batch_transform is None else self.batch_transform(ready)
 
     def samples(self, columns: Values, count: int) -> list[Any]:
         """One sample a row."""
         if self.batch_transform is not None:
-            return split(self.batch(columns, HEAP), count)
+            return split(self.batch(columns), count)
         rows = split(columns, count)
         return rows if self.transform is None else [self.transform(row) for row in rows]
 
@@ -128,7 +150,7 @@ class TableDataset(Dataset[Any]):
     Args:
         schema: Of the columns that are read.
         form: What becomes of them.
-        lengths: BufferRows of each block.
+        lengths: Rows of each block.
     """
 
     def __init__(self, schema: Any, form: ColumnOptions, lengths: list[int]) -> None:
@@ -163,7 +185,7 @@ class TableDataset(Dataset[Any]):
         for name in self.schema.names:
             parts = [(at, block.columns[name], where) for at, block, where in found]
             values, valid = _take(parts, len(rows), place)
-            columns |= self._form.settle(name, values, valid, len(rows), lambda at: int(rows[at]))
+            columns |= self._form.settle(name, values, valid, lambda at: int(rows[at]))
         return columns
 
     def _find(self, rows: Ints) -> list[tuple[Ints, Block, BufferRows]]:
@@ -208,25 +230,30 @@ class _TableNode:
     def gather(self, rows: Ints, place: Place) -> Any:
         if self._form.batch_transform is not None:
             place = HEAP  # it may keep what it sees, so it must not see the slot
-        return self._form.batch(self._dataset.read(rows, place), place)
+        return self._form.batch(self._dataset.read(rows, place))
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
         if self._form.batch_transform is not None:
             raise NotGatherableError
-        merged: Values = {}
-        for name, first in parts[0][1].items():
-            pieces = [(at, batch[name]) for at, batch in parts]
-            if type(first) is Tensor:
-                merged[name] = merge_tensors(pieces, count, place)
-            elif type(first) is list and all(type(row) in {str, bytes} for row in first):
-                values: list[Any] = [None] * count
-                for at, rows in pieces:
-                    for position, row in zip(at.tolist(), rows, strict=True):
-                        values[position] = row
-                merged[name] = values
-            else:
-                raise NotGatherableError
-        return merged
+        return _merge_batches(parts, count, place)
+
+
+def _merge_batches(parts: Parts, count: int, place: Place) -> Any:
+    """Columns of several batches as one; of structs, field by field."""
+    first = parts[0][1]
+    if isinstance(first, dict):
+        return {
+            name: _merge_batches([(at, batch[name]) for at, batch in parts], count, place)
+            for name in first
+        }
+    if isinstance(first, list):
+        return merge_objects(parts, count)
+    if not first.is_nested:
+        return merge_tensors(parts, count, place)
+    lists = [
+        (at, RaggedValues(batch.values(), batch.offsets().diff().numpy())) for at, batch in parts
+    ]
+    return _as_ragged_tensor(merge_ragged(lists, count, place))
 
 
 def split(columns: Any, count: int) -> list[Any]:
@@ -260,33 +287,46 @@ def _take(
     return merged(parts[0][1], taken, count, place)
 
 
-def merged(
-    column: Column, parts: list[tuple[Ints, Any, Bools | None]], count: int, place: Place
-) -> tuple[Any, Bools | None]:
-    """Rows of several blocks, each with where it goes, and which of them are not null."""
-    valid = np.ones(count, np.bool_)
-    for at, _, validity in parts:
-        if validity is not None:
-            valid[at] = validity
-    values = column.merge([(at, values) for at, values, _ in parts], count, place)
-    return values, None if valid.all() else valid
+def _null_error(path: tuple[str, ...], row: int) -> ValueError:
+    name = ".".join(path)
+    fill = "value"
+    for field in reversed(path):
+        fill = f"{{{field!r}: {fill}}}"
+    return ValueError(
+        f"column {name!r} is null in row {row}; pass fill={fill} to replace nulls, or nulls='mask' "
+        f"to get a column {path[-1] + MASK_SUFFIX!r} beside it"
+    )
+
+
+def _both(valid: Bools | None, inner: Bools | None) -> Bools | None:
+    if valid is None or inner is None:
+        return inner if valid is None else valid
+    return valid & inner
+
+
+def _count(values: Any) -> int:
+    """How many rows a column has."""
+    if isinstance(values, RaggedValues):
+        return len(values.lengths)
+    if isinstance(values, StructRows):
+        return max((_count(inner) for inner, _ in values.values()), default=0)
+    return len(values)
 
 
 def _filled(values: Any, valid: Bools, fill: Any) -> Any:
+    """A column with ``fill`` in place of nulls; without it zero, an empty list, or None."""
     if isinstance(values, Tensor):
-        values[torch.from_numpy(~valid)] = torch.as_tensor(fill).to(values.dtype)
+        number = torch.as_tensor(0 if fill is None else fill)
+        values[torch.from_numpy(~valid)] = number.to(values.dtype)
         return values
     if isinstance(values, RaggedValues):
         return values  # null rows are empty
     return [value if is_valid else fill for value, is_valid in zip(values, valid, strict=True)]
 
 
-def _blank(values: Any, valid: Bools) -> Any:
-    """Zero where there is no value; lists are empty there, objects None."""
-    return _filled(values, valid, 0) if isinstance(values, Tensor) else values
-
-
 def _as_ragged_tensor(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _as_ragged_tensor(inner) for name, inner in values.items()}
     if not isinstance(values, RaggedValues):
         return values
     offsets = torch.from_numpy(np.concatenate(([0], values.lengths.cumsum())))

@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from fastload._memory.write import HEAP, Place
 from fastload.datasets.arrow_buffers import Bools, BufferRows, Ints
+from fastload.datasets.arrow_objects import merged
+from fastload.datasets.arrow_types import take
 from fastload.datasets.row_blocks import TableBlock, in_one_piece
-from fastload.datasets.tabular import ColumnOptions, Values, merged
+from fastload.datasets.tabular import ColumnOptions, Values
 
 
 class RowWindow:
@@ -49,7 +51,9 @@ class RowWindow:
         """The rows from one on in memory of their own, so that the others need not be kept."""
         if first == 0:
             return self
-        table = self._table.take(pa.array(np.arange(first, self.rows)))
+        rows = pa.array(np.arange(first, self.rows))
+        columns = [take(in_one_piece(column), rows) for column in self._table.columns]
+        table = pa.table(columns, self._table.schema)
         return RowWindow(table, self._spans, self._order, self._skipped + first)
 
     def number(self, row: int) -> int:
@@ -76,7 +80,7 @@ class Cutter:
     """Cuts what is to be delivered at once from window after window.
 
     Args:
-        count: BufferRows of a full batch.
+        count: Rows of a full batch.
         spans_windows: Whether rows left at the end of a window wait for those of the next.
     """
 
@@ -111,7 +115,7 @@ def shuffled(tables: list[Any], order: Ints) -> Any:
     ]
     tables.clear()
     indices = pa.array(order)
-    moved = [in_one_piece(columns.pop(0)).take(indices) for _ in names]
+    moved = [take(in_one_piece(columns.pop(0)), indices) for _ in names]
     return pa.table(moved, names)
 
 
@@ -126,7 +130,7 @@ def read(pieces: list[Piece], form: ColumnOptions, place: Place) -> Values:
             valid = column.valid_slice(first, count)
         else:
             values, valid = _joined(name, pieces, count, place)
-        columns |= form.settle(name, values, valid, count, lambda at: _number(pieces, at))
+        columns |= form.settle(name, values, valid, lambda at: _number(pieces, at))
     return columns
 
 

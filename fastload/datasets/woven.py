@@ -87,7 +87,7 @@ class WovenRows(TableDataset):
         """The rows at positions as one batch, as the stream itself makes it."""
         if self._form.batch_transform is not None:
             place = HEAP  # it may keep what it sees, so it must not see the slot
-        return self._form.batch(self.read(np.asarray(positions, np.int64), place), place)
+        return self._form.batch(self.read(np.asarray(positions, np.int64), place))
 
     def _find(self, rows: Ints) -> list[Any]:
         return super()._find(self._weave.rows(np.asarray(rows, np.int64)))

@@ -31,7 +31,8 @@ def write_arrow(data: Any, path: str | Path, *, rows_per_batch: int = ROWS_PER_B
     batch. The file appears under its name only when it is whole.
 
     Args:
-        data: A ``pyarrow.Table``, a record batch, an iterable of either with one schema, or a
+        data: A ``pyarrow.Table``, a record batch, an iterable of either with one schema, a
+            DataFrame of pandas or polars, or a
             mapping of names to arrays and tensors ``(rows, ...)`` or lists. An array of several
             dimensions becomes a column of fixed-size lists.
         path: The file to write, on a local disk.
@@ -119,6 +120,8 @@ def _tables(data: Any) -> tuple[Any, Iterator[Any]]:
     """The schema, marked, and tables of it."""
     if isinstance(data, Mapping):
         data = pa.table({name: _array(value) for name, value in data.items()})
+    if hasattr(data, "__arrow_c_stream__") and not isinstance(data, pa.RecordBatchReader):
+        data = pa.table(data)  # of a DataFrame
     if isinstance(data, pa.Table | pa.RecordBatch):
         data = [data]
     if not isinstance(data, Iterable):

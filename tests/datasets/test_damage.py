@@ -178,3 +178,19 @@ def test_wrong_data_is_refused(tmp_path: Path, write) -> None:
     with pytest.raises(ValueError, match="all pieces of a file have one schema"):
         write([pa.table({"x": [1]}), pa.table({"y": [1]})], tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [ParquetDataset, ParquetStream])
+def test_a_string_of_others_that_is_none_is_damage(tmp_path: Path, kind: type) -> None:
+    """Without checksums too, the error says which file and row group."""
+    path = tmp_path / "x.parquet"
+    table = pa.table({"t": ["aaaa", "bbbb", "cccc"], "l": [["x"], [], ["dddd"]]})
+    for word in (b"cccc", b"dddd"):
+        pq.write_table(
+            table, path, compression="none", use_dictionary=False, write_statistics=False
+        )
+        content = path.read_bytes()
+        path.write_bytes(content.replace(word, b"\xff\xff\xff\xff", 1))
+        with pytest.raises(fastload.CorruptDataError) as caught:
+            list(fastload.DataLoader(kind(path), batch_size=None))
+        assert (caught.value.path, caught.value.row_group) == (str(path), 0)

@@ -398,3 +398,13 @@ def test_remote_files_are_read(folder: Path) -> None:
     assert texts(stream("*.parquet", filesystem=filesystem)) == ALL  # type: ignore[arg-type]
     chosen = stream("", filesystem=filesystem, filters=pc.field("int64") < 0)  # type: ignore[arg-type]
     assert texts(chosen) == []
+
+
+def test_a_loader_that_makes_batches_of_batches_says_so(folder: Path) -> None:
+    """Both sizes are named; single samples, batches alone and an own collate function are quiet."""
+    made = stream(folder, batch_size=4)
+    with pytest.warns(UserWarning, match=r"batches of 4 rows, and the loader puts 3 of them"):
+        fastload.DataLoader(made, batch_size=3)
+    fastload.DataLoader(made, batch_size=None)
+    fastload.DataLoader(made, batch_size=3, collate_fn=list)
+    fastload.DataLoader(stream(folder), batch_size=3)

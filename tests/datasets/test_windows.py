@@ -15,7 +15,7 @@ from fastload._memory.write import HEAP
 from fastload.datasets import ParquetStream, write_parquet
 from fastload.datasets.arrow_buffers import BufferRows
 from fastload.datasets.row_blocks import TableBlock, in_one_piece
-from fastload.datasets.tabular import BatchTemplate
+from fastload.datasets.tabular import ColumnOptions
 from fastload.datasets.windows import Cutter, Piece, RowWindow, read, shuffled
 from tests.datasets.tables import assert_batch, mixed_table
 
@@ -46,7 +46,7 @@ def numbers(pieces: list[Piece]) -> list[int]:
 @pytest.mark.parametrize("sizes", [[], [0], [7], [10, 0, 3], [1] * 25, [25], [4, 20, 1], [9, 1]])
 @pytest.mark.parametrize("count", [1, 3, 10, 100])
 def test_batches_are_full_whatever_the_windows(sizes: list[int], count: int) -> None:
-    """Rows that don't fill one wait for the next window; none is lost."""
+    """BufferRows that don't fill one wait for the next window; none is lost."""
     batches, rest = cut(sizes, count, spans_windows=True)
     assert all(len(batch) == count for batch in batches)
     assert len(rest) < count
@@ -73,9 +73,9 @@ def test_rows_that_wait_do_not_keep_their_window() -> None:
 @pytest.mark.parametrize("bounds", [[(0, 300)], [(0, 5), (5, 6), (6, 300)], [(3, 3), (3, 9)]])
 def test_pieces_are_read_as_one(bounds: list[tuple[int, int]]) -> None:
     """Of every kind of column, from one window or several."""
-    form = BatchTemplate(TABLE.schema, "error", None, None, None)
+    form = ColumnOptions(TABLE.schema, "error", None, None, None)
     pieces = [Piece(window(start, end), 0, end - start) for start, end in bounds]
-    batch = form.batch(read(pieces, form, HEAP), HEAP)
+    batch = form.batch(read(pieces, form, HEAP))
     assert_batch(batch, TABLE, list(range(bounds[0][0], bounds[-1][1])))
 
 
@@ -118,9 +118,9 @@ def test_shuffling_moves_rows_of_every_kind() -> None:
     tables = [TABLE.slice(0, 100), TABLE.slice(100, 0), TABLE.slice(100)]
     moved = RowWindow(shuffled(tables, order), [range(100), range(100, 300)], order)
     assert tables == []
-    form = BatchTemplate(TABLE.schema, "error", None, None, None)
+    form = ColumnOptions(TABLE.schema, "error", None, None, None)
     piece = Piece(moved, 40, 100)
-    assert_batch(form.batch(read([piece], form, HEAP), HEAP), TABLE, order[40:140].tolist())
+    assert_batch(form.batch(read([piece], form, HEAP)), TABLE, order[40:140].tolist())
     assert numbers([piece]) == order[40:140].tolist()
     assert numbers([Piece(moved.rest(250), 0, 50)]) == order[250:].tolist()
 

@@ -6,7 +6,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, TypeVar
 
 from fastload._memory.shared_bytes import SharedBytes
-from fastload.datasets.shared import flat_objects as columns
+from fastload.datasets.shared.flat_objects import chunks_of, pack, reader
 from fastload.datasets.shared.hashing import Table
 
 K = TypeVar("K")
@@ -48,8 +48,8 @@ class SharedDict(Mapping[K, V]):
         content = items if isinstance(items, dict) else dict(items)
         keys = list(content)
         table = Table.of(keys)
-        key_kind, key_chunks = columns.pack(keys)
-        value_kind, value_chunks = columns.pack(list(content.values()))
+        key_kind, key_chunks = pack(keys)
+        value_kind, value_chunks = pack(list(content.values()))
         frozen = SharedBytes.of([*table.chunks, *key_chunks, *value_chunks])
         self._show(frozen, (key_kind, value_kind), len(keys))
 
@@ -57,10 +57,10 @@ class SharedDict(Mapping[K, V]):
         self._frozen = frozen
         self._kinds = kinds
         self._length = length
-        values_at = 2 + columns.chunks_of(kinds[0])
+        values_at = 2 + chunks_of(kinds[0])
         self._table = Table(frozen.chunks[:2])
-        self._read_key = columns.reader(kinds[0], frozen.chunks[2:values_at])
-        self._read_value = columns.reader(kinds[1], frozen.chunks[values_at:])
+        self._read_key = reader(kinds[0], frozen.chunks[2:values_at])
+        self._read_value = reader(kinds[1], frozen.chunks[values_at:])
 
     def __getitem__(self, key: K) -> V:
         position = self._find(key)
@@ -122,7 +122,7 @@ class _Values(ValuesView[V]):
 
 
 class _Items(ItemsView[K, V]):
-    """Likewise."""
+    """Reads the pairs without looking up their keys."""
 
     _mapping: SharedDict[K, V]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from fastload._memory.shared_bytes import SharedBytes
-from fastload.datasets.shared import flat_objects as columns
+from fastload.datasets.shared.flat_objects import pack, reader
 
 T = TypeVar("T")
 
@@ -43,14 +43,14 @@ class SharedList(Sequence[T]):
 
     def __init__(self, items: Iterable[T] = ()) -> None:
         objects = items if isinstance(items, list | tuple) else list(items)
-        kind, chunks = columns.pack(objects)
+        kind, chunks = pack(objects)
         self._show(SharedBytes.of(chunks), kind, range(len(objects)))
 
     def _show(self, frozen: SharedBytes, kind: str, positions: range) -> None:
         self._frozen = frozen
         self._kind = kind
         self._positions = positions
-        self._read = columns.reader(kind, frozen.chunks)
+        self._read = reader(kind, frozen.chunks)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
