@@ -15,7 +15,7 @@ from fastload._memory.write import HEAP
 from fastload.datasets import ParquetStream, write_parquet
 from fastload.datasets.arrow_buffers import BufferRows
 from fastload.datasets.row_blocks import TableBlock, in_one_piece
-from fastload.datasets.tabular import BatchTemplate
+from fastload.datasets.tabular import ColumnOptions
 from fastload.datasets.windows import Cutter, Piece, RowWindow, read, shuffled
 from tests.datasets.tables import assert_batch, mixed_table
 
@@ -73,7 +73,7 @@ def test_rows_that_wait_do_not_keep_their_window() -> None:
 @pytest.mark.parametrize("bounds", [[(0, 300)], [(0, 5), (5, 6), (6, 300)], [(3, 3), (3, 9)]])
 def test_pieces_are_read_as_one(bounds: list[tuple[int, int]]) -> None:
     """Of every kind of column, from one window or several."""
-    form = BatchTemplate(TABLE.schema, "error", None, None, None)
+    form = ColumnOptions(TABLE.schema, "error", None, None, None)
     pieces = [Piece(window(start, end), 0, end - start) for start, end in bounds]
     batch = form.batch(read(pieces, form, HEAP), HEAP)
     assert_batch(batch, TABLE, list(range(bounds[0][0], bounds[-1][1])))
@@ -118,7 +118,7 @@ def test_shuffling_moves_rows_of_every_kind() -> None:
     tables = [TABLE.slice(0, 100), TABLE.slice(100, 0), TABLE.slice(100)]
     moved = RowWindow(shuffled(tables, order), [range(100), range(100, 300)], order)
     assert tables == []
-    form = BatchTemplate(TABLE.schema, "error", None, None, None)
+    form = ColumnOptions(TABLE.schema, "error", None, None, None)
     piece = Piece(moved, 40, 100)
     assert_batch(form.batch(read([piece], form, HEAP), HEAP), TABLE, order[40:140].tolist())
     assert numbers([piece]) == order[40:140].tolist()
