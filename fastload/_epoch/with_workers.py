@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
+from fastload._epoch.loader import Loader
 from fastload._epoch.run import Run
 from fastload._memory.fake_tensors import real_tensors
 from fastload._pool.make import make_pool
@@ -58,7 +59,7 @@ class NewWorkers:
     def __init__(self, *, is_kept: bool) -> None:
         self.is_kept = is_kept
 
-    def begin(self, loader: Any) -> WorkersIterator:
+    def begin(self, loader: Loader) -> WorkersIterator:
         """Start workers and make the epoch's iterator."""
         return WorkersIterator(loader)
 
@@ -72,12 +73,12 @@ class KeptWorkers:
     def __init__(self, workers: PersistentWorkers) -> None:
         self._workers = workers
 
-    def begin(self, loader: Any) -> WorkersIterator:
+    def begin(self, loader: Loader) -> WorkersIterator:
         """Make the epoch's iterator, on the workers of the epoch before."""
         return WorkersIterator(loader, self._workers)
 
 
-def offer(loader: Any, before: Any) -> NewWorkers | KeptWorkers | None:
+def offer(loader: Loader, before: Any) -> NewWorkers | KeptWorkers | None:
     """Possible wherever workers are asked for: with those of the epoch before, or new ones."""
     if loader.num_workers == 0:
         return None
@@ -96,7 +97,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
 
     _seeded: SeededBegin | None = None
 
-    def __init__(self, loader: Any, kept_workers: PersistentWorkers | None = None) -> None:
+    def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
         is_new = kept_workers is None
         if kept_workers is None:
@@ -116,12 +117,12 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     def _prepare_dataset(self) -> None:
         """Change what workers are given as the dataset; here it is the loader's."""
 
-    def _numbers(self, loader: Any) -> tuple[int, int]:
+    def _numbers(self, loader: Loader) -> tuple[int, int]:
         """Number of workers, and of tasks for each of them that are sent ahead."""
         return loader.num_workers, loader.prefetch_factor
 
     def _start(
-        self, pool: Pool, loader: Any, workers: int, prefetch_factor: int, counters: Counters
+        self, pool: Pool, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
     ) -> None:
         """All but what torch draws at the beginning of an epoch."""
         self._timeout = loader.timeout

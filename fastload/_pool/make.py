@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import IterDataPipe, MapDataPipe
 
+from fastload._loading.on_error import OnError
 from fastload._memory import reuse
 from fastload._memory.arena import Arena
+from fastload._memory.reuse import ArenaUser
 from fastload._memory.slots import SPARE_GRANTS, Slots
 from fastload._pool.pool import Pool
 from fastload._pool.start import context_of, forks, opening_files_for, signals_deferred
@@ -29,7 +31,31 @@ ALWAYS_ROOM_FOR = 3
 """Batches beyond those in flight for which the limit on shared memory is divided."""
 
 
-def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) -> Pool:
+class PoolLoader(Protocol):
+    """What is read of a loader to start its workers."""
+
+    num_workers: int
+    worker_init_fn: Any
+    multiprocessing_context: Any
+    memory_limit: int | None
+    max_worker_restarts: int
+    on_error: OnError
+    seed: int | None
+
+    @property
+    def _live(self) -> HoldsArena:
+        """What is alive of the loader."""
+
+
+class HoldsArena(Protocol):
+    """Knows which slots the loader uses, so that they stay for its next workers."""
+
+    @property
+    def arena_user(self) -> ArenaUser:
+        """The loader as a user of slots."""
+
+
+def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: int) -> Pool:
     """Start workers for an iterator of this loader.
 
     Raises:
@@ -69,7 +95,7 @@ def make_pool(iterator: Any, loader: Any, workers: int, prefetch_factor: int) ->
         return Pool(spec, slots, context, most_restarts)
 
 
-def _slots_for(loader: Any, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:
+def _slots_for(loader: PoolLoader, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:
     """Slots for a pool of workers; those of workers that have ended, if they suit.
 
     Raises:

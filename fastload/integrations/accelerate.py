@@ -16,6 +16,7 @@ from typing import Any
 import torch.utils.data
 from torch.utils.data import BatchSampler, IterableDataset
 
+from fastload._seeded.replicas import ranks_of
 from fastload.dataloader import DataLoader
 
 __all__ = ["prepare", "skip_first_batches"]
@@ -27,7 +28,8 @@ def prepare(accelerator: Any, *objects: Any, device_placement: list[bool] | None
     Sharding among processes, ``even_batches``, the seedable sampler, dispatching of streams and
     ``gather_for_metrics`` are Accelerate's as always. With ``use_stateful_dataloader`` its
     ``save_state`` and ``load_state`` keep the loader's place in the epoch; torchdata's loader is
-    not used then.
+    not used then. A loader with ``seed=`` deals to ranks itself, so what Accelerate would shard is
+    passed on as it is.
 
     Args:
         accelerator: The program's ``accelerate.Accelerator``.
@@ -70,6 +72,11 @@ def skip_first_batches(loader: Any, num_batches: int = 0) -> Any:
     skipped = skip(loader, num_batches)
     if not isinstance(given, DataLoader):
         return skipped
+    if given.seed is not None:
+        raise ValueError(
+            "skip_first_batches is not for loaders with seed=: their state_dict() says where the "
+            "epoch stands; give it to load_state_dict() and iterate over the loader itself"
+        )
     if "base_dataloader" in vars(skipped):
         _put_in(skipped, given)
         return skipped
@@ -81,8 +88,22 @@ def _put_in(adapter: Any, ours: DataLoader[Any]) -> None:
     made = vars(adapter).get("base_dataloader")
     if made is None:  # XLA's own wrapper
         return
-    adapter.base_dataloader = ours.replace(**_set_by_accelerate(made))
+    changes = _set_by_accelerate(made) if ours.seed is None else _for_seeded(adapter)
+    adapter.base_dataloader = ours.replace(**changes)
+    if ours.seed is not None and adapter.base_dataloader.batch_sampler is not None:
+        # What Accelerate computes the number of fillers in the last step from.
+        adapter.base_dataloader.batch_sampler.num_processes = ranks_of(adapter.base_dataloader)[0]
     adapter.dl_state_dict = adapter.base_dataloader.state_dict()
+
+
+def _for_seeded(adapter: Any) -> dict[str, Any]:
+    """Changes of a loader with ``seed=``: it deals to ranks itself, and has no generator.
+
+    Where the first rank reads for all and sends each of them a part, it reads the whole stream.
+    """
+    from accelerate.data_loader import DataLoaderDispatcher
+
+    return {"num_replicas": 1, "rank": 0} if isinstance(adapter, DataLoaderDispatcher) else {}
 
 
 def _set_by_accelerate(made: torch.utils.data.DataLoader[Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_in_two_processes(name: str) -> list[dict]:
+def run_in_two_processes(name: str, package: str = "") -> list[dict]:
     """What each rank printed last, as torchrun would start them."""
-    if importlib.util.find_spec(name.removeprefix("two_")) is None:
+    if importlib.util.find_spec(package or name.removeprefix("two_")) is None:
         pytest.skip("not installed")
     shared = {
         "WORLD_SIZE": "2",
@@ -80,3 +80,13 @@ def test_lightning_and_fabric_give_our_loader_a_distributed_sampler() -> None:
     assert ranks[0]["losses"] != ranks[1]["losses"]
     assert ranks[0]["fabric rows"] == [[0, 2], [4, 6], [8]]
     assert ranks[1]["fabric rows"] == [[1, 3], [5, 7], [9]]
+
+
+def test_accelerate_passes_a_seeded_stream_on() -> None:
+    """Neither sharded again nor given a generator; metrics leave out what fills the last step."""
+    ranks = run_in_two_processes("two_seeded", "accelerate")
+    assert ranks[0] == ranks[1]
+    for name, found in ranks[0].items():
+        assert sorted(found["gathered"]) == list(range(11)), name
+        assert found["epochs"][0] == found["alone"][0], name
+        assert found["epochs"][1] == found["alone"][1], name
