@@ -62,8 +62,9 @@ class Draws:
     def _draw(self, indices: Iterator[Any]) -> None:
         before = len(self._drawn)
         try:
-            # One call into C that draws and stores: no handler of a signal runs in between.
-            self._drawn.extend(itertools.islice(indices, 1))
+            # One call into C that draws and stores: no handler of a signal runs in between. Not
+            # islice, which calls the iterator's __iter__: Lightning's begins anew then.
+            self._drawn.extend(map(next, itertools.repeat(indices, 1)))
         except BaseException as error:
             self.is_broken = True  # until the error is in its place
             if is_from_outside(error):

@@ -10,8 +10,9 @@ walked along, on every rank alike, while the generators hold states made of seed
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -159,8 +160,10 @@ class SamplerPass:
         programs = self._save()
         self._restore(self._states)
         try:
-            skipped = first - self._position
-            found = list(islice(self._indices, skipped, skipped + count)) if count else []
+            # Not islice, which calls the iterator's __iter__: it may begin anew then.
+            if count:
+                deque(map(next, repeat(self._indices, first - self._position)), maxlen=0)
+            found = list(map(next, repeat(self._indices, count)))
             self._states = self._save()
         finally:
             self._restore(programs)

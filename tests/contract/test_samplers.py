@@ -195,3 +195,29 @@ def test_wrong_arguments_raise_torchs_errors(name, arguments):
     with pytest.raises(expected.type) as raised:
         ours(name)(*arguments)
     assert str(raised.value) == str(expected.value)
+
+
+class BeginsAnew:
+    """An iterable whose iterator is itself, and begins anew whenever it is asked for one."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        self.rest = iter(self.batches)
+        return self
+
+    def __next__(self):
+        return next(self.rest)
+
+
+def test_the_samplers_iterator_is_asked_for_once(make_loader, make_reference):
+    """Trainers wrap batch samplers in such classes; each batch comes once."""
+    batches = [[0, 1], [2], [5, 3, 4]]
+    loader = make_loader(range(6), batch_sampler=BeginsAnew(batches))
+    assert [batch.tolist() for batch in loader] == batches
+    reference = make_reference(range(6), batch_sampler=BeginsAnew(batches))
+    assert_same(list(loader), list(reference))

@@ -256,6 +256,26 @@ def test_an_error_is_raised_in_its_place_and_once():
     assert next(iterator)[0, 0] == 1
 
 
+class BeginsAnew:
+    """A batch sampler whose iterator is itself, and begins anew whenever it is asked for one."""
+
+    def __len__(self):
+        return 10
+
+    def __iter__(self):
+        self.rest = iter([[4 * batch + at for at in range(4)] for batch in range(10)])
+        return self
+
+    def __next__(self):
+        return next(self.rest)
+
+
+def test_a_samplers_iterator_is_asked_for_once():
+    """Each batch comes once, also where they are walked to."""
+    loader = fastload.DataLoader(Drawing(40, ()), batch_sampler=BeginsAnew(), seed=1)
+    assert torch.cat(list(loader))[:, 0].tolist() == list(range(40))
+
+
 SAMPLERS = {
     "torch's random sampler": lambda dataset: {"sampler": RandomSampler(dataset)},
     "one with a generator": lambda dataset: {

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 import fastload
-from fastload._epoch import run
+from fastload._epoch import diagnosis
 
 HANG_S = 600
 
@@ -110,7 +110,7 @@ def test_crash_shows_the_stack_where_the_program_has_a_handler_of_its_own():
 
 def test_without_a_timeout_a_stalled_worker_is_shown_once(monkeypatch):
     """After thirty seconds (here less) a warning comes once, and waiting goes on."""
-    monkeypatch.setattr(run, "STALL_WARNING_S", 0.3)
+    monkeypatch.setattr(diagnosis, "STALL_WARNING_S", 0.3)
     loader = fastload.DataLoader(Odd(lambda: time.sleep(1.5)), batch_size=2, num_workers=1)
     with pytest.warns(RuntimeWarning) as caught:
         batches = [batch.tolist() for batch in loader]

@@ -43,7 +43,7 @@ def test_loader_that_hangs_is_killed_and_reported(tmp_path, monkeypatch):
     file = tmp_path / "pids"
     monkeypatch.setenv(loaders.PIDS_FILE, str(file))
     others = run_one("Raising").runs
-    limit_s = float(math.ceil(max(3.0, *(4 * run.elapsed_s for run in others))))
+    limit_s = float(math.ceil(max([3.0, *(4 * run.elapsed_s for run in others)])))
     result = run_one("HangingWhenMeasured", limit_s=limit_s)
     assert result.failure.kind == "overran"
     assert f"took more than {limit_s:.0f} s and was killed" in result.failure.message

@@ -14,6 +14,7 @@ from fastload.tools.profile.plots import draw, save
 from tests.tools.profile.pictures.samples import EXTREMES, STAGES, make_profile
 
 
+@pytest.mark.leaves(r"descriptor \d+ .*\.ttf")  # matplotlib keeps its fonts open
 @pytest.mark.parametrize("name", [name for name in EXTREMES if name != "many workers"])
 def test_profile_is_drawn_into_a_file(name: str, tmp_path: Path) -> None:
     """Whatever is in it: an image of more than one colour."""
