@@ -19,6 +19,7 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
@@ -115,8 +116,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     """
 
     _own_order: bool | None = None
-    seed: int | None = None
-    """Of the stream of samples; None: as torch. Here for classes that leave out our constructor."""
+    _stream_seed: int | None = None
+    """The argument ``seed``. A class of the user's may have an attribute ``seed`` of its own."""
 
     def __init__(
         self,
@@ -149,18 +150,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         even: Even = "pad",
         redo: bool = True,
     ) -> None:
-        if memory_limit is not None and memory_limit < 0:
-            raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
-        if max_worker_restarts < 0 or max_errors < 0:
-            raise ValueError(
-                f"max_worker_restarts and max_errors count from 0, but got "
-                f"{max_worker_restarts!r} and {max_errors!r}"
-            )
-        if on_error not in ("raise", "skip") and not callable(on_error):
-            raise ValueError(
-                f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
-                f"but got {on_error!r}"
-            )
+        _check(memory_limit, max_worker_restarts, on_error, max_errors)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self.max_worker_restarts = max_worker_restarts
@@ -168,6 +158,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_errors = max_errors
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
         self.redo = redo
+        if seed is not None:
+            self._stream_seed = seed
         if seed is not None and not HAS_OWN_WORKERS:
             raise ValueError(f"seed= is not supported on {os.name!r} systems; leave it out")
         if isinstance(sampler, StreamSampler):  # a trainer passes on the one that a loader made
@@ -212,13 +204,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             # The one that torch made just now; ours draws the same and needs less memory.
             self.sampler.__class__ = RandomSampler
 
-    @property
-    def epoch(self) -> int:
-        """With ``seed=``: the epoch of the newest pass; before the first, the coming one.
-
-        Without: the epoch that the sampler or the dataset was told last, or 0.
-        """
-        return self._live.epochs.newest_epoch(self)
+    epoch = NewestEpoch()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; with ``seed=`` each pass is the next one by itself.
@@ -243,7 +229,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if newest is None or not newest.progress.yielded:
             raise ValueError(
                 "mask() speaks of the newest batch of a loader with seed=; "
-                + ("no batch was delivered yet" if self.seed is not None else "this one has none")
+                + (
+                    "no batch was delivered yet"
+                    if self._stream_seed is not None
+                    else "this one has none"
+                )
             )
         return newest.mask(self._live.counters)
 
@@ -290,7 +280,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _begin(self, make_iterator: Callable[[], Any], began: str) -> Any:
         """Make an iterator, at the beginning of an epoch or where a loaded state says."""
-        if self.seed is not None:
+        if self._stream_seed is not None:
             iterator = make_iterator()
             return self._live.add(iterator, iterator.position)
         return resume.begin(self, make_iterator, began)
@@ -301,7 +291,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         That is one with ``count_batches(workers, batch_size, drop_last=...)``, as ``ParquetStream``
         has it, which knows what each worker reads.
         """
-        if self.seed is not None:
+        if self._stream_seed is not None:
             return count_seeded_batches(self)
         count_batches = getattr(self.dataset, "count_batches", None)
         if count_batches is None or not isinstance(self.dataset, IterableDataset):
@@ -341,7 +331,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
         torchdata's keys where it has them. Takes microseconds.
         """
-        if self.seed is not None:
+        if self._stream_seed is not None:
             return seeded_state.save(self, *self._live.epochs.stands_at(self))
         if self._live.state is not None:
             return dict(self._live.state)
@@ -361,7 +351,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 length, size of batches, ``drop_last``, order or number of ranks; of a stream, with
                 another number of workers; or with ``in_order=False``.
         """
-        if self.seed is not None:
+        if self._stream_seed is not None:
             self._live.epochs.resume(*seeded_state.check(self, state_dict))
             return
         seeded_state.refuse_seeded(state_dict)
@@ -413,3 +403,25 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def __getstate__(self) -> dict[str, Any]:
         """A loader is pickled and copied without its iterators."""
         return {**vars(self), "_iterator": None, "_live": LoaderState()}
+
+
+def _check(
+    memory_limit: int | None, max_worker_restarts: int, on_error: OnError, max_errors: int
+) -> None:
+    """Check the options of ours that stand for themselves.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    if memory_limit is not None and memory_limit < 0:
+        raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
+    if max_worker_restarts < 0 or max_errors < 0:
+        raise ValueError(
+            f"max_worker_restarts and max_errors count from 0, but got "
+            f"{max_worker_restarts!r} and {max_errors!r}"
+        )
+    if on_error not in ("raise", "skip") and not callable(on_error):
+        raise ValueError(
+            f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
+            f"but got {on_error!r}"
+        )

@@ -70,11 +70,13 @@ class Loader(Protocol):
     max_worker_restarts: int
     on_error: OnError
     max_errors: int
-    seed: int | None
     num_replicas: int | None
     rank: int | None
     even: Even
     redo: bool
+
+    _stream_seed: int | None
+    """The seed of the stream; None without ``seed=``."""
 
     _own_order: bool | None
     """What ``shuffle`` said, if the loader made its sampler itself; otherwise None."""

@@ -67,7 +67,7 @@ class Seeded:
 
 def offer(loader: Loader, before: Any) -> Seeded | None:
     """Possible, and the only way, if the loader has a seed."""
-    if loader.seed is None:
+    if loader._stream_seed is None:
         return None
     return Seeded(before, is_kept=loader.persistent_workers and loader.num_workers > 0)
 

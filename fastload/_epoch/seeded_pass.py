@@ -202,13 +202,13 @@ def begin_pass(loader: Loader, epoch: int, start: int) -> SeededPass:
 
 def begin_of(loader: Loader, epoch: int = 0, start: int = 0) -> SeededBegin:
     """Where a pass begins and how it is dealt, as ranks and options are now."""
-    assert loader.seed is not None
+    assert loader._stream_seed is not None
     ranks, rank = ranks_of(loader)
     size, drop_last = loader.batch_size or 1, bool(loader.drop_last)
     if makes_batches(loader.dataset):
         size, drop_last = loader.dataset.batch_size, loader.dataset.drop_last
     return SeededBegin(
-        loader.seed, epoch, start, size, ranks, rank, drop_last, loader.even, loader.redo
+        loader._stream_seed, epoch, start, size, ranks, rank, drop_last, loader.even, loader.redo
     )
 
 
@@ -238,6 +238,17 @@ def _check_rank(stream: Any, begin: SeededBegin) -> None:
             f"seed= deals to ranks itself and is rank {begin.rank} of {begin.ranks}; leave rank= "
             f"and world_size= of the stream out"
         )
+
+
+class NewestEpoch:
+    """``loader.epoch``: the epoch of the newest pass; before the first, the coming one.
+
+    Without ``seed=``: the epoch that the sampler or the dataset was told last, or 0. It is no
+    property, because a class of the user's may set an attribute of this name.
+    """
+
+    def __get__(self, loader: Any, cls: object = None) -> int:
+        return self if loader is None else loader._live.epochs.newest_epoch(loader)  # type: ignore[return-value]
 
 
 def length_of(dataset: Any) -> int | None:
@@ -296,14 +307,14 @@ class EpochClock:
 
     def newest_epoch(self, loader: Loader) -> int:
         """The epoch of the newest pass; before the first, of the coming one."""
-        if loader.seed is None:
+        if loader._stream_seed is None:
             return max((each.epoch for each in _holders(loader)), default=0)
         return self.coming(loader)[0] if self.newest is None else self.newest.begin.epoch
 
     def set_epoch(self, loader: Loader, epoch: int) -> None:
         """Make the next pass that of an epoch; a position that was loaded for it stays."""
         epoch = natural("epoch", epoch)
-        if loader.seed is None:
+        if loader._stream_seed is None:
             for each in _holders(loader):
                 each.set_epoch(epoch)
             return

@@ -40,7 +40,7 @@ class PoolLoader(Protocol):
     memory_limit: int | None
     max_worker_restarts: int
     on_error: OnError
-    seed: int | None
+    _stream_seed: int | None
 
     @property
     def _live(self) -> HoldsArena:
@@ -85,7 +85,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         worker_init_fn=worker_init_fn,
         workers=workers,
         on_error=loader.on_error,
-        sends_state=most_restarts > 0 and is_stream and loader.seed is None,
+        sends_state=most_restarts > 0 and is_stream and loader._stream_seed is None,
     )
     context = context_of(loader.multiprocessing_context)
     with signals_deferred(context), opening_files_for(workers):

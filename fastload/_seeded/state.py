@@ -27,7 +27,7 @@ def save(loader: StreamLoader, epoch: int, position: int) -> dict[str, Any]:
     return {
         "fastload": VERSION,
         "mode": MODE,
-        "seed": loader.seed,
+        "seed": loader._stream_seed,
         "epoch": epoch,
         "position": position,
         **_identity(loader),
@@ -45,7 +45,7 @@ def check(loader: StreamLoader, state: Any) -> tuple[int, int]:
             "this loader has seed=, but the state is not one that a fastload.DataLoader with seed= "
             f"returned: {_shown(state)}. Without seed= such a state can be loaded."
         )
-    ours = {"seed": loader.seed, **_identity(loader)}
+    ours = {"seed": loader._stream_seed, **_identity(loader)}
     for name, value in ours.items():
         if state.get(name) != value:
             raise ValueError(

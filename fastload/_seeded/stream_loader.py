@@ -20,10 +20,12 @@ class StreamLoader(Protocol):
     sampler: Any
     batch_sampler: Any
     on_error: OnError
-    seed: int | None
     num_replicas: int | None
     rank: int | None
     even: Even
+
+    _stream_seed: int | None
+    """The seed of the stream; None without ``seed=``."""
 
     _own_order: bool | None
     """What ``shuffle`` said, if the loader made its sampler itself; otherwise None."""

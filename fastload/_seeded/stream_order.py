@@ -189,16 +189,18 @@ def order_of(loader: StreamLoader) -> Order:
     Raises:
         ValueError: The sampler gives each rank a part already.
     """
-    assert loader.seed is not None
+    assert loader._stream_seed is not None
     if is_own_stream(loader.dataset):
         return ComputedOrder(loader.dataset.seeded_length, None)
     if loader._own_order is not None:
-        return ComputedOrder(len(loader.dataset), loader.seed if loader._own_order else None)
+        return ComputedOrder(
+            len(loader.dataset), loader._stream_seed if loader._own_order else None
+        )
     sampler = loader.batch_sampler if has_own_batches(loader) else loader.sampler
     check_sampler(sampler)
     if type(sampler) is SequentialSampler:
         return ComputedOrder(len(sampler), None)
-    return WalkedOrder(sampler, loader.seed)
+    return WalkedOrder(sampler, loader._stream_seed)
 
 
 def has_own_batches(loader: StreamLoader) -> bool:

@@ -72,7 +72,7 @@ def skip_first_batches(loader: Any, num_batches: int = 0) -> Any:
     skipped = skip(loader, num_batches)
     if not isinstance(given, DataLoader):
         return skipped
-    if given.seed is not None:
+    if given._stream_seed is not None:
         raise ValueError(
             "skip_first_batches is not for loaders with seed=: their state_dict() says where the "
             "epoch stands; give it to load_state_dict() and iterate over the loader itself"
@@ -88,9 +88,9 @@ def _put_in(adapter: Any, ours: DataLoader[Any]) -> None:
     made = vars(adapter).get("base_dataloader")
     if made is None:  # XLA's own wrapper
         return
-    changes = _set_by_accelerate(made) if ours.seed is None else _for_seeded(adapter)
+    changes = _set_by_accelerate(made) if ours._stream_seed is None else _for_seeded(adapter)
     adapter.base_dataloader = ours.replace(**changes)
-    if ours.seed is not None and adapter.base_dataloader.batch_sampler is not None:
+    if ours._stream_seed is not None and adapter.base_dataloader.batch_sampler is not None:
         # What Accelerate computes the number of fillers in the last step from.
         adapter.base_dataloader.batch_sampler.num_processes = ranks_of(adapter.base_dataloader)[0]
     adapter.dl_state_dict = adapter.base_dataloader.state_dict()

@@ -394,3 +394,21 @@ def test_a_cached_normal_variate_hides_no_draw(kinds, workers):
     expected = joined(Drawing(12, kinds), redo=False, **options)
     found = joined(Drawing(12, kinds), num_workers=workers, **options)
     assert torch.equal(found[0], expected[0])
+
+
+class WithAttributes(fastload.DataLoader):
+    """A class of a user's whose attributes have names that fastload uses for the stream."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.seed, self.rank, self.epoch, self.even = 3, 1, 5, "odd"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_attributes_of_a_users_class_switch_nothing_on(workers):
+    """Only the argument does."""
+    with WithAttributes(range(6), batch_size=4, num_workers=workers) as loader:
+        assert [batch.tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5]]
+        assert len(loader) == 2
+        assert (loader.seed, loader.epoch) == (3, 5)
+        assert "mode" not in loader.state_dict() or loader.state_dict()["mode"] != "seed"
