@@ -192,8 +192,7 @@ def programs_generators(loader: Loader, one: SeededPass) -> Iterator[None]:
     generators: list[Any] = [*GLOBAL, *find_generators(sampler, "sampler")]
     states = [each.save() for each in generators]
     try:
-        for each in generators:
-            each.seed(one.draws.seed_of(ITERATOR, each.number, 0))
+        one.draws.seed(generators, ITERATOR, 0)
         yield
     finally:
         for each, state in zip(generators, states, strict=True):

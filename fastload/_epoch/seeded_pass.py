@@ -22,6 +22,7 @@ from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
 from fastload._seeded.own_streams import is_own_stream, makes_batches
 from fastload._seeded.replicas import ranks_of
 from fastload._seeded.seeds import ITERATOR, EpochDraws
+from fastload._seeded.state import length_of
 from fastload._seeded.steps import Even, StepBatch, Steps, positions
 from fastload._seeded.stream_order import has_own_batches, order_of
 from fastload._seeded.streams import StreamReader, loads_items
@@ -249,14 +250,6 @@ class NewestEpoch:
 
     def __get__(self, loader: Any, cls: object = None) -> int:
         return self if loader is None else loader._live.epochs.newest_epoch(loader)  # type: ignore[return-value]
-
-
-def length_of(dataset: Any) -> int | None:
-    """The length of a dataset; None if it has none."""
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def count_batches(loader: Loader) -> int:

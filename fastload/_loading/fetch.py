@@ -114,8 +114,8 @@ def make_fetcher(
     return fetcher
 
 
-class _BatchFetcher:
-    """A batch of a map-style dataset."""
+class _MapFetcher:
+    """What reads a map-style dataset, a batch or a sample at a time."""
 
     source: StateSource | None = None
 
@@ -126,6 +126,10 @@ class _BatchFetcher:
         self._collate = collate
         self._before_collate = before_collate
         self.watch = Watch()
+
+
+class _BatchFetcher(_MapFetcher):
+    """A batch of a map-style dataset."""
 
     def fetch(self, indices: Any, place: Place) -> Any:
         dataset = self._dataset
@@ -154,18 +158,8 @@ class _BatchFetcher:
             raise
 
 
-class _SampleFetcher:
+class _SampleFetcher(_MapFetcher):
     """One sample of a map-style dataset, with automatic batching off."""
-
-    source: StateSource | None = None
-
-    def __init__(
-        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
-    ) -> None:
-        self._dataset = dataset
-        self._collate = collate
-        self._before_collate = before_collate
-        self.watch = Watch()
 
     def fetch(self, index: Any, place: Place) -> Any:
         try:

@@ -71,10 +71,8 @@ class DrawnGenerators:
 
     def seed(self, draws: EpochDraws, purpose: int, position: int) -> None:
         """Set the generators of one purpose for a position."""
-        for each in self._set[purpose]:
-            each.seed(draws.seed_of(purpose, each.number, position))
-        for owned in self.owned[purpose]:
-            owned.seed(draws.seed_of(purpose, owned.number, position))
+        draws.seed(self._set[purpose], purpose, position)
+        draws.seed(self.owned[purpose], purpose, position)
 
 
 Looks = dict[GlobalGenerator, object]

@@ -68,8 +68,8 @@ class OwnBatchFetcher:
 
     def _fetch(self, indices: PositionedIndices, place: Place) -> Any:
         positions = indices.positions
-        for each in self._generators:  # for the user's batch_transform and collate function
-            each.seed(self._draws.seed_of(COLLATE, each.number, positions[0]))
+        # For the user's batch_transform and collate function.
+        self._draws.seed(self._generators, COLLATE, positions[0])
         try:
             batch = self._rows.batch(plain(indices.indices), place)
         except BaseException as error:

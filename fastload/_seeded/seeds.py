@@ -12,7 +12,8 @@ Mersenne twisters that begin alike from equal seeds.
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from fastload.samplers.epochs import keys
 
@@ -25,6 +26,17 @@ _DRAWS: Final = 0xD3A5
 _WORD: Final = 0xFFFFFFFF
 
 
+class Seedable(Protocol):
+    """A generator, global or owned by an object of the user's."""
+
+    @property
+    def number(self) -> int:
+        """The generator's number; see ``EpochDraws.seed_of``."""
+
+    def seed(self, seed: int) -> None:
+        """Set the state that follows from a 32-bit seed."""
+
+
 class EpochDraws:
     """The seeds of one epoch.
 
@@ -34,7 +46,7 @@ class EpochDraws:
     """
 
     def __init__(self, seed: int, epoch: int) -> None:
-        self.seed = seed
+        self._seed = seed
         self.epoch = epoch
         self._keys: dict[tuple[int, int, int], tuple[int, int]] = {}
 
@@ -53,8 +65,13 @@ class EpochDraws:
         before, after = found
         return _mix(low ^ before) ^ after
 
+    def seed(self, generators: Iterable[Seedable], purpose: int, position: int) -> None:
+        """Set generators to the states that they have at a position, for one purpose."""
+        for each in generators:
+            each.seed(self.seed_of(purpose, each.number, position))
+
     def _make_keys(self, purpose: int, generator: int, high: int) -> tuple[int, int]:
-        (word,) = keys(self.seed, _DRAWS, self.epoch, purpose, generator, high).tolist()
+        (word,) = keys(self._seed, _DRAWS, self.epoch, purpose, generator, high).tolist()
         return word & _WORD, word >> 32
 
 

@@ -79,7 +79,7 @@ def _identity(loader: StreamLoader) -> dict[str, Any]:
     if isinstance(loader.dataset, IterableDataset):
         kind = type(loader.dataset)
         return {
-            "dataset_length": _length(loader.dataset),
+            "dataset_length": length_of(loader.dataset),
             "counts": "samples",
             "dataset": f"{kind.__module__}.{kind.__qualname__}",
         }
@@ -92,7 +92,8 @@ def _identity(loader: StreamLoader) -> dict[str, Any]:
     }
 
 
-def _length(dataset: Any) -> int | None:
+def length_of(dataset: Any) -> int | None:
+    """The length of a dataset; None if it has none."""
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):

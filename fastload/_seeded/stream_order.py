@@ -139,13 +139,12 @@ class SamplerPass:
         self._generators: list[Any] = [*GLOBAL, *find_generators(sampler, "sampler")]
         programs = self._save()
         try:
-            for each in self._generators:
-                each.seed(draws.seed_of(SAMPLER, each.number, 0))
+            draws.seed(self._generators, SAMPLER, 0)
             for each in nested(sampler):
                 if hasattr(each, "set_epoch"):
                     each.set_epoch(draws.epoch)
-            self._position = start if hasattr(sampler, "iter_from") else 0
             reaches = hasattr(sampler, "iter_from")
+            self._position = start if reaches else 0
             self._indices = sampler.iter_from(start) if reaches else iter(sampler)
             self._states = self._save()
         finally:

@@ -22,7 +22,7 @@ from fastload._loading.on_error import LEFT_OUT, NothingLeft, Tolerance
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
 from fastload._seeded.generators import GLOBAL
-from fastload._seeded.owned import OwnedGenerator, find_generators
+from fastload._seeded.owned import find_generators
 from fastload._seeded.seeds import COLLATE, ITERATOR, SAMPLE, EpochDraws
 from fastload._system.interruptions import is_from_outside
 from fastload._wire.indices import PositionedIndices
@@ -55,7 +55,7 @@ class StreamReader:
         self._draws = EpochDraws(begin.seed, begin.epoch)
         self._purpose = purpose
         self._tolerance = tolerance
-        self._owned: list[OwnedGenerator] = find_generators(dataset, "dataset")
+        self._generators: list[Any] = [*GLOBAL, *find_generators(dataset, "dataset")]
         self._seed(ITERATOR, 0)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(begin.epoch)
@@ -77,9 +77,8 @@ class StreamReader:
         size = begin.ranks * begin.batch_size
         offset = begin.rank * begin.batch_size
         step = first - offset
-        while (
-            self._position < step and not self._has_ended
-        ):  # delivered before, or by a dead worker
+        # What was delivered before, or was loaded by a worker that died, is read again.
+        while self._position < step and not self._has_ended:
             self._next()
         if self._has_ended:
             raise EndOfStream
@@ -156,11 +155,7 @@ class StreamReader:
         return self._tolerance.stand_in(position, error)
 
     def _seed(self, purpose: int, position: int) -> None:
-        seed_of = self._draws.seed_of
-        for each in GLOBAL:
-            each.seed(seed_of(purpose, each.number, position))
-        for owned in self._owned:
-            owned.seed(seed_of(purpose, owned.number, position))
+        self._draws.seed(self._generators, purpose, position)
 
 
 class SeededStreamFetcher:
@@ -208,8 +203,7 @@ class SeededStreamFetcher:
         samples = [each.sample for each in block]
         # How many of them are no fillers: what the statistics and ``mask`` count.
         indices.positions = [at for at, _ in block if first <= at < first + len(indices.positions)]
-        for each in self._generators:
-            each.seed(self._draws.seed_of(COLLATE, each.number, first))
+        self._draws.seed(self._generators, COLLATE, first)
         return self._collate(samples if self._batched else samples[0], place)
 
 
