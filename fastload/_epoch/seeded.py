@@ -23,16 +23,12 @@ from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import Fetcher
 from fastload._seeded.generators import GLOBAL
-from fastload._seeded.loading import (
-    DrawnGenerators,
-    ProgramGenerators,
-    make_own_fetcher,
-    make_seeded_fetcher,
-)
+from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
+from fastload._seeded.pass_fetcher import make_pass_fetcher
 from fastload._seeded.seeds import ITERATOR
-from fastload._seeded.streams import LoadedItems, SeededStreamFetcher, loads_items
+from fastload._seeded.streams import LoadedItems, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload.collate.inplace import make_collate
 from fastload.stats.counters import Counters
@@ -91,34 +87,14 @@ class SeededInlineIterator(InlineIterator):
         self._begin_drawing(one.tasks())
 
     def _make_fetcher(self, state: DatasetState | None) -> Fetcher:  # noqa: ARG002  (it has none)
-        collate = make_collate(self._collate_fn)
-        if is_own_stream(self._dataset):
-            return make_own_fetcher(
-                self._dataset,
-                self._pass.begin,
-                self._drawn,
-                batched=self._auto_collation,
-                collate=collate,
-                collate_fn=self._collate_fn,
-                tolerance=self._tolerance,
-                program=self._program,
-            )
-        if self._dataset_kind == is_iterable_kind:
-            return SeededStreamFetcher(
-                self._dataset,
-                self._pass.begin,
-                batched=self._auto_collation,
-                collate=collate,
-                collate_fn=self._collate_fn,
-                tolerance=self._tolerance,
-                program=self._program,
-            )
-        return make_seeded_fetcher(
+        return make_pass_fetcher(
             self._dataset,
-            self._pass.draws,
+            self._pass.begin,
             self._drawn,
+            iterable=self._dataset_kind == is_iterable_kind,
             batched=self._auto_collation,
-            collate=collate,
+            collate=make_collate(self._collate_fn),
+            collate_fn=self._collate_fn,
             tolerance=self._tolerance,
             is_live=self._is_live,
             program=self._program,

@@ -22,12 +22,10 @@ from fastload._loading.fetch import Fetcher, GatherFetcher, make_fetcher
 from fastload._loading.on_error import Tolerance
 from fastload._memory.write import Place, SlotPlace
 from fastload._seeded.generators import GLOBAL, GlobalGenerator
-from fastload._seeded.own_streams import OwnBatchFetcher, makes_batches
 from fastload._seeded.owned import OwnedGenerator, find_generators
 from fastload._seeded.seeds import COLLATE, SAMPLE, EpochDraws
 from fastload._system.interruptions import is_from_outside
 from fastload._wire.indices import PositionedIndices
-from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import Collate, collate_in_place
 from fastload.datasets.gather import gatherer
 
@@ -270,32 +268,6 @@ def make_seeded_fetcher(
     if gather is None:
         return fetcher
     return GatherFetcher(lambda indices, place: gather(indices.indices, place), fetcher)
-
-
-def make_own_fetcher(
-    stream: Any,
-    begin: SeededBegin,
-    drawn: DrawnGenerators,
-    *,
-    batched: bool,
-    collate: Collate,
-    collate_fn: Any,
-    tolerance: Tolerance | None = None,
-    program: ProgramGenerators | None = None,
-) -> Fetcher:
-    """A fetcher of one epoch of a stream of ours, which is read by position."""
-    rows, draws = stream.seeded_rows(begin.epoch), EpochDraws(begin.seed, begin.epoch)
-    if makes_batches(stream):
-        return OwnBatchFetcher(rows, draws, collate, collate_fn, program)
-    return make_seeded_fetcher(
-        rows,
-        draws,
-        drawn,
-        batched=batched,
-        collate=collate,
-        tolerance=tolerance,
-        program=program,
-    )
 
 
 class ProgramGenerators:

@@ -29,10 +29,9 @@ from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
-from fastload._seeded.loading import DrawnGenerators, make_own_fetcher, make_seeded_fetcher
+from fastload._seeded.loading import DrawnGenerators
 from fastload._seeded.own_streams import is_own_stream
-from fastload._seeded.seeds import EpochDraws
-from fastload._seeded.streams import SeededStreamFetcher
+from fastload._seeded.pass_fetcher import make_pass_fetcher
 from fastload._system import pipes, signals
 from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
@@ -233,35 +232,19 @@ class WorkerLoop:
         spec = self._spec
         if self._drawn is None:
             self._drawn = DrawnGenerators(self._dataset, spec.collate_fn, everything=not begin.redo)
-        if is_own_stream(self._dataset):
-            return make_own_fetcher(
-                self._dataset,
-                begin,
-                self._drawn,
-                batched=spec.batched,
-                collate=self._collate,
-                collate_fn=spec.collate_fn,
-                tolerance=self._tolerance,
-            )
-        if spec.iterable:
+        if spec.iterable and not is_own_stream(self._dataset):
             # This worker alone reads the stream, so the dataset must not take a part of it.
             torch_worker._worker_info = None
-            return SeededStreamFetcher(
-                self._dataset,
-                begin,
-                batched=spec.batched,
-                collate=self._collate,
-                collate_fn=spec.collate_fn,
-                tolerance=self._tolerance,
-            )
-        if hasattr(self._dataset, "set_epoch"):
+        elif not spec.iterable and hasattr(self._dataset, "set_epoch"):
             self._dataset.set_epoch(begin.epoch)
-        return make_seeded_fetcher(
+        return make_pass_fetcher(
             self._dataset,
-            EpochDraws(begin.seed, begin.epoch),
+            begin,
             self._drawn,
+            iterable=spec.iterable,
             batched=spec.batched,
             collate=self._collate,
+            collate_fn=spec.collate_fn,
             tolerance=self._tolerance,
         )
 
