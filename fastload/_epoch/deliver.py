@@ -29,11 +29,14 @@ def unwrap(report: Loaded, form: BatchTemplate | None, slots: Slots | None, work
         BrokenBatchError: Unpickling an object of the batch raised something.
     """
     if dispatch_modes():
-        return with_fake_tensors(lambda: _unwrap(report, form, slots, worker_id))
-    return _unwrap(report, form, slots, worker_id)
+        return with_fake_tensors(lambda: unwrap_real(report, form, slots, worker_id))
+    return unwrap_real(report, form, slots, worker_id)
 
 
-def _unwrap(report: Loaded, form: BatchTemplate | None, slots: Slots | None, worker_id: int) -> Any:
+def unwrap_real(
+    report: Loaded, form: BatchTemplate | None, slots: Slots | None, worker_id: int
+) -> Any:
+    """The batch of a report, where no mode of torch's makes fake tensors."""
     slot, attached = report.slot, report.attached
     if report.skeleton_at is not None:
         assert slots is not None

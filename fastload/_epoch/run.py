@@ -120,8 +120,13 @@ class Run:
             self._order.add_room(tasks)
         self.request()
 
-    def _note_ended_workers(self) -> None:
-        """Workers have come to the end of their part of a stream: others get their next tasks."""
+    def _hear_of_workers(self) -> None:
+        """Some were started again, or have come to the end of their part of a stream.
+
+        Those that have not ended get the next tasks of those that have.
+        """
+        while self.pool.restarts:
+            self._tell_of_restart()
         ended = self._mailbox.ended
         while ended:
             worker_id = ended[-1]
@@ -145,10 +150,10 @@ class Run:
         """
         pool, arrived = self.pool, self._mailbox.arrived
         while True:
-            self._check_pool()
-            while pool.restarts:
-                self._tell_of_restart()
-            self._note_ended_workers()
+            if pool.guard.depth or not pool.is_open:
+                self._check_pool()
+            if pool.restarts or self._mailbox.ended:
+                self._hear_of_workers()
             sequence = self._order.head()
             if sequence is None:
                 if self._draws.is_broken:
@@ -192,7 +197,7 @@ class Run:
     def _check_pool(self) -> None:
         if not self.pool.is_open:
             raise PoolClosedError
-        if self.pool.guard.is_set:
+        if self.pool.guard.depth:
             raise diagnosis.interrupted(diagnosis.HALF_DONE)
 
     def _check_deaths(self) -> None:

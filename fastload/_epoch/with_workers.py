@@ -224,7 +224,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         Raises:
             PoolClosedError: It does. What a signal handler itself raises passes, and what we say.
         """
-        is_half_done = self._pool.guard.is_set and not self._pool.is_open
+        is_half_done = self._pool.guard.depth and not self._pool.is_open
         is_said = isinstance(error, PoolClosedError | FastloadError)
         if is_half_done and not is_said and not is_from_outside(error):
             raise PoolClosedError from error

@@ -139,7 +139,7 @@ class Pool:
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin: open, whole, and in the process that made it."""
-        is_whole = self.is_open and not self.dead and not self.guard.is_set
+        is_whole = self.is_open and not self.dead and not self.guard.depth
         return is_whole and self.owner == os.getpid()
 
     def check_open(self) -> None:
@@ -224,7 +224,7 @@ class Pool:
         self._is_closing = True
         self._waker.wake()  # a thread that waits in `pump` holds the lock
         with self.lock:
-            if self.guard.is_set and self.slots is not None:
+            if self.guard.depth and self.slots is not None:
                 self.slots.abandon()
             self.tasks.close()
             self._end()
