@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 
+from fastload._memory.granted import ANYBODY
 from fastload._pool.deaths import Death
 from fastload._pool.pool import Pool
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
@@ -88,12 +89,26 @@ def _whereabouts(pool: Pool, run: int, sequence: int) -> str:
     if task is None:
         return ""
     waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
-    stack = pool.workers[task.worker_id].stack()
-    shown = f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
-    return (
-        f": worker {task.worker_id} was given batch {sequence} (dataset indices "
-        f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it{shown}"
+    batch = f"batch {sequence} (dataset indices {show(task.indices)})"
+    if task.worker_id != ANYBODY:
+        return (
+            f": worker {task.worker_id} was given {batch} {waited_s:.1f} s ago and has not "
+            f"finished it{_stack_of(pool, task.worker_id)}"
+        )
+    assert pool.shared is not None
+    holders = pool.shared.holders(run, sequence, len(pool.workers))
+    if not holders:
+        return f": no worker has begun {batch}, which is to be loaded for {waited_s:.1f} s"
+    return "".join(
+        f": worker {worker_id} has taken {batch}, or a part of it, which is to be loaded for "
+        f"{waited_s:.1f} s, and has not finished it{_stack_of(pool, worker_id)}"
+        for worker_id in holders
     )
+
+
+def _stack_of(pool: Pool, worker_id: int) -> str:
+    stack = pool.workers[worker_id].stack()
+    return f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
 
 
 def _warn(text: str) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from fastload._epoch import diagnosis
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
-from fastload._epoch.order import CONSUMER, AsCompleted, InOrder
+from fastload._epoch.order import CONSUMER, AsCompleted, InOrder, Shared
 from fastload._loading.dataset_state import DatasetState
+from fastload._memory.granted import ANYBODY
 from fastload._memory.view import BrokenBatchError
 from fastload._pool.pool import Pool, PoolClosedError
 from fastload._pool.tasks import Arrival, Mailbox
@@ -56,7 +57,8 @@ class Run:
         self._counters = counters
         self._has_warned_of_stall = False
         self._mailbox = Mailbox()
-        make_order = InOrder if in_order else AsCompleted
+        shares = pool.shared is not None
+        make_order = Shared if shares else InOrder if in_order else AsCompleted
         self._order = make_order(len(pool.workers), most_tasks, self._mailbox.arrived)
         self._draws = draws
         self._has_more = True
@@ -108,7 +110,12 @@ class Run:
             worker_id = order.choose(delivering)
             if worker_id is None:
                 return False
-            self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            if worker_id != ANYBODY:
+                self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            elif self.pool.share(self._number, self._asked, indices, packed):
+                order.send(ANYBODY)
+            else:
+                return False
             self._draws.used()
             self._asked += 1
         return True
@@ -181,10 +188,10 @@ class Run:
         if type(result) is SamplerFailed:
             return None, result.error
         assert isinstance(result, Arrival)
-        worker_id, report, template = result
+        worker_id, report, template, slot_of = result
         if type(report) is Loaded:
             try:
-                return unwrap(report, template, self.pool.slots, worker_id), None
+                return unwrap(report, template, self.pool.slots, slot_of), None
             except BrokenBatchError as broken:
                 cause = broken.__cause__
                 if cause is not None and is_from_outside(cause):

@@ -95,6 +95,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
+    shares_tasks = False
+    """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
+
     _seeded: SeededBegin | None = None
 
     def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:

@@ -15,6 +15,9 @@ from fastload._memory.arena import Arena
 NO_SLOT = -1
 """In place of a slot's number: the batch travels by pipe."""
 
+ANYBODY = -1
+"""In place of a worker's number: a task, and the slot for it, go to whoever is idle."""
+
 
 class Grants:
     """Takes the slot written most recently: its pages are mapped, and perhaps cached."""

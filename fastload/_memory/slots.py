@@ -38,6 +38,7 @@ import weakref
 from typing import NamedTuple
 
 from fastload._memory.arena import Arena, Bytes
+from fastload._memory.granted import ANYBODY
 from fastload._memory.share_memory import follow_sharing, release_unused
 from fastload._memory.weak_set import WeakSet
 
@@ -103,9 +104,11 @@ class Slots:
         self.lock = threading.RLock()
         self._fresh = list(range(arena.slots - 1, -1, -1))
         self._free: list[int] = []
+        # The last one of each is for ANYBODY, whose number is -1; no worker sees its flags.
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
-        self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
-        self._wanted = [0] * arena.workers
+        self._flags.append(memoryview(bytearray(arena.slots)))
+        self._granted: list[set[int]] = [set() for _ in range(arena.workers + 1)]
+        self._wanted = [0] * (arena.workers + 1)
         self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
@@ -132,7 +135,7 @@ class Slots:
         with self.lock:
             fit = most_bytes // self._largest_bytes if self._largest_bytes else 0
             self._most_resting = min(fit, self._most_tasks + MOST_HELD)
-            for worker in range(self.arena.workers):
+            for worker in (*range(self.arena.workers), ANYBODY):
                 self.revoke(worker)
             if not self.is_torn:
                 self._in_hand.clear()
@@ -165,6 +168,17 @@ class Slots:
                     return False
                 self._grant(slot, worker)
         return True
+
+    def reserve(self) -> int | None:
+        """Grant a slot for a task that any worker may carry out; None if there is none.
+
+        It is one task's until it is ``returned``, and never granted again by itself.
+        """
+        with self.lock:
+            slot = self._take()
+            if slot is not None:
+                self._grant(slot, ANYBODY)
+            return slot
 
     def _grant(self, slot: int, worker: int) -> None:
         self._granted[worker].add(slot)
@@ -229,6 +243,13 @@ class Slots:
     def regrant_or_free(self, slot: int, worker: int) -> None:
         if self._most_resting is not None:
             if len(self._free) < self._most_resting:
+                self._free.append(slot)
+                return
+        elif worker == ANYBODY:
+            if (
+                len(self._free) < self._most_tasks + MOST_HELD
+                and self.held_bytes() <= self._limit_bytes
+            ):
                 self._free.append(slot)
                 return
         elif (

@@ -92,7 +92,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         slots = None
         with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
-        return Pool(spec, slots, context, most_restarts)
+        return Pool(spec, slots, context, most_restarts, shares_tasks=iterator.shares_tasks)
 
 
 def _slots_for(loader: PoolLoader, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:

@@ -18,14 +18,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastload._loading.dataset_state import DatasetState, has_state
+from fastload._memory.granted import ANYBODY
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
+from fastload._pool.sharing import SharedTasks, with_indices
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
-from fastload._pool.tasks import Lost, Mailbox, Tasks
+from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
 from fastload._system.interruptions import Guard
 from fastload._wire.indices import pack
@@ -41,6 +43,7 @@ from fastload._wire.messages import (
     encode,
     encode_task,
 )
+from fastload._wire.task_queue import SharedTask, TaskQueue
 from fastload._worker.job import WorkerSpec
 from fastload.datasets.ranks_and_workers import epoch_of
 
@@ -69,6 +72,7 @@ class Pool:
 
     Attributes:
         dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
+        shared: Tasks that go to whoever is idle; None if each task is a certain worker's.
 
     Guarantees:
         - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
@@ -86,6 +90,8 @@ class Pool:
         slots: Slots | None,
         context: Any,
         most_restarts: int = 0,
+        *,
+        shares_tasks: bool = False,
     ) -> None:
         """To be called ``signals_deferred``: until the pool is there, nobody ends its workers."""
         self.lock = threading.RLock()
@@ -115,12 +121,17 @@ class Pool:
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
-        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, shared)
+        queue = TaskQueue(job.workers) if shares_tasks else None
+        self.shared = None if queue is None else SharedTasks(queue, self.tasks)
+        self._is_queue_full = False
+        self._end = Shutdown(
+            self.workers, self._selector, self._waker, slots, closers, shared, queue
+        )
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, shared, closers)
+            starter = Starter(job, arena, context, shared, closers, queue)
             for worker_id in range(job.workers):
                 self.workers.append(starter.start(worker_id))
                 self._watch_worker(worker_id)
@@ -185,6 +196,35 @@ class Pool:
         self.tasks.add(run, sequence, worker_id, indices)
         self._send(worker_id, encode_task(run, sequence, packed))
 
+    def share(self, run: int, sequence: int, indices: Any, packed: bytes, parts: int = 1) -> bool:
+        """Send a task to whoever is idle, inside the guard; False: there is no room for it yet.
+
+        Args:
+            run: Its run.
+            sequence: Its number in the run.
+            indices: What the sampler yielded.
+            packed: The same, packed.
+            parts: Into how many parts the batch is cut, for as many workers.
+        """
+        assert self.shared is not None
+        task = self.tasks.share(run, sequence, indices, parts)
+        if task is None:
+            return False
+        self._put(run, sequence, task, packed)
+        return True
+
+    def _put(self, run: int, sequence: int, task: InFlight, packed: bytes) -> None:
+        assert self.shared is not None
+        for too_long in self.shared.put(run, sequence, task, packed):
+            self._hand(sequence % len(self.workers), too_long)
+        self._sync_queue_watch()
+
+    def _hand(self, worker_id: int, task: SharedTask) -> None:
+        """Send a shared task through the pipe of one worker."""
+        assert self.shared is not None
+        self.shared.note_handed(worker_id, task)
+        self._send(worker_id, encode(task))
+
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""
         with self.guard:
@@ -212,10 +252,19 @@ class Pool:
                     self._take_reports(worker_id)
                 elif what is _DIED:
                     self._mark_dead(worker_id)
-                elif what is _WRITABLE:
-                    self.workers[worker_id].orders.flush()
-                    self._sync_watch(worker_id)
+                elif what is not _WOKEN:
+                    self._send_more(worker_id)
         return bool(events)
+
+    def _send_more(self, worker_id: int) -> None:
+        """There is room again in a worker's pipe, or in the queue of all."""
+        if worker_id == ANYBODY:
+            assert self.shared is not None
+            self.shared.queue.flush()
+            self._sync_queue_watch()
+        else:
+            self.workers[worker_id].orders.flush()
+            self._sync_watch(worker_id)
 
     def close(self) -> None:
         """End the workers; safe to call again, from any thread, and in a forked child."""
@@ -279,6 +328,17 @@ class Pool:
                 self._full.discard(worker_id)
                 self._unwatch(orders.descriptor)
 
+    def _sync_queue_watch(self) -> None:
+        """Wait for room in the queue exactly while something is unsent."""
+        assert self.shared is not None
+        queue = self.shared.queue
+        if bool(queue.unsent) != self._is_queue_full:
+            self._is_queue_full = not self._is_queue_full
+            if self._is_queue_full:
+                self._watch(queue.descriptor, _WRITABLE, ANYBODY)
+            else:
+                self._unwatch(queue.descriptor)
+
     def _take_reports(self, worker_id: int) -> None:
         receiver = self.workers[worker_id].reports
         for frame in receiver.receive():
@@ -313,14 +373,17 @@ class Pool:
             self._unwatch(worker.orders.descriptor)
         if self.slots is not None:
             self.slots.revoke(worker_id)
-        if worker_id in self._dismissed and not self.tasks.has_flying(worker_id):
+        taken = [] if self.shared is None else self.shared.lost_with(worker_id)
+        if worker_id in self._dismissed and not (taken or self.tasks.has_flying(worker_id)):
             return
         lost = self.tasks.forget(worker_id)
         death = examine(worker_id, worker, self._kills_before)
-        if self._restarts_left == 0 or not self._restart(death, lost):
+        if self._restarts_left == 0 or not self._restart(death, lost, taken):
+            for task, flying in taken:
+                lost[task.run].append((task.sequence, flying))
             self.dead[worker_id], self.lost[worker_id] = death, lost
 
-    def _restart(self, death: Death, lost: Lost) -> bool:
+    def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""
         assert self._starter is not None
         worker_id = death.worker_id
@@ -344,6 +407,8 @@ class Pool:
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
                 self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
+        for shared, flying in taken:
+            self._hand(worker_id, with_indices(shared, flying))
         if worker_id in self._dismissed:
             self._send(worker_id, encode(Stop()))
         return True

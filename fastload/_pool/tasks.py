@@ -13,26 +13,44 @@ import time
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from fastload._memory.granted import NO_SLOT
+from fastload._memory.granted import ANYBODY, NO_SLOT
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._wire.messages import Cancelled, Ended, Loaded, Outcome
 
 
 class InFlight(NamedTuple):
-    """A task that was sent and has no report yet."""
+    """A task that was sent and has no report yet.
+
+    Attributes:
+        worker_id: Whom it was sent to, or ANYBODY.
+        indices: What the sampler yielded for the batch.
+        sent_ns: When it was sent.
+        slot: The slot of a task that anybody may carry out; NO_SLOT for any other.
+        parts: In how many parts it was sent.
+    """
 
     worker_id: int
     indices: Any
     sent_ns: int
+    slot: int = NO_SLOT
+    parts: int = 1
 
 
 class Arrival(NamedTuple):
-    """A report and who made it; ``template`` is that of a batch (see ``fastload._memory.view``)."""
+    """A report and who made it.
+
+    Attributes:
+        worker_id: The worker.
+        report: What it says of a task.
+        template: That of a batch (see ``fastload._memory.view``); None of any other report.
+        slot_of: To whom the slot of the batch goes back: the worker, or ANYBODY.
+    """
 
     worker_id: int
     report: Any
     template: BatchTemplate | None
+    slot_of: int
 
 
 class Mailbox:
@@ -77,6 +95,24 @@ class Tasks:
             self._provide(self._slots, worker_id)
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
 
+    def share(self, run: int, sequence: int, indices: Any, parts: int) -> InFlight | None:
+        """A task is about to be sent to whoever is idle; reserve a slot for it.
+
+        Returns:
+            The task; without a slot if there is none and nothing else is on its way, so that the
+            batch goes by pipe; None if there is no slot yet.
+        """
+        slot = NO_SLOT if self._slots is None else self._slots.reserve()
+        if slot is None:
+            if any(self._flying.values()):
+                return None
+            slot = NO_SLOT
+        if slot == NO_SLOT:
+            parts = 1
+        task = InFlight(ANYBODY, indices, time.monotonic_ns(), slot, parts)
+        self._flying[run][sequence] = task
+        return task
+
     def _provide(self, slots: Slots, worker_id: int) -> None:
         """Take slots from workers that have nothing to do."""
         for idle, tasks in self._loads.items():
@@ -86,19 +122,20 @@ class Tasks:
 
     def complete(self, worker_id: int, report: Outcome, template: BatchTemplate | None) -> None:
         """The report of a task has arrived: into the mailbox, unless its run was dropped."""
-        del self._flying[report.run][report.sequence]
-        self._loads[worker_id] -= 1
+        slot_of = self._flying[report.run].pop(report.sequence).worker_id
+        if slot_of != ANYBODY:
+            self._loads[worker_id] -= 1
         mailbox = self._mailboxes.get(report.run)
         if mailbox is None or type(report) is not Loaded:
-            self._take_back(report.slot, worker_id)
+            self._take_back(report.slot, slot_of)
         elif report.slot != NO_SLOT and self._slots is not None:
-            self._slots.returned(report.slot, worker_id)
+            self._slots.returned(report.slot, slot_of)
         if mailbox is None:
             return
         if type(report) is Ended:
             mailbox.ended.append(worker_id)
         else:
-            mailbox.arrived[report.sequence] = Arrival(worker_id, report, template)
+            mailbox.arrived[report.sequence] = Arrival(worker_id, report, template, slot_of)
 
     def close(self) -> None:
         """The workers are gone, and their slots may be other workers' by now."""
@@ -107,6 +144,11 @@ class Tasks:
     def flying(self, run: int) -> dict[int, InFlight]:
         """The tasks of a run that have no report yet, by sequence number."""
         return self._flying[run]
+
+    def is_flying(self, run: int, sequence: int, parts: int) -> bool:
+        """Whether a shared task, in so many parts, has no report yet."""
+        task = self._flying.get(run, {}).get(sequence)
+        return task is not None and (task.worker_id, task.parts) == (ANYBODY, parts)
 
     def has_flying(self, worker_id: int) -> bool:
         """Whether a worker has anything to report, of any run."""
@@ -127,7 +169,7 @@ class Tasks:
         """
         for arrival in self._mailboxes.pop(run).arrived.values():
             if type(arrival) is Arrival and type(arrival.report) is Loaded:
-                self._release(arrival.report.slot, arrival.worker_id)
+                self._release(arrival.report.slot, arrival.slot_of)
         if not self._flying[run]:
             del self._flying[run]
             return True
@@ -143,6 +185,8 @@ class Tasks:
         """A worker has nothing more to do with a dropped run; behind the last one it is gone."""
         self._unsettled[run].discard(worker_id)
         if not self._unsettled[run]:
+            for task in self._flying[run].values():  # shared ones, which now nobody writes
+                self._take_back(task.slot, task.worker_id)
             del self._unsettled[run], self._flying[run]
 
     def _remove_tasks_of(self, run: int, worker_id: int) -> list[tuple[int, InFlight]]:

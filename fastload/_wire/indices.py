@@ -74,6 +74,18 @@ def count(indices: Any) -> int:
         return 0
 
 
+def part_of(positioned: PositionedIndices, part: int, parts: int) -> PositionedIndices:
+    """One of several parts of a batch's indices, as equal as may be; each has one at least."""
+    total = len(positioned.positions)
+    begin, end = part * total // parts, (part + 1) * total // parts
+    indices = positioned.indices
+    if type(indices) is Compact:
+        cut: Any = Compact(indices.numbers[begin:end])
+    else:
+        cut = indices[begin:end]
+    return PositionedIndices(positioned.positions[begin:end], cut)
+
+
 def pack(indices: Any) -> bytes:
     """Bytes of which the last says what they are: a pickle ends with a full stop.
 

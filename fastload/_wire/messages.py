@@ -1,6 +1,6 @@
 """Everything that crosses a pipe between the consumer and a worker.
 
-    consumer ── Begin, Task, Cancel, Stop ──▶ worker
+    consumer ── Begin, Task, SharedTask, Cancel, Stop ──▶ worker
     consumer ◀── Loaded, Failed, Empty, Ended, Cancelled ── worker
 
 A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fastload._memory.layout import Layout
 from fastload._wire.channel import Frame, FrameWithMemory
+from fastload._wire.task_queue import SharedTask
 
 
 class SeededBegin(NamedTuple):
@@ -153,7 +154,7 @@ class Cancelled(NamedTuple):
     run: int
 
 
-Order = Begin | Task | Cancel | Stop
+Order = Begin | Task | SharedTask | Cancel | Stop
 Outcome = Loaded | Failed | Empty | Ended
 Report = Outcome | Cancelled
 
@@ -177,6 +178,9 @@ def decode(frame: Frame) -> Any:
 
 
 _new: Any = tuple.__new__  # half of what a named tuple's own ``_make`` takes
-_KINDS: tuple[Any, ...] = (Begin, Task, Cancel, Stop, Loaded, Failed, Empty, Ended, Cancelled)
+_KINDS: tuple[Any, ...] = (
+    *(Begin, Task, SharedTask, Cancel, Stop),
+    *(Loaded, Failed, Empty, Ended, Cancelled),
+)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _TASK = _NUMBERS[Task]

@@ -55,6 +55,7 @@ from fastload._wire.messages import (
     encode,
 )
 from fastload._wire.shipment import SharedPickle
+from fastload._wire.task_queue import SharedTask, TaskSource
 from fastload._worker import lifeline
 from fastload._worker.allocator import keep_freed_memory
 from fastload._worker.job import WorkerEnds, WorkerSpec, empty_spec
@@ -117,6 +118,11 @@ class WorkerLoop:
         self._spec = spec
         self._orders = Receiver(ends.orders.number)
         self._queue: deque[Any] = deque()
+        self._shared = None if ends.queue is None else ends.queue.open(ends.orders.number)
+        self._taken: SharedTask | None = None
+        self._newest_run = -1
+        self._cancelled: set[int] = set()
+        self._is_dismissed = False
         if ends.arena is not None:
             ends.arena.forget_faults()
         self._grants = Grants(ends.arena, ends.worker_id)
@@ -157,24 +163,59 @@ class WorkerLoop:
                 raise
 
     def serve(self) -> None:
-        """Carry out orders until told to stop or until the consumer's end closes."""
+        """Carry out orders, and shared tasks, until told to stop or the consumer's end closes."""
         while True:
-            is_idle = not self._queue
-            if is_idle and self._orders.is_closed:
-                return
-            if is_idle:
-                self._orders.wait()
-            if is_idle or self._orders.is_ready:
+            if self._orders.is_ready:
                 self._take_orders()
-                continue
-            order = self._queue.popleft()
-            if isinstance(order, Task):
-                self._carry_out(order)
-            elif isinstance(order, Begin):
-                self._begin(order)
-            else:
+            elif self._queue:
+                self._obey(self._queue.popleft())
+            elif self._orders.is_closed:
+                return
+            elif self._shared is not None and self._takes_from(self._shared):
+                pass
+            elif self._is_dismissed:
                 self._wait_until_unneeded()
                 return
+            elif self._shared is not None:
+                self._shared.wait()
+            else:
+                self._orders.wait()
+                self._take_orders()
+
+    def _obey(self, order: Any) -> None:
+        """Carry out one order of the consumer's."""
+        if isinstance(order, Task):
+            self._carry_out(order, self._grants.take())
+        elif isinstance(order, SharedTask):
+            if self._shared is not None:
+                self._shared.note(order)
+            self._carry_out_shared(order)
+        elif isinstance(order, Begin):
+            self._newest_run = order.run
+            self._begin(order)
+        else:
+            self._is_dismissed = True
+
+    def _takes_from(self, shared: TaskSource) -> bool:
+        """Take a shared task and carry it out; False if there is none.
+
+        One of a run that has not begun here is kept: its ``Begin`` is on its way in the pipe.
+        """
+        task = self._taken or shared.take()
+        self._taken = None
+        if task is None:
+            return False
+        if task.run > self._newest_run:
+            self._taken = task
+            self._orders.wait()
+            self._take_orders()
+        else:
+            self._carry_out_shared(task)
+        return True
+
+    def _carry_out_shared(self, task: SharedTask) -> None:
+        if task.run not in self._cancelled:
+            self._carry_out(Task(task.run, task.sequence, task.indices), task.slot)
 
     def _wait_until_unneeded(self) -> None:
         """Stay until the epoch's end if batches may refer to what ends with this process.
@@ -200,6 +241,8 @@ class WorkerLoop:
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
         self._ended.discard(run)
+        if self._shared is not None:
+            self._cancelled.add(run)
         if not order.is_over:
             self._report(Cancelled(run))
 
@@ -256,8 +299,7 @@ class WorkerLoop:
             self._epoch = epoch
             self._dataset.set_epoch(epoch)
 
-    def _carry_out(self, task: Task) -> None:
-        slot = self._grants.take()
+    def _carry_out(self, task: Task, slot: int) -> None:
         try:
             if task.run in self._ended:
                 raise EndOfStream
