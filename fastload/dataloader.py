@@ -19,6 +19,7 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.cut import WorkersPerBatch, check_parts
 from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
@@ -104,6 +105,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         redo: With ``seed``: a batch in which a random generator is drawn from for the first time is
             loaded again, with that generator set. False: all are set in front of each sample from
             the start, which is slower and loads nothing twice.
+        workers_per_batch: How many workers load one batch together, with ``seed``: its samples are
+            cut into so many parts, and whoever is last collates them. The first batch comes sooner,
+            and a slow sample holds up less. "auto": as many parts as are worth it, while batches
+            are waited for.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -149,6 +154,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         rank: int | None = None,
         even: Even = "pad",
         redo: bool = True,
+        workers_per_batch: WorkersPerBatch = 1,
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
         self.snapshot_every_n_steps = snapshot_every_n_steps
@@ -157,7 +163,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.on_error = on_error
         self.max_errors = max_errors
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
-        self.redo = redo
+        self.redo, self.workers_per_batch = redo, workers_per_batch
         if seed is not None:
             self._stream_seed = seed
         if seed is not None and not HAS_OWN_WORKERS:
@@ -175,6 +181,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             in_order=in_order,
             is_automatic=isinstance(workers, auto.Auto),
         )
+        makes_batches = batch_size is not None or batch_sampler is not None
+        check_parts(workers_per_batch, seed, dataset, workers, makes_batches=makes_batches)
         own_sampler: Any = sampler
         is_stream = isinstance(dataset, IterableDataset)
         if seed is not None and self._own_order is not None and not is_stream:

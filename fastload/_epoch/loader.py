@@ -19,6 +19,7 @@ from fastload._memory.reuse import ArenaUser
 from fastload._seeded.steps import Even
 
 if TYPE_CHECKING:
+    from fastload._epoch.cut import WorkersPerBatch
     from fastload._epoch.resume import EpochPosition, Remainder
     from fastload._epoch.seeded_pass import EpochClock
 
@@ -74,6 +75,7 @@ class Loader(Protocol):
     rank: int | None
     even: Even
     redo: bool
+    workers_per_batch: WorkersPerBatch
 
     _stream_seed: int | None
     """The seed of the stream; None without ``seed=``."""

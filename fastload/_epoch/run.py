@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastload._epoch import diagnosis
+from fastload._epoch.cut import Cut, Whole
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
 from fastload._epoch.order import CONSUMER, AsCompleted, InOrder, Shared
@@ -24,7 +25,7 @@ from fastload._pool.pool import Pool, PoolClosedError
 from fastload._pool.tasks import Arrival, Mailbox
 from fastload._system.interruptions import is_from_outside
 from fastload._wire.exceptions import unpack
-from fastload._wire.indices import pack
+from fastload._wire.indices import Compact, pack
 from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
@@ -47,11 +48,14 @@ class Run:
         ends_pool: bool,
         dataset_state: DatasetState | None = None,
         seeded: SeededBegin | None = None,
+        cut: Cut | None = None,
     ) -> None:
         """``ends_pool`` says that the workers have nothing to do after this run.
 
-        ``dataset_state`` is what the dataset goes on from, in each worker.
+        ``dataset_state`` is what the dataset goes on from, in each worker. ``cut`` decides into how
+        many parts batches are cut, where workers share tasks.
         """
+        self.cut = cut or Whole()
         self.pool = pool
         self._ends_pool = ends_pool
         self._counters = counters
@@ -76,14 +80,21 @@ class Run:
         while self._has_more and self._asked < most:
             indices = self._draws.look()
             if indices is NO_MORE:
-                self._end_sampler()
+                self._has_more = False
             elif not self._assign(indices, delivering):
                 break
+        if not self._has_more and self._ends_pool:
+            self._end_pool()
 
-    def _end_sampler(self) -> None:
-        if self._ends_pool:
+    def _end_pool(self) -> None:
+        """Let the workers leave, as soon as no task will need them any more.
+
+        A worker may leave when it has done its tasks. A shared task may have to be done again by
+        another one, so there all have to be done before any worker leaves.
+        """
+        if self.pool.shared is None or not self.pool.tasks.flying(self._number):
             self.pool.dismiss(range(len(self.pool.workers)))
-        self._has_more = False
+            self._ends_pool = False
 
     def _assign(self, indices: Any, delivering: int | None) -> bool:
         """Send a task; False if no worker can take one.
@@ -112,13 +123,19 @@ class Run:
                 return False
             if worker_id != ANYBODY:
                 self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
-            elif self.pool.share(self._number, self._asked, indices, packed):
+            elif self.pool.share(self._number, self._asked, indices, packed, self._parts(indices)):
                 order.send(ANYBODY)
             else:
                 return False
             self._draws.used()
             self._asked += 1
         return True
+
+    def _parts(self, indices: Any) -> int:
+        """Into how many parts the next batch is cut."""
+        if not self._mailbox.takes_parts or type(indices.indices) not in (list, tuple, Compact):
+            return 1
+        return self.cut.parts(len(indices))
 
     def add_room(self, tasks: int) -> None:
         """From now on so many more tasks may be on their way."""

@@ -127,6 +127,7 @@ class SeededWorkersIterator(WorkersIterator):
         # Of our own streams each worker reads row groups of its own, so tasks are dealt in turn.
         is_map = self._dataset_kind == is_map_kind and not is_own_stream(self._dataset)
         self.shares_tasks = task_queue.IS_SUPPORTED and is_map and self._num_workers > 1
+        self._is_cut = self.shares_tasks and self._auto_collation
 
     def _numbers(self, loader: Loader) -> tuple[int, int]:
         """One worker reads an iterable dataset, as many batches ahead as all would be."""

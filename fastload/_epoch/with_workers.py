@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
+from fastload._epoch.cut import cut_for
 from fastload._epoch.loader import Loader
 from fastload._epoch.run import Run
 from fastload._memory.fake_tensors import real_tensors
@@ -98,6 +99,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     shares_tasks = False
     """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
 
+    _is_cut = False
+    """Whether batches may be cut into parts."""
+
     _seeded: SeededBegin | None = None
 
     def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:
@@ -148,6 +152,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                     ends_pool=not loader.persistent_workers,
                     dataset_state=loader._live.take_dataset_state(),
                     seeded=self._seeded,
+                    cut=cut_for(loader.workers_per_batch, workers) if self._is_cut else None,
                 )
                 self._run.request()
         except Exception as error:
@@ -192,6 +197,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             with self._pool.guard:
                 is_batch = self._take(sequence, result)
             if is_batch:
+                if run.cut.looks:
+                    self._note_cost(result.report, asked_ns, got_ns)
                 self._number = self._counters.delivered(
                     result.report, result.worker_id, asked_ns, got_ns, requested_ns
                 )
@@ -200,6 +207,13 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._counters.failed(time.monotonic_ns() - asked_ns)
         error, pending.error = pending.error, None  # nothing can come between this and `raise`
         raise error
+
+    def _note_cost(self, report: Loaded, asked_ns: int, got_ns: int) -> None:
+        """Tell what decides how batches are cut what this one has cost."""
+        _, started_ns, _, _, written_ns, *_ = report.stamps
+        self._run.cut.note(
+            written_ns - started_ns, got_ns - asked_ns, got_ns - self._counters.latest_ns
+        )
 
     def _take(self, sequence: int, result: Any) -> bool:
         """Take a result off and note what is to be returned or raised; whether it is a batch."""

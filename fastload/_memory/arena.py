@@ -147,6 +147,12 @@ class Arena:
                 self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number), self.stride_bytes)
         self._faulted_in[number] = 0
 
+    def give_back_region(self, number: int, begin: int, end: int) -> None:
+        """Return the memory of whole pages in a slot to the system; their content is lost."""
+        if hasattr(mmap, "MADV_REMOVE"):
+            with contextlib.suppress(OSError):
+                self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number) + begin, end - begin)
+
     def _offset(self, number: int) -> int:
         return self._start + number * self.stride_bytes
 

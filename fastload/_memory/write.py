@@ -113,11 +113,15 @@ HEAP = Heap()
 
 
 class SlotPlace:
-    """A slot, for one batch at a time; what does not fit lies in private memory."""
+    """A slot, or a region of one, for one batch at a time; what does not fit is private memory."""
 
-    def __init__(self, arena: Arena | None, slot: int) -> None:
+    def __init__(
+        self, arena: Arena | None, slot: int, region: tuple[int, int] | None = None
+    ) -> None:
+        """``region`` is where in the slot its bytes begin and end; None: all of the slot."""
         self._arena = arena
         self._slot = slot
+        self._region = region
         usable = arena is not None and slot != NO_SLOT
         self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
         self.address = 0 if arena is None else arena.address + slot * arena.stride_bytes
@@ -126,9 +130,9 @@ class SlotPlace:
 
     def empty(self) -> None:
         """The next batch begins."""
-        self.used_bytes = 0
+        self.used_bytes, end = self._region or (0, len(self.memory))
         # A reducer of the user's for tensors sees every tensor there is: none lies here then.
-        self._size_bytes = len(self.memory) if tensors_are_ours() else 0
+        self._size_bytes = end if tensors_are_ours() else 0
         self.leaves: list[Leaf] = []
         self.attached: list[pickle.PickleBuffer] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
@@ -185,7 +189,7 @@ class SlotPlace:
         if not (arena.is_memory or arena.has_room(self._slot, end)):
             return None
         self.used_bytes = end
-        if end >= SMALLEST_FAULT_IN_BYTES:
+        if end >= SMALLEST_FAULT_IN_BYTES and self._region is None:
             arena.fault_in(self._slot, end, to_write=True)
         return offset
 

@@ -39,6 +39,7 @@ from fastload._wire.messages import (
     Loaded,
     SeededBegin,
     Stop,
+    Unfit,
     decode,
     encode,
     encode_task,
@@ -121,7 +122,9 @@ class Pool:
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
-        queue = TaskQueue(job.workers) if shares_tasks else None
+        queue = None
+        if shares_tasks:
+            queue = TaskQueue(job.workers, 0 if slots is None else slots.arena.slots)
         self.shared = None if queue is None else SharedTasks(queue, self.tasks)
         self._is_queue_full = False
         self._end = Shutdown(
@@ -358,9 +361,17 @@ class Pool:
         elif type(report) is Cancelled:
             self.tasks.on_cancelled(report, worker_id)
             return
+        elif type(report) is Unfit:
+            self._send_whole(report)
+            return
         elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
         self.tasks.complete(worker_id, report, form)
+
+    def _send_whole(self, report: Unfit) -> None:
+        task = self.tasks.as_whole(report.run, report.sequence)
+        if task is not None:
+            self._put(report.run, report.sequence, task, pack(task.indices))
 
     def _mark_dead(self, worker_id: int) -> None:
         """A worker has ended; what it had sent before is taken first."""
@@ -373,7 +384,7 @@ class Pool:
             self._unwatch(worker.orders.descriptor)
         if self.slots is not None:
             self.slots.revoke(worker_id)
-        taken = [] if self.shared is None else self.shared.lost_with(worker_id)
+        taken = self._taken_by(worker_id)
         if worker_id in self._dismissed and not (taken or self.tasks.has_flying(worker_id)):
             return
         lost = self.tasks.forget(worker_id)
@@ -382,6 +393,25 @@ class Pool:
             for task, flying in taken:
                 lost[task.run].append((task.sequence, flying))
             self.dead[worker_id], self.lost[worker_id] = death, lost
+
+    def _taken_by(self, worker_id: int) -> list[tuple[SharedTask, InFlight]]:
+        """The shared tasks that a dead worker has left undone."""
+        shared = self.shared
+        if shared is None:
+            return []
+        taken = shared.lost_with(worker_id)
+        if self._restarts_left == 0:
+            return taken
+        return [
+            (task, flying)
+            for task, flying in taken
+            if shared.take_over(task, self._take_all_reports)
+        ]
+
+    def _take_all_reports(self) -> None:
+        for worker_id, worker in enumerate(self.workers):
+            if not worker.reports.is_closed:
+                self._take_reports(worker_id)
 
     def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""

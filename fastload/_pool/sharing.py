@@ -8,7 +8,7 @@ Gives: packets in the queue that all workers read; for a dead worker, the tasks 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastload._pool.tasks import InFlight, Tasks
@@ -45,6 +45,8 @@ class SharedTasks:
         Returns:
             The parts that are too long for a packet, which must be handed to a worker.
         """
+        if task.parts > 1:
+            self.queue.parts_in(task.slot).begin(run, sequence)
         parts = list(_parts(run, sequence, task, packed))
         packets = [encode_shared_task(part) for part in parts]
         self.queue.put([each for each in packets if len(each) <= LONGEST_PACKET_BYTES])
@@ -53,6 +55,25 @@ class SharedTasks:
             for part, packet in zip(parts, packets, strict=True)
             if len(packet) > LONGEST_PACKET_BYTES
         ]
+
+    def take_over(self, task: SharedTask, take_reports: Callable[[], None]) -> bool:
+        """See whether a task that a dead worker had must be given to another one.
+
+        A part that was loaded already is given too: the dead worker may have been the last, and
+        died before it collated, or while it did. Whoever gets the part looks. What the dead one
+        had begun is to be begun again; what a live one has begun it finishes. All that a worker
+        could say of a batch is sent before it lets go of the batch's lock.
+
+        Args:
+            task: The task.
+            take_reports: Takes what all workers have sent up to now.
+        """
+        if task.parts > 1:
+            with self.queue.locked(task) as has_lock:
+                take_reports()
+                if has_lock and self._is_flying(task):
+                    self.queue.parts_in(task.slot).note_begun(False)
+        return self._is_flying(task)
 
     def note_handed(self, worker_id: int, task: SharedTask) -> None:
         """Note that a task is sent through the pipe of one worker."""

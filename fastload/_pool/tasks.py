@@ -60,13 +60,15 @@ class Mailbox:
         arrived: By task number: what became of the task, in the order of arrival. The run puts its
             sampler's errors among them.
         ended: The workers that have reached the end of their part of a stream.
+        takes_parts: Whether batches may be cut into parts: until one could not be.
     """
 
-    __slots__ = ("arrived", "ended")
+    __slots__ = ("arrived", "ended", "takes_parts")
 
     def __init__(self) -> None:
         self.arrived: dict[int, Any] = {}
         self.ended: list[int] = []
+        self.takes_parts = True
 
 
 Lost = dict[int, list[tuple[int, InFlight]]]
@@ -110,6 +112,18 @@ class Tasks:
         if slot == NO_SLOT:
             parts = 1
         task = InFlight(ANYBODY, indices, time.monotonic_ns(), slot, parts)
+        self._flying[run][sequence] = task
+        return task
+
+    def as_whole(self, run: int, sequence: int) -> InFlight | None:
+        """A shared task can't be done in parts; None if nobody wants it any more."""
+        mailbox = self._mailboxes.get(run)
+        task = self._flying[run][sequence]._replace(parts=1)
+        if mailbox is None:
+            del self._flying[run][sequence]
+            self._take_back(task.slot, ANYBODY)
+            return None
+        mailbox.takes_parts = False
         self._flying[run][sequence] = task
         return task
 

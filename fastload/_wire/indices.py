@@ -86,6 +86,13 @@ def part_of(positioned: PositionedIndices, part: int, parts: int) -> PositionedI
     return PositionedIndices(positioned.positions[begin:end], cut)
 
 
+def joined(parts: Sequence[PositionedIndices]) -> PositionedIndices:
+    """The indices of a batch, of which these are the parts in their order."""
+    positions = [position for part in parts for position in part.positions]
+    indices = [index for part in parts for index in plain(part.indices)]
+    return PositionedIndices(positions, indices)
+
+
 def pack(indices: Any) -> bytes:
     """Bytes of which the last says what they are: a pickle ends with a full stop.
 

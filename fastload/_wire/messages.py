@@ -1,7 +1,7 @@
 """Everything that crosses a pipe between the consumer and a worker.
 
     consumer ── Begin, Task, SharedTask, Cancel, Stop ──▶ worker
-    consumer ◀── Loaded, Failed, Empty, Ended, Cancelled ── worker
+    consumer ◀── Loaded, Failed, Empty, Unfit, Ended, Cancelled ── worker
 
 A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap.
 """
@@ -140,6 +140,13 @@ class Empty(NamedTuple):
     skipped: tuple[Skip, ...]
 
 
+class Unfit(NamedTuple):
+    """The parts of a batch can't be put together; it must be loaded by one worker."""
+
+    run: int
+    sequence: int
+
+
 class Ended(NamedTuple):
     """The worker's part of an iterable dataset has ended; said again of each task after it."""
 
@@ -156,7 +163,7 @@ class Cancelled(NamedTuple):
 
 Order = Begin | Task | SharedTask | Cancel | Stop
 Outcome = Loaded | Failed | Empty | Ended
-Report = Outcome | Cancelled
+Report = Outcome | Unfit | Cancelled
 
 
 def encode(message: Order | Report) -> bytes:
@@ -180,7 +187,7 @@ def decode(frame: Frame) -> Any:
 _new: Any = tuple.__new__  # half of what a named tuple's own ``_make`` takes
 _KINDS: tuple[Any, ...] = (
     *(Begin, Task, SharedTask, Cancel, Stop),
-    *(Loaded, Failed, Empty, Ended, Cancelled),
+    *(Loaded, Failed, Empty, Unfit, Ended, Cancelled),
 )
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _TASK = _NUMBERS[Task]

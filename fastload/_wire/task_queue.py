@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import select
 import socket
 import struct
 from collections import deque
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from fastload._memory.arena import anonymous_file
 from fastload._system import descriptors
@@ -29,7 +31,17 @@ LONGEST_PACKET_BYTES = 1 << 15
 
 IS_SUPPORTED: Final = hasattr(socket, "SOCK_SEQPACKET") and hasattr(select, "EPOLLEXCLUSIVE")
 
+MOST_PARTS = 40
+"""Into how many parts a batch may be cut."""
+
+LOADED, UNFIT = 1, 2
+"""What became of a part: it lies in the slot; or it can't, and the batch must be loaded whole."""
+
 _HEADER: Final = struct.Struct("=qqqqq")
+_ID: Final = struct.Struct("=qq")
+_ROW_BYTES: Final = 64
+_IS_BEGUN: Final = 47
+_ID_AT: Final = 48
 
 
 class SharedTask(NamedTuple):
@@ -38,8 +50,7 @@ class SharedTask(NamedTuple):
     Attributes:
         run, sequence: Which task of which run it is.
         slot: Where the batch is to be written; NO_SLOT: it is to be sent by pipe.
-        part, parts: Which part of the batch it is, and of how many. Part -1 means that all are
-            loaded, and only the last step is to be done, if nobody has done it yet.
+        part, parts: Which part of the batch it is, and of how many.
         indices: What the sampler yielded for the part, packed.
     """
 
@@ -51,6 +62,75 @@ class SharedTask(NamedTuple):
     indices: bytes
 
 
+class PartsRow:
+    """What is known of the parts of the batch in one slot; in memory that all processes share.
+
+    A byte for each part, a byte that says whether somebody began to collate, and the batch's run
+    and number: a worker that was stopped for long may come back when the slot has another batch.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    def begin(self, run: int, sequence: int) -> None:
+        """In the consumer: the slot is another batch's now, of which nothing is loaded."""
+        self._memory[:_ID_AT] = bytes(_ID_AT)
+        _ID.pack_into(self._memory, _ID_AT, run, sequence)
+
+    def is_of(self, task: SharedTask) -> bool:
+        """Whether the slot is still this task's."""
+        return _ID.unpack_from(self._memory, _ID_AT) == (task.run, task.sequence)
+
+    def has(self, part: int) -> bool:
+        """Whether a part is done."""
+        return self._memory[part] != 0
+
+    def set(self, part: int, outcome: int) -> None:
+        """Note what became of a part, behind all that was written of it."""
+        self._memory[part] = outcome
+
+    def outcomes(self, parts: int) -> bytes:
+        """What became of each part; 0 of one that is not done."""
+        return bytes(self._memory[:parts])
+
+    def is_ready(self, task: SharedTask) -> bool:
+        """Whether all parts of a batch are there, and nobody has begun to collate.
+
+        The slot may become another batch's in the middle of the look, so it is looked at twice.
+        """
+        return (
+            self.is_of(task)
+            and not self._memory[_IS_BEGUN]
+            and all(self.outcomes(task.parts))
+            and self.is_of(task)
+        )
+
+    def note_begun(self, is_begun: bool) -> None:
+        """A worker begins to collate; or, in the consumer, the one that had begun is dead."""
+        self._memory[_IS_BEGUN] = is_begun
+
+
+def lock_number(task: SharedTask) -> int:
+    """The byte of the queue's socket on which whoever finishes this batch holds a record lock."""
+    return (task.run << 40) + task.sequence
+
+
+def try_lock(descriptor: int, task: SharedTask) -> bool:
+    """Take the lock of a batch, unless another process has it; the kernel frees it at a death."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock_number(task))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+def unlock(descriptor: int, task: SharedTask) -> None:
+    """Let go of the lock of a batch."""
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, lock_number(task))
+
+
 class TaskQueue:
     """The consumer's end: puts tasks in, and reads what workers have taken.
 
@@ -58,18 +138,19 @@ class TaskQueue:
         unsent: Packets for which there is no room in the socket yet.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, slots: int) -> None:
         """Open the sockets and the shared memory.
 
         Raises:
             OSError: No more files may be open, or there is no memory.
         """
         self.unsent: deque[bytes] = deque()
-        size_bytes = workers * LONGEST_PACKET_BYTES
+        size_bytes = workers * LONGEST_PACKET_BYTES + slots * _ROW_BYTES
+        self._rows_of_parts = workers * LONGEST_PACKET_BYTES
         memory = anonymous_file()
         try:
             os.ftruncate(memory, size_bytes)
-            self._rows = mmap.mmap(memory, size_bytes)
+            self._rows = memoryview(mmap.mmap(memory, size_bytes))
             self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except BaseException:
             os.close(memory)
@@ -87,7 +168,26 @@ class TaskQueue:
     def end_of(self, worker_id: int) -> TaskQueueEnd:
         """Make what a worker is given of the queue."""
         rows = Descriptor(self._memory)
-        return TaskQueueEnd(worker_id, Descriptor(self._theirs.fileno()), rows)
+        theirs = Descriptor(self._theirs.fileno())
+        return TaskQueueEnd(worker_id, theirs, rows, self._rows_of_parts)
+
+    def parts_in(self, slot: int) -> PartsRow:
+        """What is known of the parts of the batch in a slot."""
+        return _parts_in(self._rows, self._rows_of_parts, slot)
+
+    @contextlib.contextmanager
+    def locked(self, task: SharedTask) -> Iterator[bool]:
+        """Hold the lock of a batch, so that no worker collates it; False: a live worker holds it.
+
+        Needs what ``close_theirs`` closes.
+        """
+        descriptor = self._theirs.fileno()
+        has_lock = try_lock(descriptor, task)
+        try:
+            yield has_lock
+        finally:
+            if has_lock:
+                unlock(descriptor, task)
 
     def put(self, packets: list[bytes]) -> None:
         """Send packets now, or as soon as there is room for them."""
@@ -133,23 +233,30 @@ class TaskQueue:
 class TaskQueueEnd:
     """A worker's end, on its way into the worker; ``open`` is called there, once."""
 
-    def __init__(self, worker_id: int, tasks: Descriptor, rows: Descriptor) -> None:
+    def __init__(
+        self, worker_id: int, tasks: Descriptor, rows: Descriptor, rows_of_parts: int
+    ) -> None:
         self._worker_id = worker_id
         self._tasks = tasks
         self._rows = rows
+        self._rows_of_parts = rows_of_parts
 
     def open(self, orders: int) -> TaskSource:
         """Begin to take tasks, beside orders from the worker's own pipe."""
-        return TaskSource(self._worker_id, self._tasks.number, self._rows.number, orders)
+        rows = memoryview(mmap.mmap(self._rows.number, 0))
+        return TaskSource(self._worker_id, self._tasks.number, rows, self._rows_of_parts, orders)
 
 
 class TaskSource:
     """What a worker takes tasks from, and waits at when there is none."""
 
-    def __init__(self, worker_id: int, tasks: int, rows: int, orders: int) -> None:
-        self._mapping: Any = mmap.mmap(rows, 0)
+    def __init__(
+        self, worker_id: int, tasks: int, rows: memoryview, rows_of_parts: int, orders: int
+    ) -> None:
+        self._rows = rows
+        self._rows_of_parts = rows_of_parts
         start = worker_id * LONGEST_PACKET_BYTES
-        self._row = memoryview(self._mapping)[start : start + LONGEST_PACKET_BYTES]
+        self._row = rows[start : start + LONGEST_PACKET_BYTES]
         self._socket = socket.socket(fileno=os.dup(tasks))
         self._poll = select.epoll()
         self._poll.register(orders, select.EPOLLIN)
@@ -163,6 +270,10 @@ class TaskSource:
             return None
         return decode_task(self._row[:length]) if length else None
 
+    def parts_in(self, slot: int) -> PartsRow:
+        """What is known of the parts of the batch in a slot."""
+        return _parts_in(self._rows, self._rows_of_parts, slot)
+
     def note(self, task: SharedTask) -> None:
         """Write down a task that came by pipe as if it had been taken here."""
         packet = encode_shared_task(task)
@@ -175,8 +286,13 @@ class TaskSource:
 
     @property
     def descriptor(self) -> int:
-        """The socket, whose bytes stand for slots where record locks are taken."""
+        """The socket, whose bytes stand for batches where record locks are taken."""
         return self._socket.fileno()
+
+
+def _parts_in(rows: memoryview, begin: int, slot: int) -> PartsRow:
+    start = begin + slot * _ROW_BYTES
+    return PartsRow(rows[start : start + _ROW_BYTES])
 
 
 def encode_shared_task(task: SharedTask) -> bytes:

@@ -38,6 +38,7 @@ __all__ = [
     "keep_results_private",
     "make_collate",
     "registry_for",
+    "writes_in_place",
 ]
 
 Collate = Callable[[Any, Place], Any]
@@ -53,6 +54,11 @@ def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
     if collate_fn is default_convert:
         return convert
     return lambda samples, _place: collate_fn(samples)
+
+
+def writes_in_place(collate_fn: Callable[[Any], Any]) -> bool:
+    """Whether a batch is written to its place as it is collated, and keeps no sample's memory."""
+    return collate_fn is default_collate or as_placed(collate_fn) is not None
 
 
 def convert(sample: Any, _place: Place) -> Any:
