@@ -63,7 +63,7 @@ class Run:
         self._mailbox = Mailbox()
         shares = pool.shared is not None
         make_order = Shared if shares else InOrder if in_order else AsCompleted
-        self._order = make_order(len(pool.workers), most_tasks, self._mailbox.arrived)
+        self._order = make_order(pool.size, most_tasks, self._mailbox.arrived)
         self._draws = draws
         self._has_more = True
         self._most_tasks = most_tasks
@@ -93,7 +93,7 @@ class Run:
         another one, so there all have to be done before any worker leaves.
         """
         if self.pool.shared is None or not self.pool.tasks.flying(self._number):
-            self.pool.dismiss(range(len(self.pool.workers)))
+            self.pool.dismiss(range(self.pool.size))
             self._ends_pool = False
 
     def _assign(self, indices: Any, delivering: int | None) -> bool:
@@ -180,10 +180,10 @@ class Run:
                 self._hear_of_workers()
             sequence = self._order.head()
             if sequence is None:
-                if self._draws.is_broken:
-                    raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
-                raise StopIteration
+                raise self._end()
             if sequence in arrived:
+                if self._taken and pool.is_growing:
+                    pool.grow()
                 return sequence, arrived[sequence]
             self._check_deaths()
             stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
@@ -192,6 +192,14 @@ class Run:
                     raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
                 self._has_warned_of_stall = True
                 diagnosis.warn_of_stall(pool, self._number, sequence)
+
+    def _end(self) -> Exception:
+        """What is raised behind the last batch."""
+        if self._draws.is_broken:
+            return diagnosis.interrupted(diagnosis.IN_SAMPLER)
+        while self.pool.is_growing:  # each worker is started once, as in torch
+            self.pool.grow()
+        return StopIteration()
 
     def deliver(self, sequence: int, result: Result) -> tuple[Any, BaseException | None]:
         """Take a result off: its batch, or None and the exception that took its place.

@@ -96,6 +96,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
+    starts_all = False
+    """Whether all workers are started before the first batch is asked for."""
+
     shares_tasks = False
     """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
 
@@ -262,7 +265,10 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
 
     @property
     def _workers(self) -> list[Any]:
-        return [worker.process for worker in self._pool.workers]
+        with self._pool.lock:
+            while self._pool.is_open and self._pool.is_growing:
+                self._pool.grow()
+            return [worker.process for worker in self._pool.workers]
 
     def close(self) -> None:
         """End the workers now."""

@@ -75,7 +75,12 @@ class SlotStatistics(NamedTuple):
 
 
 class Slots:
-    """The free list of one arena; only the consumer has one."""
+    """The free list of one arena; only the consumer has one.
+
+    Attributes:
+        is_copying: Batches are copied and not leased, because workers are still to be forked: what
+            one of them may see of a leased batch could not be used again before it ends.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Slots:
         self.owner = os.getpid()
         self.is_keepable = is_keepable
         self.is_torn = False
+        self.is_copying = False
         self.tenants: WeakSet[object] = WeakSet()
         self._most_leases = most_leases
         self._limits_all = limits_all
@@ -268,8 +274,12 @@ class Slots:
     def may_lease(self) -> bool:
         """Whether one more batch may stay in its slot and leave enough for the workers."""
         held = len(self._leased) + len(self._released_while_watched)
-        return held < self._most_leases and (
-            held < 2 or (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes
+        return (
+            not self.is_copying
+            and held < self._most_leases
+            and (
+                held < 2 or (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes
+            )
         )
 
     def lease(self, slot: int, worker: int, used_bytes: int) -> Bytes | None:

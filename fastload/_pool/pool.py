@@ -26,7 +26,13 @@ from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.sharing import SharedTasks, with_indices
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
-from fastload._pool.start import Closers, Starter, close_all, signals_deferred
+from fastload._pool.start import (
+    Closers,
+    Starter,
+    close_all,
+    opening_files_for,
+    signals_deferred,
+)
 from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
 from fastload._system.interruptions import Guard
@@ -72,6 +78,8 @@ class Pool:
     """Workers, the slots they write to and the runs they work for.
 
     Attributes:
+        workers: Those that have been started, by number.
+        size: How many workers there are to be.
         dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
         shared: Tasks that go to whoever is idle; None if each task is a certain worker's.
 
@@ -93,12 +101,17 @@ class Pool:
         most_restarts: int = 0,
         *,
         shares_tasks: bool = False,
+        starts_all: bool = False,
     ) -> None:
-        """To be called ``signals_deferred``: until the pool is there, nobody ends its workers."""
+        """Start the first worker, or all; the others are started by ``grow``.
+
+        To be called ``signals_deferred``: until the pool is there, nobody ends its workers.
+        """
         self.lock = threading.RLock()
         self.owner = os.getpid()
         self.slots = slots
         self.workers: list[WorkerHandle] = []
+        self.size = job.workers
         self.dead: dict[int, Death] = {}
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
@@ -134,16 +147,68 @@ class Pool:
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, shared, closers, queue)
-            for worker_id in range(job.workers):
-                self.workers.append(starter.start(worker_id))
-                self._watch_worker(worker_id)
+            self._starter = Starter(job, arena, context, shared, closers, queue)
+            self._closers = closers
+            if slots is not None:
+                slots.is_copying = True
+            for _ in range(job.workers if starts_all else 1):
+                self._add_worker()
         except BaseException:
             self.close()
             raise
-        self._starter = starter if most_restarts else None
-        if not most_restarts:
-            close_all(closers)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether workers are still to be started."""
+        return len(self.workers) < self.size
+
+    def grow(self) -> None:
+        """Start the next worker, and give it what it has to do; it begins at once.
+
+        Raises:
+            OSError: The system refuses another process or pipe.
+            Exception: Under spawn or forkserver, something could not be pickled.
+        """
+        worker_id = len(self.workers)
+        with self.guard:
+            with signals_deferred(self._context), opening_files_for(self.size - worker_id):
+                self._add_worker()
+            self._brief(
+                worker_id, {run: self.tasks.tasks_of(run, worker_id) for run in self._begun}
+            )
+
+    def _add_worker(self) -> None:
+        worker_id = len(self.workers)
+        self.workers.append(self._starter.start(worker_id))
+        self._watch_worker(worker_id)
+        if not self.is_growing:
+            if self.slots is not None:
+                self.slots.is_copying = False
+            if not self._restarts_left:
+                close_all(self._closers)
+
+    def _brief(
+        self,
+        worker_id: int,
+        tasks: dict[int, list[tuple[int, InFlight]]],
+        shared: Iterable[tuple[SharedTask, InFlight]] = (),
+    ) -> None:
+        """Tell a new worker which runs there are, and which tasks are its own.
+
+        Args:
+            worker_id: The worker.
+            tasks: By run: its tasks, by number.
+            shared: Shared tasks that it is to begin with.
+        """
+        for number in sorted(tasks):
+            state = self._state_of(number, worker_id)
+            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
+            for sequence, task in tasks[number]:
+                self._send(worker_id, encode_task(number, sequence, pack(task.indices)))
+        for one, flying in shared:
+            self._hand(worker_id, with_indices(one, flying))
+        if worker_id in self._dismissed:
+            self._send(worker_id, encode(Stop()))
 
     @property
     def is_open(self) -> bool:
@@ -197,7 +262,8 @@ class Pool:
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
         """Send a task, inside the guard; ``packed`` is ``indices``, for the worker."""
         self.tasks.add(run, sequence, worker_id, indices)
-        self._send(worker_id, encode_task(run, sequence, packed))
+        if worker_id < len(self.workers):  # another is told when it is started
+            self._send(worker_id, encode_task(run, sequence, packed))
 
     def share(self, run: int, sequence: int, indices: Any, packed: bytes, parts: int = 1) -> bool:
         """Send a task to whoever is idle, inside the guard; False: there is no room for it yet.
@@ -233,17 +299,16 @@ class Pool:
         with self.guard:
             for worker_id in worker_ids:
                 self._dismissed.add(worker_id)
-                self._send(worker_id, encode(Stop()))
+                if worker_id < len(self.workers):
+                    self._send(worker_id, encode(Stop()))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and put reports into mailboxes; whether anything did."""
         self._cancel_dropped_runs()
-        try:
-            events = self._selector.select(timeout_s)
-        except (OSError, ValueError):
-            if self.is_open:
-                raise
-            events = []
+        has_grown = self.is_growing
+        if has_grown:
+            self.grow()
+        events = self._select(0 if has_grown else timeout_s)
         if not self.is_open:
             if not self._is_closing:
                 block_for_ever()
@@ -257,7 +322,15 @@ class Pool:
                     self._mark_dead(worker_id)
                 elif what is not _WOKEN:
                     self._send_more(worker_id)
-        return bool(events)
+        return bool(events) or has_grown
+
+    def _select(self, timeout_s: float | None) -> list[Any]:
+        try:
+            return self._selector.select(timeout_s)
+        except (OSError, ValueError):
+            if self.is_open:
+                raise
+            return []
 
     def _send_more(self, worker_id: int) -> None:
         """There is room again in a worker's pipe, or in the queue of all."""
@@ -415,7 +488,6 @@ class Pool:
 
     def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""
-        assert self._starter is not None
         worker_id = death.worker_id
         alive = set(self._begun).difference(self._dropped_runs)
         runs = sorted(run for run in alive if (run, worker_id) not in self._ended)
@@ -433,14 +505,9 @@ class Pool:
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:
-            state = self._state_of(number, worker_id)
-            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
-                self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
-        for shared, flying in taken:
-            self._hand(worker_id, with_indices(shared, flying))
-        if worker_id in self._dismissed:
-            self._send(worker_id, encode(Stop()))
+                self.tasks.add(number, sequence, worker_id, task.indices)
+        self._brief(worker_id, {number: lost.get(number, []) for number in runs}, taken)
         return True
 
     def _state_of(self, run: int, worker_id: int) -> bytes | None:
@@ -469,7 +536,7 @@ class Pool:
         with self.guard:
             while self._dropped_runs:
                 number = self._dropped_runs.pop()
-                is_over = self.tasks.drop(number, len(self.workers))
+                is_over = self.tasks.drop(number, len(self.workers), self.size)
                 del self._begun[number]
                 for worker_id in range(len(self.workers)):
                     self._states.pop((number, worker_id), None)

@@ -150,6 +150,21 @@ def opening_files_for(workers: int) -> Iterator[None]:
         raise OSError(errno.EMFILE, _too_many_files(workers)) from error
 
 
+def check_room_for(workers: int) -> None:
+    """See whether so many workers can be started, before the first of them is.
+
+    Raises:
+        OSError: ``EMFILE``: they need more open files than the process may still open.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        is_open = psutil.Process().num_fds()
+    except (psutil.Error, OSError):  # then the worker for which there is no room says so
+        return
+    if is_open + DESCRIPTORS_A_WORKER * workers > soft:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def _too_many_files(workers: int) -> str:
     needed = DESCRIPTORS_A_WORKER * workers + DESCRIPTORS_A_POOL
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

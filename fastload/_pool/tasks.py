@@ -175,8 +175,18 @@ class Tasks:
             self._acknowledge(run, worker_id)
         return lost
 
-    def drop(self, run: int, workers: int) -> bool:
+    def tasks_of(self, run: int, worker_id: int) -> list[tuple[int, InFlight]]:
+        """A worker's tasks of a run that have no report yet, in the order they were sent."""
+        flying = self._flying.get(run, {})
+        return sorted(item for item in flying.items() if item[1].worker_id == worker_id)
+
+    def drop(self, run: int, workers: int, size: int) -> bool:
         """Nobody wants the rest of a run; a worker may still write until it says Cancelled.
+
+        Args:
+            run: The run.
+            workers: How many workers have been started; the others never hear of it.
+            size: How many there are to be.
 
         Returns:
             Whether nothing of it is on its way, so that nobody need say so.
@@ -184,6 +194,8 @@ class Tasks:
         for arrival in self._mailboxes.pop(run).arrived.values():
             if type(arrival) is Arrival and type(arrival.report) is Loaded:
                 self._release(arrival.report.slot, arrival.slot_of)
+        for worker_id in range(workers, size):
+            self._remove_tasks_of(run, worker_id)
         if not self._flying[run]:
             del self._flying[run]
             return True
@@ -205,10 +217,9 @@ class Tasks:
 
     def _remove_tasks_of(self, run: int, worker_id: int) -> list[tuple[int, InFlight]]:
         """Of a worker's tasks of a run, none flies any more."""
-        flying = self._flying[run]
-        lost = sorted(item for item in flying.items() if item[1].worker_id == worker_id)
+        lost = self.tasks_of(run, worker_id)
         for sequence, _ in lost:
-            del flying[sequence]
+            del self._flying[run][sequence]
         self._loads[worker_id] -= len(lost)
         return lost
 

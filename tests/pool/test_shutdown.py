@@ -203,7 +203,7 @@ def test_tasks_of_a_dead_worker_are_counted_once():
     assert all(type(task) is InFlight for _, task in lost[0])
     assert not tasks.has_flying(0)
     tasks.add(1, 0, 0, [0])  # it was started again
-    assert not tasks.drop(0, workers=2)
+    assert not tasks.drop(0, workers=2, size=2)
     for worker_id in (0, 1):
         tasks.on_cancelled(Cancelled(0), worker_id)
     assert tasks.has_flying(0)
