@@ -1,4 +1,4 @@
-"""Arrays and tensors of equal length as a dataset.
+"""A dataset of arrays and tensors of equal length.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: an index.
@@ -19,7 +19,7 @@ Columns = tuple[Any, ...] | dict[Any, Any]
 
 
 class ArrayDataset(Dataset[Any]):
-    """Sample ``i`` is row ``i`` of each array; a batch is read with one index operation each.
+    """A dataset whose sample ``i`` is row ``i`` of each array; the loader reads whole batches.
 
     Arrays on disk (``np.memmap``) are read where they lie; a worker that is started with spawn or
     forkserver maps the file again instead of getting a copy.
@@ -71,7 +71,7 @@ class ArrayDataset(Dataset[Any]):
 
 
 class _File(tuple[Any, ...]):
-    """The arguments of ``np.memmap`` that map an array again."""
+    """The arguments of ``np.memmap`` with which an array is mapped again."""
 
     __slots__ = ()
 
