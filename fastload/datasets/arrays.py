@@ -19,10 +19,11 @@ Columns = tuple[Any, ...] | dict[Any, Any]
 
 
 class ArrayDataset(Dataset[Any]):
-    """A dataset whose sample ``i`` is row ``i`` of each array; the loader reads whole batches.
+    """A dataset whose sample ``i`` is row ``i`` of each array or tensor.
 
-    Arrays on disk (``np.memmap``) are read where they lie; a worker that is started with spawn or
-    forkserver maps the file again instead of getting a copy.
+    A loader reads a batch with one index operation an array. Arrays on disk (``np.memmap``) are
+    read where they lie; a worker that is started with spawn or forkserver maps the file again
+    instead of getting a copy.
 
     Args:
         *arrays: NumPy arrays or tensors with the same first dimension; a sample is a tuple. Or

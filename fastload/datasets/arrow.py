@@ -61,8 +61,7 @@ class ArrowDataset(TableDataset):
         fill: Values in the place of nulls, by column; these are no error and have no mask.
         transform: Called with each sample, a dict; what it returns is the sample.
         batch_transform: Called with the columns of a batch, a dict as in the table above; what it
-            returns is the batch. It must return columns with as many rows, in
-            dicts or tuples.
+            returns is the batch. It must return columns with as many rows, in dicts or tuples.
         verify: Compare checksums, or, in a file without them, validate each record batch, before
             it is first read in a process.
         cache_bytes: The most memory a process takes for record batches of compressed files that

@@ -60,6 +60,7 @@ class ParquetStream(IterableDataset[Any]):
 
     Whole row groups are dealt to ranks and then to workers: every row is read once in an epoch, by
     one of them, whatever loader is used. The next row groups are read in a thread meanwhile.
+    Samples and batches are those of ``ArrowDataset``.
 
     With ``batch_size=`` the stream makes the batches itself, which is many times faster than from
     single samples; give the loader ``batch_size=None`` then. Each worker ends with a batch of its

@@ -32,9 +32,9 @@ def write_arrow(data: Any, path: str | Path, *, rows_per_batch: int = ROWS_PER_B
 
     Args:
         data: A ``pyarrow.Table``, a record batch, an iterable of either with one schema, a
-            DataFrame of pandas or polars, or a
-            mapping of names to arrays and tensors ``(rows, ...)`` or lists. An array of several
-            dimensions becomes a column of fixed-size lists.
+            DataFrame of pandas or polars, or a mapping of names to arrays and tensors
+            ``(rows, ...)`` or lists. An array of several dimensions becomes a column of fixed-size
+            lists.
         path: The file to write, on a local disk.
         rows_per_batch: The most rows in a record batch.
 
