@@ -125,7 +125,9 @@ class _Pickler(pickle.Pickler):
 
 def attached(number: int, spans: tuple[Span, ...]) -> Any:
     """Stand in a shared pickle for the ``SharedBytes`` behind the descriptor of this number."""
-    raise RuntimeError(f"descriptor {number} of a parcel was asked for outside of it ({spans})")
+    raise RuntimeError(
+        f"descriptor {number} of a shared pickle was asked for outside of it ({spans})"
+    )
 
 
 class _Unpickler(pickle.Unpickler):

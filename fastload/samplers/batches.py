@@ -40,7 +40,7 @@ def compact(batch_sampler: Any) -> Iterator[Compact] | None:
 
 
 class _Cut:
-    """How a pass is cut; torch asks for ``drop_last`` once, and for the size once or always."""
+    """Says how a pass is cut; asks for ``drop_last`` and ``batch_size`` exactly when torch does."""
 
     def __init__(self, batch_sampler: Any) -> None:
         self.drop_last = batch_sampler.drop_last
