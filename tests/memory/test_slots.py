@@ -240,6 +240,18 @@ def test_parked_slots_keep_only_so_many_pages() -> None:
     assert not any(slots.arena.slot(slot)[0] for slot in range(SLOTS))
 
 
+def test_a_slot_in_hand_when_the_workers_end_is_freed_once() -> None:
+    """Whoever had the batch in hand may still say that it is not needed."""
+    slots = make_slots()
+    slot = take(slots, 0)
+    slots.returned(slot, 0)
+    assert slots.statistics().in_hand == 1
+    slots.park()
+    slots.release(slot, 0)
+    slots.validate()
+    assert slots.statistics().in_hand == 0
+
+
 def test_slots_that_were_parked_are_given_out_with_their_pages_first() -> None:
     """Touching a new page is what costs."""
     slots = make_slots()
