@@ -423,12 +423,12 @@ class Pool:
             self._unwatch(receiver.descriptor)
 
     def _route(self, worker_id: int, report: Any) -> None:
-        form = None
+        template = None
         if type(report) is Loaded:
             worker = self.workers[worker_id]
             if report.layout is not None and report.skeleton is not None:
-                worker.form = BatchTemplate(report.layout, report.skeleton, worker.form)
-            form = worker.form
+                worker.template = BatchTemplate(report.layout, report.skeleton, worker.template)
+            template = worker.template
             if report.dataset_state is not None and report.run in self._begun:
                 self._states[report.run, worker_id] = report.dataset_state
         elif type(report) is Cancelled:
@@ -439,7 +439,7 @@ class Pool:
             return
         elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
-        self.tasks.complete(worker_id, report, form)
+        self.tasks.complete(worker_id, report, template)
 
     def _send_whole(self, report: Unfit) -> None:
         task = self.tasks.as_whole(report.run, report.sequence)
