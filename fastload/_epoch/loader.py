@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from fastload._loading.crew import Crew
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.on_error import OnError
 from fastload._memory.reuse import ArenaUser
@@ -31,6 +32,7 @@ class Live(Protocol):
     dataset_state: DatasetState | None
     arena_user: ArenaUser
     epochs: EpochClock
+    crew: Crew
 
     def tuner_of(self, loader: Loader) -> Any:
         """The ``Tuner`` that chooses the workers of an automatic loader; None for any other."""
@@ -74,6 +76,7 @@ class Loader(Protocol):
     rank: int | None
     even: Even
     redo: bool
+    concurrent_samples: int
 
     _stream_seed: int | None
     """The seed of the stream; None without ``seed=``."""

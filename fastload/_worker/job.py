@@ -28,6 +28,7 @@ class WorkerSpec:
     workers: int
     on_error: OnError = "raise"
     sends_state: bool = False
+    concurrent_samples: int = 1
 
 
 def empty_spec() -> WorkerSpec:
