@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -442,8 +443,19 @@ def test_a_sample_that_hangs_is_told_by_the_timeout(kind):
     with loader:
         batches = iter(loader)
         assert next(batches).tolist() == [0, 1, 2, 3]
-        with pytest.raises(fastload.LoadingTimeout):
+        with pytest.raises(fastload.LoadingTimeout, match=r"dataset indices \[4, 5, 6, 7\]"):
             next(batches)
+
+
+def test_the_timeout_shows_the_sample_that_hangs_among_many_threads():
+    """Its line; threads that have nothing to do are left out."""
+    loader = fastload.DataLoader(
+        Hanging(), batch_size=LENGTH, num_workers=1, timeout=2, concurrent_samples=LENGTH
+    )
+    hangs = pytest.raises(fastload.LoadingTimeout, match=r"waiting\.py.*__getitem__")
+    with loader, hangs as caught:
+        next(iter(loader))
+    assert not re.search(r"call first\):\n.*futures.thread\.py", str(caught.value))
 
 
 class SlowAtSeven(Waiting):
