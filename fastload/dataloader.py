@@ -113,9 +113,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             loop, one for each worker: ``__getitem__`` at most so many times at once,
             ``__getitems__`` as one call a batch. Order and errors are those of one at a time. It
             takes a map-style dataset (with ``seed`` also an iterable one with ``load(item)``) that
-            may be called from several threads and draws no random numbers: the first sample of each
-            worker is loaded alone, and a ``ValueError`` names what it drew from. Draws of later
-            samples alone are not found. With ``batch_size=None`` there is one sample to load.
+            may be called from several threads (where ``no_grad`` and a default device are unset)
+            and draws no random numbers: the first sample of each worker is loaded alone, and a
+            ``ValueError`` names what it drew from. Draws of later samples alone are not found. With
+            ``batch_size=None`` there is one sample to load. On Ctrl-C no other sample is begun;
+            those that load in threads end by themselves.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that

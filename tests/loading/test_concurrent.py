@@ -246,6 +246,32 @@ def test_a_dataset_that_draws_is_refused_before_the_first_batch(kind, draw, work
         loaded(kind(draw), batch_size=4, num_workers=workers, concurrent_samples=4)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_that_a_dataset_draws_is_no_samples_fault(workers):
+    """It is an error also where samples that can't be loaded are left out."""
+    with pytest.raises(ValueError, match="drew from Python's random"):
+        loaded(
+            Drawing("python"),
+            batch_size=4,
+            num_workers=workers,
+            on_error="skip",
+            concurrent_samples=4,
+        )
+
+
+class DrawingBatches(DrawingAwaited):
+    """Awaits the samples of a batch in any order."""
+
+    async def __getitems__(self, indices):
+        return [await self[index] for index in reversed(indices)]
+
+
+def test_async_batches_that_draw_are_refused():
+    """In which order they draw is up to them."""
+    with pytest.raises(ValueError, match=r"drew from numpy\.random"):
+        loaded(DrawingBatches("numpy"), batch_size=4)
+
+
 def test_one_async_sample_at_a_time_may_draw():
     """Samples then draw in their order: the numbers are those of a plain dataset."""
     found = []
@@ -351,6 +377,14 @@ def test_a_program_ends_behind_the_samples_that_load(kind, sleep, body):
 
 def sample_threads():
     return [each for each in threading.enumerate() if each.name.startswith("fastload-samples")]
+
+
+@pytest.mark.parametrize("kind", [Waiting, Awaited])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_an_automatic_number_of_workers_goes_with_it(kind):
+    """Whatever is chosen meanwhile."""
+    found = loaded(kind(), batch_size=2, num_workers="auto", concurrent_samples=2)
+    assert torch.cat([batch["number"] for batch in found]).tolist() == list(range(LENGTH))
 
 
 @pytest.mark.parametrize("ending", ["dropped", "closed", "in the middle"])
@@ -552,8 +586,8 @@ def test_it_survives_replacing_copying_and_pickling():
     assert loader.replace(concurrent_samples=2).concurrent_samples == 2
 
 
-class NotGatherable(Dataset):
-    """Has a sample that waits, for those who read without a loader."""
+class WhoLoads(Dataset):
+    """A sample is the thread that loads it."""
 
     def __len__(self) -> int:
         return 4
@@ -564,4 +598,4 @@ class NotGatherable(Dataset):
 
 def test_without_the_option_samples_load_in_the_asking_thread():
     """Nothing changes for who does not ask for it."""
-    assert set(torch.cat(loaded(NotGatherable())).tolist()) == {threading.get_ident()}
+    assert set(torch.cat(loaded(WhoLoads())).tolist()) == {threading.get_ident()}
