@@ -29,7 +29,9 @@ from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
 from fastload._seeded.sampler import StreamSampler
 from fastload._seeded.steps import Even
+from fastload._seeded.streams import loads_items
 from fastload.integrations import lightning
+from fastload.samplers.epochs import natural
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
 
@@ -109,6 +111,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             cut into so many parts, and whoever is last collates them. The first batch comes sooner,
             and a slow sample holds up less. "auto": as many parts as are worth it, while batches
             are waited for.
+        concurrent_samples: How many samples of its batch each worker (without workers, the calling
+            process) loads at a time, for datasets that wait for an object store or HTTP:
+            ``__getitem__`` is called in so many threads, and ``__getitems__`` is not. A dataset
+            whose ``__getitem__`` or ``__getitems__`` is an ``async def`` is awaited in an event
+            loop, one for each worker: ``__getitem__`` at most so many times at once,
+            ``__getitems__`` as one call a batch. Order and errors are those of one at a time. It
+            takes a map-style dataset (with ``seed`` also an iterable one with ``load(item)``) that
+            may be called from several threads (where ``no_grad`` and a default device are unset)
+            and draws no random numbers: the first sample of each worker is loaded alone, and a
+            ``ValueError`` names what it drew from. Draws of later samples alone are not found. With
+            ``batch_size=None`` there is one sample to load. On Ctrl-C no other sample is begun;
+            those that load in threads end by themselves.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -155,8 +169,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         even: Even = "pad",
         redo: bool = True,
         workers_per_batch: WorkersPerBatch = 1,
+        concurrent_samples: int = 1,
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
+        self.concurrent_samples = natural("concurrent_samples", concurrent_samples, least=1)
+        _check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self.max_worker_restarts = max_worker_restarts
@@ -432,4 +449,25 @@ def _check(
         raise ValueError(
             f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
             f"but got {on_error!r}"
+        )
+
+
+def _check_concurrency(concurrent_samples: int, dataset: Any, *, has_seed: bool) -> None:
+    """Check that several samples can load at a time.
+
+    Raises:
+        ValueError: They can't: of the dataset, or on this system.
+    """
+    if concurrent_samples == 1:
+        return
+    if not HAS_OWN_WORKERS:
+        raise ValueError(
+            f"concurrent_samples={concurrent_samples} is not supported on {os.name!r} systems; "
+            f"leave it out"
+        )
+    if isinstance(dataset, IterableDataset) and not (has_seed and loads_items(dataset)):
+        raise ValueError(
+            f"concurrent_samples={concurrent_samples} needs a map-style dataset, but "
+            f"{type(dataset).__name__} is iterable: its samples come one after another. Give it "
+            f"`__getitem__` and `__len__`, or seed= and a method load(item)"
         )

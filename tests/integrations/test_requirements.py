@@ -37,6 +37,7 @@ OURS = {
     *("memory_limit", "snapshot_every_n_steps"),
     *("max_worker_restarts", "on_error", "max_errors"),
     *("seed", "num_replicas", "rank", "even", "redo"),
+    "concurrent_samples",
 }
 
 
