@@ -34,7 +34,11 @@ Result = Arrival | SamplerFailed
 
 
 class Run:
-    """One pass of one iterator: its sampler, its order and its place in the pool."""
+    """One pass of one iterator: its sampler, its order and its place in the pool.
+
+    Attributes:
+        has_more: Whether the sampler has not ended yet.
+    """
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class Run:
         make_order = Shared if shares else InOrder if in_order else AsCompleted
         self._order = make_order(pool.size, most_tasks, self._mailbox.arrived)
         self._draws = draws
-        self._has_more = True
+        self.has_more = True
         self._most_tasks = most_tasks
         self._asked = self._taken = 0
         self._number = pool.begin(self, self._mailbox, seed, dataset_state, seeded)
@@ -77,13 +81,13 @@ class Run:
             delivering: The number of the result that is being delivered, which makes room for one.
         """
         most = self._most_tasks + self._taken + (delivering is not None)
-        while self._has_more and self._asked < most:
+        while self.has_more and self._asked < most:
             indices = self._draws.look()
             if indices is NO_MORE:
-                self._has_more = False
+                self.has_more = False
             elif not self._assign(indices, delivering):
                 break
-        if not self._has_more and self._ends_pool:
+        if not self.has_more and self._ends_pool:
             self._end_pool()
 
     def _end_pool(self) -> None:
@@ -136,6 +140,25 @@ class Run:
         if not self._mailbox.takes_parts or type(indices.indices) not in (list, tuple, Compact):
             return 1
         return self.cut.parts(len(indices))
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches were asked for and not delivered yet."""
+        return self._asked - self._taken
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a worker has something to do for this run."""
+        return self.has_more or bool(self.pool.tasks.flying(self._number))
+
+    def set_room(self, most_tasks: int) -> None:
+        """From now on so many tasks may be on their way."""
+        self._most_tasks = most_tasks
+        self.request()
+
+    def count_with(self, counters: Counters) -> None:
+        """Note from now on in these counters what becomes of the run."""
+        self._counters = counters
 
     def add_room(self, tasks: int) -> None:
         """From now on so many more tasks may be on their way."""

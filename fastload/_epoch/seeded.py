@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from fastload._epoch import resume
+from fastload._epoch.ahead import EpochAhead, begin_ahead, may_go_ahead
+from fastload._epoch.cut import WorkersPerBatch, cut_for
+from fastload._epoch.draws import Draws
 from fastload._epoch.in_memory import needs_no_workers
 from fastload._epoch.inline import InlineIterator
 from fastload._epoch.loader import Loader
+from fastload._epoch.run import Run
 from fastload._epoch.seeded_pass import SeededPass
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import Fetcher
+from fastload._pool.pool import Pool
 from fastload._seeded.generators import GLOBAL
 from fastload._seeded.loading import DrawnGenerators, ProgramGenerators
 from fastload._seeded.own_streams import is_own_stream
@@ -31,6 +37,7 @@ from fastload._seeded.seeds import ITERATOR
 from fastload._seeded.streams import as_map_style, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload._wire import task_queue
+from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import make_collate
 from fastload.stats.counters import Counters
 
@@ -59,7 +66,11 @@ class Seeded:
         kept: PersistentWorkers | None = getattr(self._before, "kept_workers", None)
         if kept is not None and not kept.is_usable:
             kept = None
-        return SeededWorkersIterator(loader, one, kept)
+        return SeededWorkersIterator(loader, one, kept, self._take_ahead())
+
+    def _take_ahead(self) -> EpochAhead | None:
+        before = self._before
+        return before.take_ahead() if isinstance(before, SeededWorkersIterator) else None
 
 
 def offer(loader: Loader, before: Any) -> Seeded | None:
@@ -112,16 +123,34 @@ class SeededWorkersIterator(WorkersIterator):
     """A pass over a seeded stream that is loaded by workers."""
 
     _pass: SeededPass
+    _ahead: EpochAhead | None = None
+    _has_gone_ahead = False
+    _is_cut = False
+    _cut: WorkersPerBatch = 1
 
     def __init__(
-        self, loader: Loader, one: SeededPass, kept_workers: PersistentWorkers | None = None
+        self,
+        loader: Loader,
+        one: SeededPass,
+        kept_workers: PersistentWorkers | None = None,
+        ahead: EpochAhead | None = None,
     ) -> None:
+        """Begin a pass.
+
+        Args:
+            loader: The loader.
+            one: The pass.
+            kept_workers: Those of the epoch before; None: new ones are started.
+            ahead: The run that was begun on them for the coming epoch, if this is the one.
+        """
         own = {"_pass": one, "_seeded": one.begin, "position": one.progress}
         self.__dict__.update(own)
         if kept_workers is not None:  # what the iterator of the epoch before had
-            kept_workers = kept_workers._replace(state={**kept_workers.state, **own})
+            state = {**kept_workers.state, **own, "_begun": ahead}
+            kept_workers = kept_workers._replace(state=state)
         with programs_generators(loader, one):
             super().__init__(loader, kept_workers)
+        self.kept_workers.state.pop("_begun", None)  # or that run would live as long as this one
 
     def _prepare_dataset(self) -> None:
         _read_items(self)
@@ -139,6 +168,49 @@ class SeededWorkersIterator(WorkersIterator):
 
     def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
         self._begin_drawing(self._pass.tasks())
+
+    def _begin_run(self, pool: Pool, loader: Loader, most_tasks: int) -> Run:
+        begun: EpochAhead | None = self.__dict__.pop("_begun", None)
+        self._loader = weakref.ref(loader)
+        self._most_tasks = most_tasks
+        if begun is not None and begun.fits(loader, pool, self._pass.begin):
+            self._draws = begun.draws
+            begun.run.count_with(self._counters)
+            begun.run.set_room(most_tasks)
+            return begun.run
+        self._cut = loader.workers_per_batch if self._is_cut else 1
+        return self._make_run(self._draws, self._counters, self._pass.begin, most_tasks)
+
+    def _make_run(
+        self, draws: Draws, counters: Counters, begin: SeededBegin, most_tasks: int
+    ) -> Run:
+        return Run(
+            self._pool,
+            draws,
+            None,
+            counters,
+            most_tasks=most_tasks,
+            in_order=True,
+            ends_pool=not self._persistent_workers,
+            seeded=begin,
+            cut=cut_for(self._cut, self._pool.size),
+        )
+
+    def _go_ahead(self, run: Run) -> None:
+        """Load the next epoch in the room that the batches of this one leave."""
+        loader = self._loader()
+        if loader is None or not may_go_ahead(loader, run):
+            return
+        if self._ahead is None and not self._has_gone_ahead:
+            self._has_gone_ahead = True
+            self._ahead = begin_ahead(loader, self._pool, self._pass.begin, self._make_run)
+        if self._ahead is not None:
+            self._ahead.run.set_room(max(0, self._most_tasks - run.in_flight))
+
+    def take_ahead(self) -> EpochAhead | None:
+        """Give away the run of the next epoch, if it was begun."""
+        ahead, self._ahead = self._ahead, None
+        return ahead
 
 
 def _read_items(iterator: Any) -> None:

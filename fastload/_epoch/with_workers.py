@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
-from fastload._epoch.cut import cut_for
 from fastload._epoch.loader import Loader
 from fastload._epoch.run import Run
 from fastload._memory.fake_tensors import real_tensors
@@ -102,9 +101,6 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     shares_tasks = False
     """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
 
-    _is_cut = False
-    """Whether batches may be cut into parts."""
-
     _seeded: SeededBegin | None = None
 
     def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:
@@ -145,22 +141,24 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._is_finished = False
         try:
             with pool.lock, pool.sending_together():
-                self._run = Run(
-                    pool,
-                    self._draws,
-                    self._pipes_seed,
-                    counters,
-                    most_tasks=prefetch_factor * workers,
-                    in_order=loader.in_order,
-                    ends_pool=not loader.persistent_workers,
-                    dataset_state=loader._live.take_dataset_state(),
-                    seeded=self._seeded,
-                    cut=cut_for(loader.workers_per_batch, workers) if self._is_cut else None,
-                )
+                self._run = self._begin_run(pool, loader, prefetch_factor * workers)
                 self._run.request()
         except Exception as error:
             self._check_closed(error)
             raise
+
+    def _begin_run(self, pool: Pool, loader: Loader, most_tasks: int) -> Run:
+        return Run(
+            pool,
+            self._draws,
+            self._pipes_seed,
+            self._counters,
+            most_tasks=most_tasks,
+            in_order=loader.in_order,
+            ends_pool=not loader.persistent_workers,
+            dataset_state=loader._live.take_dataset_state(),
+            seeded=self._seeded,
+        )
 
     def _next_data(self) -> Any:
         pool = self._pool
@@ -196,6 +194,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             sequence, result = self._next_result()
             got_ns = time.monotonic_ns()
             run.request(delivering=sequence)
+            if not run.has_more:
+                self._go_ahead(run)
             requested_ns = time.monotonic_ns()
             with self._pool.guard:
                 is_batch = self._take(sequence, result)
@@ -210,6 +210,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._counters.failed(time.monotonic_ns() - asked_ns)
         error, pending.error = pending.error, None  # nothing can come between this and `raise`
         raise error
+
+    def _go_ahead(self, run: Run) -> None:
+        """The sampler has ended: begin what comes after this epoch, if that is known."""
 
     def _note_cost(self, report: Loaded, asked_ns: int, got_ns: int) -> None:
         """Tell what decides how batches are cut what this one has cost."""
