@@ -437,6 +437,9 @@ class Pool:
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
                 self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
+        if self.shared is not None and self._last_run not in runs:
+            # Tasks of runs that are over may still lie in the queue: none of them is to come.
+            self._send(worker_id, encode(Cancel(self._last_run, is_over=True)))
         for shared, flying in taken:
             self._hand(worker_id, with_indices(shared, flying))
         if worker_id in self._dismissed:
