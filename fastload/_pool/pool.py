@@ -199,7 +199,16 @@ class Pool:
         self.tasks.add(run, sequence, worker_id, indices)
         self._send(worker_id, encode_task(run, sequence, packed))
 
-    def share(self, run: int, sequence: int, indices: Any, packed: bytes, parts: int = 1) -> bool:
+    def share(
+        self,
+        run: int,
+        sequence: int,
+        indices: Any,
+        packed: bytes,
+        parts: int = 1,
+        *,
+        is_next: bool = True,
+    ) -> bool:
         """Send a task to whoever is idle, inside the guard; False: there is no room for it yet.
 
         Args:
@@ -208,9 +217,11 @@ class Pool:
             indices: What the sampler yielded.
             packed: The same, packed.
             parts: Into how many parts the batch is cut, for as many workers.
+            is_next: Whether nothing else of the run is on its way. Then there is room: without a
+                slot the batch goes by pipe.
         """
         assert self.shared is not None
-        task = self.tasks.share(run, sequence, indices, parts)
+        task = self.tasks.share(run, sequence, indices, parts, is_next=is_next)
         if task is None:
             return False
         self._put(run, sequence, task, packed)

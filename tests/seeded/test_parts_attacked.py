@@ -88,3 +88,34 @@ def test_what_a_dropped_iterator_left_in_the_queue_does_no_harm_to_new_workers(p
             os.kill(process.pid, signal.SIGKILL)
         found += one
         assert_same(found, expected)
+
+
+@PARTS
+def test_iterators_of_one_loader_get_all_batches_however_many_they_are(parts):
+    """Where the others have all slots, an iterator's next batch comes by pipe."""
+    dataset = Slow(24, 0.002)
+    loader = fastload.DataLoader(dataset, **options(parts, persistent_workers=True))
+    with loader:
+        iterators = []
+        for _ in range(9):
+            loader.set_epoch(0)
+            iterators.append(iter(loader))
+        first = [next(iterator) for iterator in iterators]
+        for batch, iterator in zip(first, iterators, strict=True):
+            assert_same([batch, *iterator], without_workers(dataset))
+
+
+@pytest.mark.parametrize("parts", [1, 2, "auto"])
+def test_a_batch_without_samples_is_one_task(parts):
+    """A batch sampler may give an empty list, and the collate function gets it."""
+    batches = [[1, 2, 3], [], [4, 5]]
+    found = fastload.DataLoader(
+        list(range(10)),
+        batch_sampler=batches,
+        collate_fn=list,
+        seed=1,
+        num_workers=2,
+        workers_per_batch=parts,
+        timeout=60,
+    )
+    assert list(found) == batches
