@@ -66,7 +66,7 @@ class Fixed(Whole):
         self._parts = min(parts, MOST_PARTS)
 
     def parts(self, samples: int) -> int:
-        return min(self._parts, samples)
+        return max(1, min(self._parts, samples))
 
 
 class Automatic(Whole):
@@ -85,7 +85,7 @@ class Automatic(Whole):
 
     def parts(self, samples: int) -> int:
         if self._worked_ns is None:
-            return min(self._most // 2, samples)
+            return max(1, min(self._most // 2, samples))
         if self._wait < SMALLEST_WAIT:
             return 1
         return max(1, min(self._most, samples, int(self._worked_ns / LEAST_PART_NS)))

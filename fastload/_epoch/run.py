@@ -127,12 +127,23 @@ class Run:
                 return False
             if worker_id != ANYBODY:
                 self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
-            elif self.pool.share(self._number, self._asked, indices, packed, self._parts(indices)):
-                order.send(ANYBODY)
-            else:
+            elif not self._share(indices, packed, delivering):
                 return False
             self._draws.used()
             self._asked += 1
+        return True
+
+    def _share(self, indices: Any, packed: bytes, delivering: int | None) -> bool:
+        """Send a task to whoever is idle; False if it must wait for a slot.
+
+        Other iterators may have all slots. The one task that this run waits for is sent in any
+        case, or nothing would ever make the run go on.
+        """
+        on_their_way = self._asked - self._taken - (delivering is not None)
+        parts, is_next = self._parts(indices), on_their_way == 0
+        if not self.pool.share(self._number, self._asked, indices, packed, parts, is_next=is_next):
+            return False
+        self._order.send(ANYBODY)
         return True
 
     def _parts(self, indices: Any) -> int:

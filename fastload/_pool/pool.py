@@ -205,6 +205,9 @@ class Pool:
             self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in tasks[number]:
                 self._send(worker_id, encode_task(number, sequence, pack(task.indices)))
+        if self.shared is not None and self._last_run not in tasks:
+            # Tasks of runs that are over may still lie in the queue: none of them is to come.
+            self._send(worker_id, encode(Cancel(self._last_run, is_over=True)))
         for one, flying in shared:
             self._hand(worker_id, with_indices(one, flying))
         if worker_id in self._dismissed:
@@ -265,7 +268,16 @@ class Pool:
         if worker_id < len(self.workers):  # another is told when it is started
             self._send(worker_id, encode_task(run, sequence, packed))
 
-    def share(self, run: int, sequence: int, indices: Any, packed: bytes, parts: int = 1) -> bool:
+    def share(
+        self,
+        run: int,
+        sequence: int,
+        indices: Any,
+        packed: bytes,
+        parts: int = 1,
+        *,
+        is_next: bool = True,
+    ) -> bool:
         """Send a task to whoever is idle, inside the guard; False: there is no room for it yet.
 
         Args:
@@ -274,9 +286,11 @@ class Pool:
             indices: What the sampler yielded.
             packed: The same, packed.
             parts: Into how many parts the batch is cut, for as many workers.
+            is_next: Whether nothing else of the run is on its way. Then there is room: without a
+                slot the batch goes by pipe.
         """
         assert self.shared is not None
-        task = self.tasks.share(run, sequence, indices, parts)
+        task = self.tasks.share(run, sequence, indices, parts, is_next=is_next)
         if task is None:
             return False
         self._put(run, sequence, task, packed)

@@ -97,8 +97,12 @@ class Tasks:
             self._provide(self._slots, worker_id)
         self._flying[run][sequence] = InFlight(worker_id, indices, time.monotonic_ns())
 
-    def share(self, run: int, sequence: int, indices: Any, parts: int) -> InFlight | None:
+    def share(
+        self, run: int, sequence: int, indices: Any, parts: int, *, is_next: bool
+    ) -> InFlight | None:
         """A task is about to be sent to whoever is idle; reserve a slot for it.
+
+        ``is_next`` says that nothing else of its run is on its way: nobody else would wake it up.
 
         Returns:
             The task; without a slot if there is none and nothing else is on its way, so that the
@@ -106,7 +110,7 @@ class Tasks:
         """
         slot = NO_SLOT if self._slots is None else self._slots.reserve()
         if slot is None:
-            if any(self._flying.values()):
+            if not is_next and any(self._flying.values()):
                 return None
             slot = NO_SLOT
         if slot == NO_SLOT:

@@ -112,7 +112,7 @@ class WorkerLoop:
         self._shared = None if ends.queue is None else ends.queue.open(ends.orders.number)
         self._taken: SharedTask | None = None
         self._newest_run = -1
-        self._cancelled: set[int] = set()
+        self._begun: set[int] = set()
         self._is_dismissed = False
         if ends.arena is not None:
             ends.arena.forget_faults()
@@ -195,7 +195,8 @@ class WorkerLoop:
                 self._shared.note(order)
             self._carry_out_shared(order)
         elif isinstance(order, Begin):
-            self._newest_run = order.run
+            self._newest_run = max(self._newest_run, order.run)
+            self._begun.add(order.run)
             self._begin(order)
         else:
             self._is_dismissed = True
@@ -218,7 +219,7 @@ class WorkerLoop:
         return True
 
     def _carry_out_shared(self, task: SharedTask) -> None:
-        if task.run in self._cancelled:
+        if task.run not in self._begun:  # cancelled; or cancelled before this worker started
             return
         if task.parts == 1:
             self._carry_out(Task(task.run, task.sequence, task.indices), task.slot)
@@ -244,14 +245,17 @@ class WorkerLoop:
                 self._queue.append(order)
 
     def _cancel(self, order: Cancel) -> None:
-        """Forget a run at once, ahead of the tasks that wait in the queue."""
+        """Forget a run at once, ahead of the tasks that wait in the queue.
+
+        Its ``Begin`` may be among them, and tasks of it come to whoever is idle all the same.
+        """
         run = order.run
+        self._newest_run = max(self._newest_run, run)
+        self._begun.discard(run)
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
         self._seeded.pop(run, None)
         self._answers.forget(run)
-        if self._shared is not None:
-            self._cancelled.add(run)
         if self._parts is not None:
             self._parts.forget(run)
         if not order.is_over:
