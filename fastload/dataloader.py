@@ -19,6 +19,7 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.loader import WorkerMethod
 from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
@@ -37,9 +38,14 @@ HAS_OWN_WORKERS = os.name == "posix"
 
 if HAS_OWN_WORKERS:
     from fastload._autotune import segmented_epoch
-    from fastload._epoch import seeded, with_workers
+    from fastload._epoch import seeded, with_threads, with_workers
 
-    PLAIN: tuple[Offer, ...] = (seeded.offer, with_workers.offer, inline.offer)
+    PLAIN: tuple[Offer, ...] = (
+        seeded.offer,
+        with_threads.offer,
+        with_workers.offer,
+        inline.offer,
+    )
     OFFERS: tuple[Offer, ...] = (seeded.offer, in_memory.offer, segmented_epoch.offer, *PLAIN[1:])
     """Who is asked for a way to load an epoch, in this order (see ``fastload._epoch.way``)."""
 else:
@@ -104,6 +110,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         redo: With ``seed``: a batch in which a random generator is drawn from for the first time is
             loaded again, with that generator set. False: all are set in front of each sample from
             the start, which is slower and loads nothing twice.
+        worker_method: What workers are. "process"; or "thread": threads of this process, for data
+            that can't be forked or pickled, for notebooks and for free-threaded Python. They share
+            the dataset and the global random generators; batches arrive as the collate function
+            returned them; a crash takes the program with it, and a thread that hangs can't be
+            ended: ``timeout`` raises, ``close()`` leaves it behind with a warning, and it ends with
+            the program at the latest. ``memory_limit`` is not used. With ``seed``, a dataset or
+            collate function with generators of its own is copied for each thread, and one whose
+            first batch draws from a global generator is refused.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -149,8 +163,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         rank: int | None = None,
         even: Even = "pad",
         redo: bool = True,
+        worker_method: WorkerMethod = "process",
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
+        self.worker_method = worker_method
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self.max_worker_restarts = max_worker_restarts
@@ -167,6 +183,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
+        _check_method(
+            worker_method,
+            multiprocessing_context,
+            max_worker_restarts,
+            is_automatic=any(isinstance(each, auto.Auto) for each in (workers, prefetch)),
+        )
         stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
         stream.check(
             dataset,
@@ -386,8 +408,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         Iterators that are still open raise; a new ``iter(loader)`` starts new workers.
         """
-        self._iterator = None
+        # Until they are closed, their workers are not left to end by themselves.
+        kept, self._iterator = self._iterator, None
         self._live.close()
+        del kept
 
     def __enter__(self) -> Self:
         return self
@@ -424,4 +448,35 @@ def _check(
         raise ValueError(
             f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
             f"but got {on_error!r}"
+        )
+
+
+def _check_method(
+    method: str, context: object, max_worker_restarts: int, *, is_automatic: bool
+) -> None:
+    """Check what workers are, together with what only processes have.
+
+    Raises:
+        ValueError: There is no such method, or arguments exclude each other.
+    """
+    if method not in ("process", "thread"):
+        raise ValueError(f"worker_method is 'process' or 'thread', but got {method!r}")
+    if method == "process":
+        return
+    if not HAS_OWN_WORKERS:
+        raise ValueError(f"worker_method='thread' is not supported on {os.name!r} systems yet")
+    if context is not None:
+        raise ValueError(
+            f"worker_method='thread' starts no processes, so it excludes "
+            f"multiprocessing_context={context!r}; leave one of them out"
+        )
+    if max_worker_restarts:
+        raise ValueError(
+            f"worker_method='thread' and max_worker_restarts={max_worker_restarts} exclude each "
+            f"other: a crash in a thread takes the program with it, so nothing is left to restart"
+        )
+    if is_automatic:
+        raise ValueError(
+            'worker_method=\'thread\' and "auto" do not go together: num_workers="auto" and '
+            'prefetch_factor="auto" measure processes; give numbers'
         )

@@ -11,8 +11,8 @@ import sys
 import time
 import warnings
 
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._pool.deaths import Death
-from fastload._pool.pool import Pool
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 
 STALL_WARNING_S = 30
@@ -21,7 +21,7 @@ STALL_WARNING_S = 30
 _OURS = ("fastload.", "torch.utils.data.", "torch.autograd.", "contextlib")
 
 
-def died(pool: Pool, run: int, death: Death) -> WorkerDied:
+def died(pool: WorkerPool, run: int, death: Death) -> WorkerDied:
     """The error for a worker that ended although batches of a run were still to come from it."""
     lost = pool.lost[death.worker_id].get(run, [])
     batches = "; ".join(
@@ -45,14 +45,14 @@ def warn_of_restart(death: Death) -> None:
     )
 
 
-def timed_out(pool: Pool, run: int, sequence: int, timeout_s: float) -> LoadingTimeout:
+def timed_out(pool: WorkerPool, run: int, sequence: int, timeout_s: float) -> LoadingTimeout:
     """The error for a batch that did not come within ``timeout`` seconds."""
     return LoadingTimeout(
         f"DataLoader timed out after {timeout_s} seconds{_whereabouts(pool, run, sequence)}"
     )
 
 
-def warn_of_stall(pool: Pool, run: int, sequence: int) -> None:
+def warn_of_stall(pool: WorkerPool, run: int, sequence: int) -> None:
     """Tell the program where a worker is that has given nothing for long."""
     _warn(
         f"no batch has arrived for {STALL_WARNING_S} seconds{_whereabouts(pool, run, sequence)}\n"
@@ -82,9 +82,9 @@ IN_SAMPLER = (
 IN_STREAM = "in the code of the dataset, which can't be asked for the rest of the epoch"
 
 
-def _whereabouts(pool: Pool, run: int, sequence: int) -> str:
+def _whereabouts(pool: WorkerPool, run: int, sequence: int) -> str:
     """Who was to load a batch, since when, and where that worker is now."""
-    task = pool.tasks.flying(run).get(sequence)
+    task = pool.flying(run).get(sequence)
     if task is None:
         return ""
     waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9

@@ -17,6 +17,7 @@ from fastload._epoch import diagnosis
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
 from fastload._epoch.order import CONSUMER, AsCompleted, InOrder
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.view import BrokenBatchError
 from fastload._pool.pool import Pool, PoolClosedError
@@ -27,16 +28,16 @@ from fastload._wire.indices import pack
 from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
-Result = Arrival | SamplerFailed
-"""What comes in the place of a batch in the order."""
-
 
 class Run:
-    """One pass of one iterator: its sampler, its order and its place in the pool."""
+    """One pass of one iterator: its sampler, its order and its place in the pool.
+
+    What differs between processes and threads: ``_pack``, ``_wait`` and ``_open``.
+    """
 
     def __init__(
         self,
-        pool: Pool,
+        pool: WorkerPool,
         draws: Draws,
         seed: int | None,
         counters: Counters,
@@ -89,10 +90,10 @@ class Run:
         An error of the sampler takes the place of the batch it would have named, and so does one
         that is raised while the indices are pickled.
         """
-        order, packed = self._order, b""
+        order, packed = self._order, None
         if type(indices) is not SamplerFailed:
             try:
-                packed = pack(indices)
+                packed = self._pack(indices)
             except Exception as error:
                 if is_from_outside(error):
                     raise
@@ -134,7 +135,7 @@ class Run:
                 self.request()
             ended.pop()
 
-    def next(self, timeout_s: float) -> tuple[int, Result]:
+    def next(self, timeout_s: float) -> tuple[int, Any]:
         """Wait for the next result, which stays where it is until ``deliver``; and its number.
 
         Raises:
@@ -158,13 +159,13 @@ class Run:
                 return sequence, arrived[sequence]
             self._check_deaths()
             stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
-            if not pool.pump(timeout_s or stall_s) and pool.is_open:
+            if not self._wait(sequence, timeout_s or stall_s) and pool.is_open:
                 if timeout_s:
                     raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
                 self._has_warned_of_stall = True
                 diagnosis.warn_of_stall(pool, self._number, sequence)
 
-    def deliver(self, sequence: int, result: Result) -> tuple[Any, BaseException | None]:
+    def deliver(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
         """Take a result off: its batch, or None and the exception that took its place.
 
         Of an empty report there is neither. To be called inside the guard.
@@ -175,19 +176,23 @@ class Run:
         self._taken += 1
         if type(result) is SamplerFailed:
             return None, result.error
-        assert isinstance(result, Arrival)
-        worker_id, report, template = result
-        if type(report) is Loaded:
-            try:
-                return unwrap(report, template, self.pool.slots, worker_id), None
-            except BrokenBatchError as broken:
-                cause = broken.__cause__
-                if cause is not None and is_from_outside(cause):
-                    raise cause from None
-                return None, cause
-        if type(report) is Empty:
-            return None, None
-        return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
+        return self._open(sequence, result)
+
+    def _pack(self, indices: Any) -> Any:
+        """What a worker gets of the indices of a batch.
+
+        Raises:
+            Exception: Whatever code of the user's raises; it takes the place of the batch.
+        """
+        raise NotImplementedError
+
+    def _wait(self, sequence: int, timeout_s: float | None) -> bool:
+        """Wait for a result, above all for this one; whether anything has happened."""
+        raise NotImplementedError
+
+    def _open(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
+        """The batch of a worker's result, or None and the exception that took its place."""
+        raise NotImplementedError
 
     def _check_pool(self) -> None:
         if not self.pool.is_open:
@@ -203,3 +208,29 @@ class Run:
     def _tell_of_restart(self) -> None:
         self._counters.restarted()
         diagnosis.warn_of_restart(self.pool.restarts.pop(0))
+
+
+class ProcessRun(Run):
+    """A run on worker processes: tasks and batches are messages and slots."""
+
+    pool: Pool
+
+    def _pack(self, indices: Any) -> bytes:
+        return pack(indices)
+
+    def _wait(self, sequence: int, timeout_s: float | None) -> bool:  # noqa: ARG002  (of all)
+        return self.pool.pump(timeout_s)
+
+    def _open(self, sequence: int, result: Arrival) -> tuple[Any, BaseException | None]:
+        worker_id, report, template = result
+        if type(report) is Loaded:
+            try:
+                return unwrap(report, template, self.pool.slots, worker_id), None
+            except BrokenBatchError as broken:
+                cause = broken.__cause__
+                if cause is not None and is_from_outside(cause):
+                    raise cause from None
+                return None, cause
+        if type(report) is Empty:
+            return None, None
+        return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")

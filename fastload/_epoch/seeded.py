@@ -19,6 +19,7 @@ from fastload._epoch.in_memory import needs_no_workers
 from fastload._epoch.inline import InlineIterator
 from fastload._epoch.loader import Loader
 from fastload._epoch.seeded_pass import SeededPass
+from fastload._epoch.with_threads import ThreadsIterator, goes_on_with_threads
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import Fetcher
@@ -49,7 +50,7 @@ class Seeded:
         self.is_kept = is_kept
         self._before = before
 
-    def begin(self, loader: Loader) -> SeededInlineIterator | SeededWorkersIterator:
+    def begin(self, loader: Loader) -> SeededInlineIterator | SeededPassIterator:
         """Begin the next pass of the loader, in this process or with workers."""
         one = loader._live.epochs.begin(loader)
         is_live = loader.num_workers == 0
@@ -58,6 +59,8 @@ class Seeded:
         kept: PersistentWorkers | None = getattr(self._before, "kept_workers", None)
         if kept is not None and not kept.is_usable:
             kept = None
+        if goes_on_with_threads(loader, kept):
+            return SeededThreadsIterator(loader, one, kept)
         return SeededWorkersIterator(loader, one, kept)
 
 
@@ -106,8 +109,8 @@ class SeededInlineIterator(InlineIterator):
         """What trainers call of torch's iterator."""
 
 
-class SeededWorkersIterator(WorkersIterator):
-    """A pass over a seeded stream that is loaded by workers."""
+class SeededPassIterator(WorkersIterator):
+    """Stands before an iterator class with workers: a pass over a seeded stream."""
 
     _pass: SeededPass
 
@@ -133,6 +136,14 @@ class SeededWorkersIterator(WorkersIterator):
 
     def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
         self._begin_drawing(self._pass.tasks())
+
+
+class SeededWorkersIterator(SeededPassIterator, WorkersIterator):
+    """A pass over a seeded stream that is loaded by worker processes."""
+
+
+class SeededThreadsIterator(SeededPassIterator, ThreadsIterator):
+    """A pass over a seeded stream that is loaded by threads."""
 
 
 def _read_items(iterator: Any) -> None:

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
 from fastload._epoch.loader import Loader
-from fastload._epoch.run import Run
+from fastload._epoch.run import ProcessRun, Run
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._memory.fake_tensors import real_tensors
 from fastload._pool.make import make_pool
-from fastload._pool.pool import Pool, PoolClosedError
+from fastload._pool.pool import PoolClosedError
 from fastload._system.interruptions import is_from_outside
 from fastload._torch_private import BaseIterator, MultiProcessingIterator, pin_memory
 from fastload._wire.exceptions import reraisable
@@ -42,7 +43,7 @@ class PersistentWorkers(NamedTuple):
     Without a pool, new workers are started, with these seeds.
     """
 
-    pool: Pool | None
+    pool: WorkerPool | None
     state: dict[str, Any]
 
     @property
@@ -96,6 +97,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     """
 
     _seeded: SeededBegin | None = None
+    _pool: WorkerPool
 
     def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
@@ -108,7 +110,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self.__dict__.update(kept_workers.state)
         pool = kept_workers.pool
         if pool is None:
-            pool = make_pool(self, loader, *self._numbers(loader))
+            pool = self._make_pool(loader)
         self._reset_as_with_workers(loader, is_new=is_new)
         self.kept_workers = PersistentWorkers(pool, kept_workers.state)
         self._start_sampler(loader)
@@ -117,12 +119,21 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     def _prepare_dataset(self) -> None:
         """Change what workers are given as the dataset; here it is the loader's."""
 
+    def _make_pool(self, loader: Loader) -> WorkerPool:
+        """Start workers."""
+        return make_pool(self, loader, *self._numbers(loader))
+
     def _numbers(self, loader: Loader) -> tuple[int, int]:
         """Number of workers, and of tasks for each of them that are sent ahead."""
         return loader.num_workers, loader.prefetch_factor
 
     def _start(
-        self, pool: Pool, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+        self,
+        pool: WorkerPool,
+        loader: Loader,
+        workers: int,
+        prefetch_factor: int,
+        counters: Counters,
     ) -> None:
         """All but what torch draws at the beginning of an epoch."""
         self._timeout = loader.timeout
@@ -135,21 +146,25 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._is_finished = False
         try:
             with pool.lock, pool.sending_together():
-                self._run = Run(
-                    pool,
-                    self._draws,
-                    self._pipes_seed,
-                    counters,
-                    most_tasks=prefetch_factor * workers,
-                    in_order=loader.in_order,
-                    ends_pool=not loader.persistent_workers,
-                    dataset_state=loader._live.take_dataset_state(),
-                    seeded=self._seeded,
-                )
+                self._run = self._make_run(loader, prefetch_factor * workers, counters)
                 self._run.request()
         except Exception as error:
             self._check_closed(error)
             raise
+
+    def _make_run(self, loader: Loader, most_tasks: int, counters: Counters) -> Run:
+        """Begin a pass on the workers."""
+        return ProcessRun(
+            self._pool,
+            self._draws,
+            self._pipes_seed,
+            counters,
+            most_tasks=most_tasks,
+            in_order=loader.in_order,
+            ends_pool=not loader.persistent_workers,
+            dataset_state=loader._live.take_dataset_state(),
+            seeded=self._seeded,
+        )
 
     def _next_data(self) -> Any:
         pool = self._pool

@@ -25,7 +25,7 @@ from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
-from fastload._pool.tasks import Lost, Mailbox, Tasks
+from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
 from fastload._system.interruptions import Guard
 from fastload._wire.indices import pack
@@ -184,6 +184,10 @@ class Pool:
         """Send a task, inside the guard; ``packed`` is ``indices``, for the worker."""
         self.tasks.add(run, sequence, worker_id, indices)
         self._send(worker_id, encode_task(run, sequence, packed))
+
+    def flying(self, run: int) -> dict[int, InFlight]:
+        """The tasks of a run that were sent and have no report yet, by sequence number."""
+        return self.tasks.flying(run)
 
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""

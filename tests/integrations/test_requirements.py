@@ -36,7 +36,7 @@ WAYS = [{}, {"num_workers": 2}, PERSISTENT]
 OURS = {
     *("memory_limit", "snapshot_every_n_steps"),
     *("max_worker_restarts", "on_error", "max_errors"),
-    *("seed", "num_replicas", "rank", "even", "redo"),
+    *("seed", "num_replicas", "rank", "even", "redo", "worker_method"),
 }
 
 
