@@ -7,18 +7,15 @@ Gives: exceptions to raise, and warnings that point at the program's own line.
 
 from __future__ import annotations
 
-import sys
 import time
-import warnings
 
 from fastload._epoch.worker_pool import WorkerPool
 from fastload._pool.deaths import Death
+from fastload._system.warn import warn_program
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 
 STALL_WARNING_S = 30
 """Without a timeout, a worker that gives nothing for so long is shown once."""
-
-_OURS = ("fastload.", "torch.utils.data.", "torch.autograd.", "contextlib")
 
 
 def died(pool: WorkerPool, run: int, death: Death) -> WorkerDied:
@@ -39,7 +36,7 @@ def died(pool: WorkerPool, run: int, death: Death) -> WorkerDied:
 
 def warn_of_restart(death: Death) -> None:
     """Tell the program that a worker died and another one has taken its place."""
-    _warn(
+    warn_program(
         f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} and was started "
         f"again; the batches it had not finished are loaded again. {death.cause}"
     )
@@ -54,7 +51,7 @@ def timed_out(pool: WorkerPool, run: int, sequence: int, timeout_s: float) -> Lo
 
 def warn_of_stall(pool: WorkerPool, run: int, sequence: int) -> None:
     """Tell the program where a worker is that has given nothing for long."""
-    _warn(
+    warn_program(
         f"no batch has arrived for {STALL_WARNING_S} seconds{_whereabouts(pool, run, sequence)}\n"
         f"This warning comes once; timeout= makes it an error."
     )
@@ -94,15 +91,3 @@ def _whereabouts(pool: WorkerPool, run: int, sequence: int) -> str:
         f": worker {task.worker_id} was given batch {sequence} (dataset indices "
         f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it{shown}"
     )
-
-
-def _warn(text: str) -> None:
-    """Warn at the line of the program that waits for a batch, however many calls it is away."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, RuntimeWarning, stacklevel=level)
-
-
-def _is_ours(module: object) -> bool:
-    return isinstance(module, str) and module.startswith(_OURS)

@@ -32,7 +32,7 @@ from fastload.stats.counters import Counters
 class Run:
     """One pass of one iterator: its sampler, its order and its place in the pool.
 
-    What differs between processes and threads: ``_pack``, ``_wait`` and ``_open``.
+    What differs between processes and threads: ``_assign``, ``_wait`` and ``_open``.
     """
 
     def __init__(
@@ -87,29 +87,14 @@ class Run:
     def _assign(self, indices: Any, delivering: int | None) -> bool:
         """Send a task; False if no worker can take one.
 
-        An error of the sampler takes the place of the batch it would have named, and so does one
-        that is raised while the indices are pickled.
+        An error of the sampler takes the place of the batch it would have named.
         """
-        order, packed = self._order, None
-        if type(indices) is not SamplerFailed:
-            try:
-                packed = self._pack(indices)
-            except Exception as error:
-                if is_from_outside(error):
-                    raise
-                indices = SamplerFailed(error)
-        if type(indices) is SamplerFailed:
-            with self.pool.guard:
-                self._mailbox.arrived[order.send(CONSUMER)] = indices
-                self._draws.used()
-                self._asked += 1
-            return True
+        raise NotImplementedError
+
+    def _put_error(self, failed: SamplerFailed) -> bool:
+        """Put an error in the place of a batch; always True, as there was room for it."""
         with self.pool.guard:
-            self.pool.check_open()
-            worker_id = order.choose(delivering)
-            if worker_id is None:
-                return False
-            self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            self._mailbox.arrived[self._order.send(CONSUMER)] = failed
             self._draws.used()
             self._asked += 1
         return True
@@ -152,18 +137,33 @@ class Run:
             self._note_ended_workers()
             sequence = self._order.head()
             if sequence is None:
-                if self._draws.is_broken:
-                    raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
-                raise StopIteration
-            if sequence in arrived:
+                self._end()
+            elif sequence in arrived:
                 return sequence, arrived[sequence]
-            self._check_deaths()
-            stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
-            if not self._wait(sequence, timeout_s or stall_s) and pool.is_open:
-                if timeout_s:
-                    raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
-                self._has_warned_of_stall = True
-                diagnosis.warn_of_stall(pool, self._number, sequence)
+            else:
+                self._check_deaths()
+                self._wait_or_tell(sequence, timeout_s)
+
+    def _end(self) -> None:
+        """There is nothing more to deliver.
+
+        Raises:
+            StopIteration: The epoch is over.
+            LoadingInterrupted: It is not: an exception from outside has hit the sampler.
+        """
+        if self._draws.is_broken:
+            raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
+        raise StopIteration
+
+    def _wait_or_tell(self, sequence: int, timeout_s: float) -> None:
+        """Wait for a result; if none comes in time, raise, or warn once."""
+        pool = self.pool
+        stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
+        if not self._wait(sequence, timeout_s or stall_s) and pool.is_open:
+            if timeout_s:
+                raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
+            self._has_warned_of_stall = True
+            diagnosis.warn_of_stall(pool, self._number, sequence)
 
     def deliver(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
         """Take a result off: its batch, or None and the exception that took its place.
@@ -177,14 +177,6 @@ class Run:
         if type(result) is SamplerFailed:
             return None, result.error
         return self._open(sequence, result)
-
-    def _pack(self, indices: Any) -> Any:
-        """What a worker gets of the indices of a batch.
-
-        Raises:
-            Exception: Whatever code of the user's raises; it takes the place of the batch.
-        """
-        raise NotImplementedError
 
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:
         """Wait for a result, above all for this one; whether anything has happened."""
@@ -215,8 +207,26 @@ class ProcessRun(Run):
 
     pool: Pool
 
-    def _pack(self, indices: Any) -> bytes:
-        return pack(indices)
+    def _assign(self, indices: Any, delivering: int | None) -> bool:
+        """Send a task; an error that is raised while indices are pickled takes its place too."""
+        if type(indices) is SamplerFailed:
+            return self._put_error(indices)
+        try:
+            packed = pack(indices)
+        except Exception as error:
+            if is_from_outside(error):
+                raise
+            return self._put_error(SamplerFailed(error))
+        pool, order = self.pool, self._order
+        with pool.guard:
+            pool.check_open()
+            worker_id = order.choose(delivering)
+            if worker_id is None:
+                return False
+            pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            self._draws.used()
+            self._asked += 1
+        return True
 
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:  # noqa: ARG002  (of all)
         return self.pool.pump(timeout_s)

@@ -12,6 +12,7 @@ written anywhere: what the collate function returned is what arrives, as without
 from __future__ import annotations
 
 import functools
+import time
 from queue import Empty as NothingThere
 from typing import Any
 
@@ -140,10 +141,12 @@ class ThreadRun(Run):
     def __init__(self, pool: ThreadTeam, *options: Any, in_order: bool, **more: Any) -> None:
         """Arguments are those of ``Run``."""
         super().__init__(pool, *options, in_order=in_order, **more)
-        shared = pool.run_of(self._number)
-        self._outboxes, self._flying = shared.outboxes, shared.flying
+        self._shared = pool.run_of(self._number)
+        self._flying = self._shared.flying
+        self._inboxes = [worker.loop.inbox for worker in pool.workers]
         if not in_order:
-            self._outboxes[:] = self._outboxes[:1] * len(self._outboxes)
+            outboxes = self._shared.outboxes
+            outboxes[:] = outboxes[:1] * len(outboxes)
 
     def look_first(self, timeout_s: float) -> None:
         """Let the first batch be loaded while nobody loads another.
@@ -166,25 +169,51 @@ class ThreadRun(Run):
 
     def next(self, timeout_s: float) -> tuple[int, Any]:
         """As ever. That a worker's part of a stream has ended is known when its turn comes."""
+        team, arrived = self.pool, self._mailbox.arrived
         while True:
-            sequence, result = super().next(timeout_s)
-            if type(result) is SamplerFailed or type(result.report) is not Ended:
+            if team.is_closed or team.guard.is_set:
+                self._check_pool()
+            self._note_ended_workers()
+            sequence = self._order.head()
+            if sequence is None:
+                self._end()
+                continue
+            result = arrived.get(sequence)
+            if result is None:
+                self._wait_or_tell(sequence, timeout_s)
+            elif type(result) is SamplerFailed or type(result.report) is not Ended:
                 return sequence, result
-            self._end_worker(sequence, result.worker_id)
+            else:
+                self._end_worker(sequence, result.worker_id)
 
     def _end_worker(self, sequence: int, worker_id: int) -> None:
         with self.pool.guard:
             self._order.take(sequence)
-            del self._mailbox.arrived[sequence]
+            del self._mailbox.arrived[sequence], self._flying[sequence]
             if self._order.is_active(worker_id):
                 self._mailbox.ended.append(worker_id)
 
-    def _pack(self, indices: Any) -> Any:
-        """The indices themselves; a list is copied, since samplers may use theirs again."""
-        return indices[:] if type(indices) is list else indices
+    def _assign(self, indices: Any, delivering: int | None) -> bool:
+        if type(indices) is SamplerFailed:
+            return self._put_error(indices)
+        team, order = self.pool, self._order
+        with team.guard:
+            if team.is_closed:
+                team.check_open()
+            worker_id = order.choose(delivering)
+            if worker_id is None:
+                return False
+            sequence = order.send(worker_id)
+            self._flying[sequence] = worker_id, indices, time.monotonic_ns()
+            # A sampler may use its list again.
+            sent = indices[:] if type(indices) is list else indices
+            self._inboxes[worker_id].put((self._shared, sequence, sent))
+            self._draws.used()
+            self._asked += 1
+        return True
 
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:
-        get = self._outboxes[self._order.owner(sequence)].get
+        get = self._shared.outboxes[self._order.owner(sequence)].get
         try:
             # One call into C that takes and stores: no handler of a signal runs in between.
             self._mailbox.arrived.update(map(get, (True,), (timeout_s,)))

@@ -65,9 +65,6 @@ class WorkerPool(Protocol):
     ) -> int:
         """Start a run on every worker; returns its number."""
 
-    def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: Any) -> None:
-        """Send a task, inside the guard; ``packed`` is what the worker gets of ``indices``."""
-
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""
 

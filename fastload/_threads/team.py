@@ -14,16 +14,15 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from fastload._loading.dataset_state import DatasetState
 from fastload._pool.deaths import Death
 from fastload._pool.pool import PoolClosedError
 from fastload._pool.tasks import InFlight, Lost, Mailbox
 from fastload._system.interruptions import Guard
+from fastload._system.warn import warn_program
 from fastload._threads.parts import ThreadParts
 from fastload._threads.thread_loop import SharedRun, ThreadLoop, ThreadSpec, running
 from fastload._wire.messages import SeededBegin
@@ -64,7 +63,7 @@ class ThreadTeam:
         self.dead: dict[int, Death] = {}  # a crash takes the program with it
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
-        self._is_closed = False
+        self.is_closed = False
         self._last_run = -1
         self._runs: dict[int, SharedRun] = {}
         self._is_seeded = spec.is_seeded
@@ -81,12 +80,12 @@ class ThreadTeam:
     @property
     def is_open(self) -> bool:
         """Whether the threads have not been told to leave."""
-        return not self._is_closed
+        return not self.is_closed
 
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin: open, whole, and in the process that made it."""
-        return not (self._is_closed or self.guard.is_set) and self.owner == os.getpid()
+        return not (self.is_closed or self.guard.is_set) and self.owner == os.getpid()
 
     @property
     def is_fresh(self) -> bool:
@@ -95,7 +94,7 @@ class ThreadTeam:
 
     def check_open(self) -> None:
         """Raise ``PoolClosedError`` if the threads were told to leave."""
-        if self._is_closed:
+        if self.is_closed:
             raise PoolClosedError
 
     def begin(
@@ -122,15 +121,10 @@ class ThreadTeam:
         """What the threads know of a run."""
         return self._runs[number]
 
-    def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: Any) -> None:
-        """Send a task, inside the guard."""
-        shared = self._runs[run]
-        shared.flying[sequence] = InFlight(worker_id, indices, time.monotonic_ns())
-        self.workers[worker_id].loop.inbox.put((shared, sequence, packed))
-
     def flying(self, run: int) -> dict[int, InFlight]:
         """The tasks of a run that were sent and not delivered yet, by sequence number."""
-        return self._runs[run].flying
+        flying = self._runs[run].flying.copy()
+        return {sequence: InFlight(*task) for sequence, task in flying.items()}
 
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These threads leave behind the tasks that they have."""
@@ -152,7 +146,7 @@ class ThreadTeam:
         """
         if self.owner != os.getpid():
             return
-        is_first, self._is_closed = not self._is_closed, True
+        is_first, self.is_closed = not self.is_closed, True
         loops = [worker.loop for worker in self.workers]
         _end(loops, self.owner)
         for shared in tuple(self._runs.values()):
@@ -164,22 +158,20 @@ class ThreadTeam:
             self._warn_of(left)
 
     def _warn_of(self, left: list[ThreadHandle]) -> None:
-        names = ", ".join(f"{self._task_of(worker)}\n{worker.stack()}" for worker in left)
-        warnings.warn(
+        names = "\n".join(f"{self._task_of(worker)}\n{worker.stack()}" for worker in left)
+        warn_program(
             f"after {LONGEST_CLOSE_S} s these worker threads had not returned from what they were "
-            f"doing, and threads can't be ended from outside; each ends when its call returns, at "
-            f"the latest with the program: {names}",
-            RuntimeWarning,
-            stacklevel=4,
+            f"doing, and a thread can't be ended from outside; each ends when its call returns, or "
+            f"with the program:\n{names}"
         )
 
     def _task_of(self, worker: ThreadHandle) -> str:
         number = self.workers.index(worker)
         for shared in tuple(self._runs.values()):
-            for sequence, task in sorted(shared.flying.items()):
-                if task.worker_id == number:
-                    indices = show(task.indices)
-                    return f"worker {number} (batch {sequence}, dataset indices {indices}) at:"
+            for sequence, (worker_id, indices, _) in sorted(shared.flying.copy().items()):
+                if worker_id == number:
+                    at = show(indices)
+                    return f"worker {number} (batch {sequence}, dataset indices {at}) at:"
         return f"worker {number} at:"
 
 

@@ -11,22 +11,22 @@ nobody holds is gone at once, whatever its threads do.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch.utils.data import IterDataPipe, graph_settings
+from torch.utils.data import IterDataPipe, MapDataPipe, graph_settings
 
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, OnError, Tolerance
 from fastload._memory.granted import NO_SLOT
 from fastload._memory.write import HEAP
-from fastload._pool.tasks import InFlight
 from fastload._seeded.loading import DrawnGenerators
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.pass_fetcher import make_pass_fetcher
@@ -82,7 +82,7 @@ class SharedRun:
 
     Attributes:
         outboxes: Of each worker; with ``in_order=False`` the same one for all.
-        flying: The tasks without result.
+        flying: The tasks that were not delivered: worker, indices, and when they were sent, in ns.
         is_dropped: Nobody wants the rest.
     """
 
@@ -97,7 +97,7 @@ class SharedRun:
     ) -> None:
         """``looks`` says that the first batch is loaded alone, to see whether it draws."""
         self.outboxes: list[Outbox] = [SimpleQueue() for _ in range(workers)]
-        self.flying: dict[int, InFlight] = {}
+        self.flying: dict[int, tuple[int, Any, int]] = {}
         self.is_dropped = False
         self.shared_seed = shared_seed
         self.dataset_state = dataset_state
@@ -112,6 +112,9 @@ class SharedRun:
         for outbox in self.outboxes:
             outbox.put((WOKEN, None))
 
+
+_changing_pipes = threading.Lock()
+"""torch walks over the graph of a data pipe with hooks that all of its pipes have in common."""
 
 WOKEN = -1
 """Stands where the number of a task would be; only a closed team says it."""
@@ -135,6 +138,8 @@ class ThreadLoop:
         self._worker_id = worker_id
         self._parts = parts
         self._dataset = parts.dataset
+        is_pipe = isinstance(self._dataset, IterDataPipe | MapDataPipe)
+        self._in_turn: Any = _changing_pipes if is_pipe else contextlib.nullcontext()
         self._collate = make_collate(parts.collate_fn)
         self._tolerance = None if spec.on_error == "raise" else Tolerance(spec.on_error)
         self._drawn: DrawnGenerators | None = None
@@ -176,7 +181,8 @@ class ThreadLoop:
                 torch.set_default_device(spec.device)
             become_worker(self._info())
             if spec.worker_init_fn is not None:
-                spec.worker_init_fn(worker_id)
+                with self._in_turn:
+                    spec.worker_init_fn(worker_id)
         except BaseException as error:  # noqa: BLE001  (it becomes the result of each task)
             annotate(error, f"in worker_init_fn of worker {worker_id}")
             self._broken = exceptions.pack(error)
@@ -244,9 +250,9 @@ class ThreadLoop:
             *(samples, started_ns, watch.fetched_ns, collated_ns, collated_ns),
             *(watch.fetch_cpu_ns - started_cpu_ns, cpu_ns, watch.slowest, watch.slowest_ns, 0),
         )
-        skipped = self._take_skipped()
-        report = Loaded(0, sequence, NO_SLOT, 0, stamps, None, None, None, None, skipped)
-        return Handed(self._worker_id, report, batch)
+        skipped = () if self._tolerance is None else self._tolerance.take_skipped()
+        report = _new(Loaded, (0, sequence, NO_SLOT, 0, stamps, *_NO_LAYOUT, skipped, ()))
+        return cast("Handed", _new(Handed, (self._worker_id, report, batch)))
 
     def _take_skipped(self) -> tuple[Skip, ...]:
         return () if self._tolerance is None else self._tolerance.take_skipped()
@@ -272,7 +278,8 @@ class ThreadLoop:
         if run.shared_seed is not None and isinstance(self._dataset, IterDataPipe):
             generator = torch.Generator()
             generator.manual_seed(run.shared_seed)
-            self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            with self._in_turn:
+                self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
         if run.seeded is not None:
             return self._make_seeded_fetcher(run.seeded)
         return make_fetcher(
@@ -306,6 +313,9 @@ class ThreadLoop:
             is_live=not self._parts.is_copy,
         )
 
+
+_new: Any = tuple.__new__  # a quarter of what a named tuple's own way takes
+_NO_LAYOUT = (None, None, None, None)
 
 running: set[ThreadLoop] = set()
 """Of this process: those that have not left yet."""
