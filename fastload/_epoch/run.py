@@ -157,13 +157,12 @@ class Run:
 
     def _wait_or_tell(self, sequence: int, timeout_s: float) -> None:
         """Wait for a result; if none comes in time, raise, or warn once."""
-        pool = self.pool
         stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
-        if not self._wait(sequence, timeout_s or stall_s) and pool.is_open:
+        if not self._wait(sequence, timeout_s or stall_s) and self.pool.is_open:
             if timeout_s:
-                raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
+                raise diagnosis.timed_out(self.pool, self._number, sequence, timeout_s)
             self._has_warned_of_stall = True
-            diagnosis.warn_of_stall(pool, self._number, sequence)
+            diagnosis.warn_of_stall(self.pool, self._number, sequence)
 
     def deliver(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
         """Take a result off: its batch, or None and the exception that took its place.

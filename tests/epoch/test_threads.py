@@ -676,3 +676,40 @@ def test_a_first_batch_that_draws_from_a_global_generator_is_refused(name, where
         iter(loader)
     assert states_of_the_program() == before
     assert len(list(loader.replace(worker_method="process"))) == LENGTH // BATCH
+
+
+class Items(IterableDataset):
+    """The training process reads items; workers make samples of them."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(LENGTH)
+
+    def load(self, item: int) -> tuple[int, int]:
+        return item, threading.get_ident()
+
+
+def test_every_thread_loads_the_items_that_the_training_process_reads():
+    """In the order of the stream."""
+    loader = DataLoader(Items(), 1, seed=3, **THREADS)
+    items, threads = zip(*(map(torch.Tensor.item, batch) for batch in loader), strict=True)
+    assert items == tuple(range(LENGTH))
+    assert len(set(threads)) == 2
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_parquet_stream_is_the_same_as_without_workers(batch_size, tmp_path):
+    """With a seed, whoever makes its batches."""
+    from fastload import ParquetStream
+    from fastload.datasets import write_parquet
+
+    file = tmp_path / "numbers.parquet"
+    write_parquet({"x": list(range(100))}, file, rows_per_group=10)
+    own = {"batch_size": 4} if batch_size is None else {}
+    found = []
+    for options in ({}, THREADS, {**THREADS, "num_workers": 3}):
+        stream = ParquetStream(file, shuffle=True, **own)
+        loader = DataLoader(stream, batch_size, seed=3, **options)
+        found.append([batch["x"].tolist() for batch in loader])
+    assert found[0] == found[1] == found[2]
+    assert sorted(itertools.chain.from_iterable(found[0])) == list(range(100))
