@@ -19,6 +19,7 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
+from fastload._epoch.cut import WorkersPerBatch, check_parts
 from fastload._epoch.loader import WorkerMethod
 from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
@@ -110,6 +111,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         redo: With ``seed``: a batch in which a random generator is drawn from for the first time is
             loaded again, with that generator set. False: all are set in front of each sample from
             the start, which is slower and loads nothing twice.
+        workers_per_batch: How many workers load one batch together, with ``seed``: its samples are
+            cut into so many parts, and whoever is last collates them. The first batch comes sooner,
+            and a slow sample holds up less. "auto": as many parts as are worth it, while batches
+            are waited for.
         worker_method: What workers are. "process"; or "thread": threads of this process, for data
             that can't be forked or pickled, for notebooks and for free-threaded Python. They share
             the dataset and the global random generators; batches arrive as the collate function
@@ -163,6 +168,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         rank: int | None = None,
         even: Even = "pad",
         redo: bool = True,
+        workers_per_batch: WorkersPerBatch = 1,
         worker_method: WorkerMethod = "process",
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
@@ -173,7 +179,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.on_error = on_error
         self.max_errors = max_errors
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
-        self.redo = redo
+        self.redo, self.workers_per_batch = redo, workers_per_batch
         if seed is not None:
             self._stream_seed = seed
         if seed is not None and not HAS_OWN_WORKERS:
@@ -187,6 +193,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             worker_method,
             multiprocessing_context,
             max_worker_restarts,
+            workers_per_batch,
             is_automatic=any(isinstance(each, auto.Auto) for each in (workers, prefetch)),
         )
         stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
@@ -197,6 +204,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             in_order=in_order,
             is_automatic=isinstance(workers, auto.Auto),
         )
+        makes_batches = batch_size is not None or batch_sampler is not None
+        check_parts(workers_per_batch, seed, dataset, workers, makes_batches=makes_batches)
         own_sampler: Any = sampler
         is_stream = isinstance(dataset, IterableDataset)
         if seed is not None and self._own_order is not None and not is_stream:
@@ -452,7 +461,12 @@ def _check(
 
 
 def _check_method(
-    method: str, context: object, max_worker_restarts: int, *, is_automatic: bool
+    method: str,
+    context: object,
+    max_worker_restarts: int,
+    workers_per_batch: WorkersPerBatch,
+    *,
+    is_automatic: bool,
 ) -> None:
     """Check what workers are, together with what only processes have.
 
@@ -474,6 +488,11 @@ def _check_method(
         raise ValueError(
             f"worker_method='thread' and max_worker_restarts={max_worker_restarts} exclude each "
             f"other: a crash in a thread takes the program with it, so nothing is left to restart"
+        )
+    if workers_per_batch not in (1, "auto"):
+        raise ValueError(
+            f"worker_method='thread' and workers_per_batch={workers_per_batch!r} exclude each "
+            f"other: threads load whole batches; leave one of them out"
         )
     if is_automatic:
         raise ValueError(

@@ -222,6 +222,8 @@ class _InlinePart(InlineIterator):
 
 
 class _PipelinePart(WorkersIterator):
+    starts_all = True  # a worker that does not run yet would be taken for an idle one
+
     def __init__(self, whole: AutoIterator, choice: Choice) -> None:
         loader = whole._loader
         self.__dict__.update(vars(whole))

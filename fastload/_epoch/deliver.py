@@ -22,39 +22,44 @@ from fastload._torch_private import dispatch_modes
 from fastload._wire.messages import Loaded
 
 
-def unwrap(report: Loaded, form: BatchTemplate | None, slots: Slots | None, worker_id: int) -> Any:
+def unwrap(
+    report: Loaded, template: BatchTemplate | None, slots: Slots | None, worker_id: int
+) -> Any:
     """The batch of a report.
 
     Raises:
         BrokenBatchError: Unpickling an object of the batch raised something.
     """
     if dispatch_modes():
-        return with_fake_tensors(lambda: _unwrap(report, form, slots, worker_id))
-    return _unwrap(report, form, slots, worker_id)
+        return with_fake_tensors(lambda: _unwrap(report, template, slots, worker_id))
+    return _unwrap(report, template, slots, worker_id)
 
 
-def _unwrap(report: Loaded, form: BatchTemplate | None, slots: Slots | None, worker_id: int) -> Any:
+def _unwrap(
+    report: Loaded, template: BatchTemplate | None, slots: Slots | None, worker_id: int
+) -> Any:
+    """The batch of a report, where no mode of torch's makes fake tensors."""
     slot, attached = report.slot, report.attached
     if report.skeleton_at is not None:
         assert slots is not None
         assert report.layout is not None
         start, length = report.skeleton_at
         skeleton = slots.arena.slot(slot)[start : start + length]
-        form = BatchTemplate(report.layout, skeleton.tobytes())
+        template = BatchTemplate(report.layout, skeleton.tobytes())
     elif report.layout is not None and report.skeleton is None:
-        form, attached = BatchTemplate(report.layout, attached[-1]), attached[:-1]
-    assert form is not None
+        template, attached = BatchTemplate(report.layout, attached[-1]), attached[:-1]
+    assert template is not None
     if slots is None or slot == NO_SLOT:
-        return form.skeleton.assemble([], attached)
-    if not form.layout:
+        return template.skeleton.assemble([], attached)
+    if not template.layout:
         slots.release(slot, worker_id)
-        return form.skeleton.assemble([], attached)
+        return template.skeleton.assemble([], attached)
     if report.used_bytes >= SMALLEST_FAULT_IN_BYTES:
         slots.arena.fault_in(slot, report.used_bytes, to_write=False)
     memory = slots.lease(slot, worker_id, report.used_bytes)
     if memory is not None:
-        return form.skeleton.assemble(form.view(memory), attached)
+        return template.skeleton.assemble(template.view(memory), attached)
     # Leaf by leaf, so that a small leaf that is kept does not keep a large one beside it.
-    leaves = copy_leaves(slots.arena.slot(slot), form.layout)
+    leaves = copy_leaves(slots.arena.slot(slot), template.layout)
     slots.release(slot, worker_id)
-    return form.skeleton.assemble(leaves, attached)
+    return template.skeleton.assemble(leaves, attached)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from fastload._epoch.worker_pool import WorkerPool
+from fastload._memory.granted import ANYBODY
 from fastload._pool.deaths import Death
 from fastload._system.warn import warn_program
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
@@ -80,14 +81,48 @@ IN_STREAM = "in the code of the dataset, which can't be asked for the rest of th
 
 
 def _whereabouts(pool: WorkerPool, run: int, sequence: int) -> str:
-    """Who was to load a batch, since when, and where that worker is now."""
+    """Say who was to load a batch, since when, into which memory, and where that worker is now."""
     task = pool.flying(run).get(sequence)
     if task is None:
         return ""
     waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
-    stack = pool.workers[task.worker_id].stack()
-    shown = f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
-    return (
-        f": worker {task.worker_id} was given batch {sequence} (dataset indices "
-        f"{show(task.indices)}) {waited_s:.1f} s ago and has not finished it{shown}"
+    batch = f"batch {sequence} (dataset indices {show(task.indices)})"
+    if task.worker_id != ANYBODY:
+        return (
+            f": worker {task.worker_id} was given {batch} {waited_s:.1f} s ago and has not "
+            f"finished it{_lack_of_slots(pool, task.worker_id)}{_stack_of(pool, task.worker_id)}"
+        )
+    assert pool.shared is not None
+    holders = pool.shared.holders(run, sequence, len(pool.workers))
+    if not holders:
+        return f": no worker has begun {batch}, which is to be loaded for {waited_s:.1f} s"
+    return "".join(
+        f": worker {worker_id} has taken {batch}, or a part of it, which is to be loaded for "
+        f"{waited_s:.1f} s, and has not finished it{_stack_of(pool, worker_id)}"
+        for worker_id in holders
     )
+
+
+def _lack_of_slots(pool: WorkerPool, worker_id: int) -> str:
+    """Say why a worker has no slot for what it loads; nothing if it has one, or the pool has none.
+
+    It stops no worker, but what comes by pipe instead takes longer, perhaps longer than a timeout.
+    """
+    now = None if pool.slots is None else pool.slots.statistics()
+    if now is None or now.granted[worker_id]:
+        return ""
+    users = (
+        (now.leased, "the program holds {} batches"),
+        (now.in_hand, "{} batches wait to be delivered"),
+        (now.quarantined, "{} slots are quarantined, because a forked child may read them"),
+    )
+    why = "; ".join(text.format(count) for count, text in users if count)
+    return (
+        f". No slot of shared memory is free for it, so it comes by pipe, which takes longer: "
+        f"{why or 'the limit on shared memory is reached'} (hold fewer, or raise memory_limit=)"
+    )
+
+
+def _stack_of(pool: WorkerPool, worker_id: int) -> str:
+    stack = pool.workers[worker_id].stack()
+    return f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"

@@ -56,27 +56,25 @@ class Draws:
 
     def fill(self, batches: int) -> None:
         """Draw until the indices of so many batches are there, or the sampler has no more."""
-        while len(self._drawn) < batches and self._indices is not None and not self.is_broken:
-            self._draw(self._indices)
-
-    def _draw(self, indices: Iterator[Any]) -> None:
-        before = len(self._drawn)
-        try:
-            # One call into C that draws and stores: no handler of a signal runs in between. Not
-            # islice, which calls the iterator's __iter__: Lightning's begins anew then.
-            self._drawn.extend(map(next, itertools.repeat(indices, 1)))
-        except BaseException as error:
-            self.is_broken = True  # until the error is in its place
-            if is_from_outside(error):
-                self.is_broken = has_hit_called_code(error)
-                raise
-            if not isinstance(error, Exception):
-                raise
-            self._drawn.append(SamplerFailed(error))
-            self.is_broken = False
-            return
-        if len(self._drawn) == before:
-            self._indices = None
+        drawn = self._drawn
+        while len(drawn) < batches and self._indices is not None and not self.is_broken:
+            before = len(drawn)
+            try:
+                # One call into C that draws and stores: no handler of a signal runs in between. Not
+                # islice, which calls the iterator's __iter__: Lightning's begins anew then.
+                drawn.extend(map(next, itertools.repeat(self._indices, 1)))
+            except BaseException as error:
+                self.is_broken = True  # until the error is in its place
+                if is_from_outside(error):
+                    self.is_broken = has_hit_called_code(error)
+                    raise
+                if not isinstance(error, Exception):
+                    raise
+                drawn.append(SamplerFailed(error))
+                self.is_broken = False
+            else:
+                if len(drawn) == before:
+                    self._indices = None
 
     def used(self) -> None:
         """What ``look`` gave is not needed again."""

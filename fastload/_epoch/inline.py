@@ -132,7 +132,7 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
         if thread in self._taken:
             return self._taken[thread]
         with self._lock:
-            if self._guard.is_set:
+            if self._guard.depth:
                 self._failure = diagnosis.interrupted(diagnosis.HALF_DONE)
                 raise self._failure
             indices = self._draws.look(self._ahead)

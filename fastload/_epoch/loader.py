@@ -22,6 +22,7 @@ WorkerMethod = Literal["process", "thread"]
 """What workers are."""
 
 if TYPE_CHECKING:
+    from fastload._epoch.cut import WorkersPerBatch
     from fastload._epoch.resume import EpochPosition, Remainder
     from fastload._epoch.seeded_pass import EpochClock
 
@@ -78,6 +79,7 @@ class Loader(Protocol):
     rank: int | None
     even: Even
     redo: bool
+    workers_per_batch: WorkersPerBatch
 
     _stream_seed: int | None
     """The seed of the stream; None without ``seed=``."""

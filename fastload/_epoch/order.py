@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from fastload._memory.granted import ANYBODY
+
 CONSUMER: Final = -1
 """Owner of results that no worker makes, such as an error of the sampler."""
 
@@ -90,6 +92,22 @@ class InOrder:
         """The result that ``head`` named is delivered."""
         self._head = sequence + 1
         del self._owners[sequence]
+
+
+class Shared(InOrder):
+    """Tasks go to whoever is idle; results are delivered by number."""
+
+    def choose(self, delivering: int | None) -> int:  # noqa: ARG002  (as above)
+        """Always anybody."""
+        return ANYBODY
+
+    def is_waiting_for(self, worker_id: int) -> bool:  # noqa: ARG002  (any may have taken any)
+        """Whether any result is still to come."""
+        return any(sequence not in self._arrived for sequence in self._owners)
+
+    def head(self) -> int | None:
+        """The number of the result to deliver next, which may not have arrived; None: the end."""
+        return self._head if self._head < self._sent else None
 
 
 class AsCompleted(InOrder):

@@ -14,17 +14,19 @@ from __future__ import annotations
 from typing import Any
 
 from fastload._epoch import diagnosis
+from fastload._epoch.cut import Cut, Whole
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
-from fastload._epoch.order import CONSUMER, AsCompleted, InOrder
+from fastload._epoch.order import CONSUMER, AsCompleted, InOrder, Shared
 from fastload._epoch.worker_pool import WorkerPool
 from fastload._loading.dataset_state import DatasetState
+from fastload._memory.granted import ANYBODY
 from fastload._memory.view import BrokenBatchError
 from fastload._pool.pool import Pool, PoolClosedError
 from fastload._pool.tasks import Arrival, Mailbox
 from fastload._system.interruptions import is_from_outside
 from fastload._wire.exceptions import unpack
-from fastload._wire.indices import pack
+from fastload._wire.indices import Compact, pack
 from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
@@ -47,18 +49,22 @@ class Run:
         ends_pool: bool,
         dataset_state: DatasetState | None = None,
         seeded: SeededBegin | None = None,
+        cut: Cut | None = None,
     ) -> None:
         """``ends_pool`` says that the workers have nothing to do after this run.
 
-        ``dataset_state`` is what the dataset goes on from, in each worker.
+        ``dataset_state`` is what the dataset goes on from, in each worker. ``cut`` decides into how
+        many parts batches are cut, where workers share tasks.
         """
+        self.cut = cut or Whole()
         self.pool = pool
         self._ends_pool = ends_pool
         self._counters = counters
         self._has_warned_of_stall = False
         self._mailbox = Mailbox()
-        make_order = InOrder if in_order else AsCompleted
-        self._order = make_order(len(pool.workers), most_tasks, self._mailbox.arrived)
+        shares = pool.shared is not None
+        make_order = Shared if shares else InOrder if in_order else AsCompleted
+        self._order = make_order(pool.size, most_tasks, self._mailbox.arrived)
         self._draws = draws
         self._has_more = True
         self._most_tasks = most_tasks
@@ -75,14 +81,21 @@ class Run:
         while self._has_more and self._asked < most:
             indices = self._draws.look()
             if indices is NO_MORE:
-                self._end_sampler()
+                self._has_more = False
             elif not self._assign(indices, delivering):
                 break
+        if not self._has_more and self._ends_pool:
+            self._end_pool()
 
-    def _end_sampler(self) -> None:
-        if self._ends_pool:
-            self.pool.dismiss(range(len(self.pool.workers)))
-        self._has_more = False
+    def _end_pool(self) -> None:
+        """Let the workers leave, as soon as no task will need them any more.
+
+        A worker may leave when it has done its tasks. A shared task may have to be done again by
+        another one, so there all have to be done before any worker leaves.
+        """
+        if self.pool.shared is None or not self.pool.flying(self._number):
+            self.pool.dismiss(range(self.pool.size))
+            self._ends_pool = False
 
     def _assign(self, indices: Any, delivering: int | None) -> bool:
         """Send a task; False if no worker can take one.
@@ -106,8 +119,13 @@ class Run:
             self._order.add_room(tasks)
         self.request()
 
-    def _note_ended_workers(self) -> None:
-        """Workers have come to the end of their part of a stream: others get their next tasks."""
+    def _hear_of_workers(self) -> None:
+        """Some were started again, or have come to the end of their part of a stream.
+
+        Those that have not ended get the next tasks of those that have.
+        """
+        while self.pool.restarts:
+            self._tell_of_restart()
         ended = self._mailbox.ended
         while ended:
             worker_id = ended[-1]
@@ -131,29 +149,27 @@ class Run:
         """
         pool, arrived = self.pool, self._mailbox.arrived
         while True:
-            self._check_pool()
-            while pool.restarts:
-                self._tell_of_restart()
-            self._note_ended_workers()
+            if pool.guard.depth or not pool.is_open:
+                self._check_pool()
+            if pool.restarts or self._mailbox.ended:
+                self._hear_of_workers()
             sequence = self._order.head()
             if sequence is None:
-                self._end()
-            elif sequence in arrived:
+                raise self._end()
+            if sequence in arrived:
+                if self._taken and pool.is_growing:
+                    pool.grow()
                 return sequence, arrived[sequence]
-            else:
-                self._check_deaths()
-                self._wait_or_tell(sequence, timeout_s)
+            self._check_deaths()
+            self._wait_or_tell(sequence, timeout_s)
 
-    def _end(self) -> None:
-        """There is nothing more to deliver.
-
-        Raises:
-            StopIteration: The epoch is over.
-            LoadingInterrupted: It is not: an exception from outside has hit the sampler.
-        """
+    def _end(self) -> Exception:
+        """What is raised behind the last batch."""
         if self._draws.is_broken:
-            raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
-        raise StopIteration
+            return diagnosis.interrupted(diagnosis.IN_SAMPLER)
+        while self.pool.is_growing:  # each worker is started once, as in torch
+            self.pool.grow()
+        return StopIteration()
 
     def _wait_or_tell(self, sequence: int, timeout_s: float) -> None:
         """Wait for a result; if none comes in time, raise, or warn once."""
@@ -188,7 +204,7 @@ class Run:
     def _check_pool(self) -> None:
         if not self.pool.is_open:
             raise PoolClosedError
-        if self.pool.guard.is_set:
+        if self.pool.guard.depth:
             raise diagnosis.interrupted(diagnosis.HALF_DONE)
 
     def _check_deaths(self) -> None:
@@ -222,19 +238,30 @@ class ProcessRun(Run):
             worker_id = order.choose(delivering)
             if worker_id is None:
                 return False
-            pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            if worker_id != ANYBODY:
+                pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            elif pool.share(self._number, self._asked, indices, packed, self._parts(indices)):
+                order.send(ANYBODY)
+            else:
+                return False
             self._draws.used()
             self._asked += 1
         return True
+
+    def _parts(self, indices: Any) -> int:
+        """Into how many parts the next batch is cut."""
+        if not self._mailbox.takes_parts or type(indices.indices) not in (list, tuple, Compact):
+            return 1
+        return self.cut.parts(len(indices))
 
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:  # noqa: ARG002  (of all)
         return self.pool.pump(timeout_s)
 
     def _open(self, sequence: int, result: Arrival) -> tuple[Any, BaseException | None]:
-        worker_id, report, template = result
+        worker_id, report, template, slot_of = result
         if type(report) is Loaded:
             try:
-                return unwrap(report, template, self.pool.slots, worker_id), None
+                return unwrap(report, template, self.pool.slots, slot_of), None
             except BrokenBatchError as broken:
                 cause = broken.__cause__
                 if cause is not None and is_from_outside(cause):

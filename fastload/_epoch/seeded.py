@@ -31,6 +31,7 @@ from fastload._seeded.pass_fetcher import make_pass_fetcher
 from fastload._seeded.seeds import ITERATOR
 from fastload._seeded.streams import LoadedItems, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
+from fastload._wire import task_queue
 from fastload.collate.inplace import make_collate
 from fastload.stats.counters import Counters
 
@@ -126,6 +127,10 @@ class SeededPassIterator(WorkersIterator):
 
     def _prepare_dataset(self) -> None:
         _read_items(self)
+        # Of our own streams each worker reads row groups of its own, so tasks are dealt in turn.
+        is_map = self._dataset_kind == is_map_kind and not is_own_stream(self._dataset)
+        self.shares_tasks = task_queue.IS_SUPPORTED and is_map and self._num_workers > 1
+        self._is_cut = self.shares_tasks and self._auto_collation
 
     def _numbers(self, loader: Loader) -> tuple[int, int]:
         """One worker reads an iterable dataset, as many batches ahead as all would be."""

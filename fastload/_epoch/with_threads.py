@@ -107,7 +107,9 @@ class ThreadsIterator(WorkersIterator):
             spec, parts_of(self._dataset, self._collate_fn, workers, is_seeded=is_seeded)
         )
 
-    def _make_run(self, loader: Loader, most_tasks: int, counters: Counters) -> ThreadRun:
+    def _make_run(
+        self, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+    ) -> ThreadRun:
         state = loader._live.take_dataset_state()
         if self._dataset_kind != is_iterable_kind:
             load_into_dataset(self._dataset, state)  # once, for all threads
@@ -118,7 +120,7 @@ class ThreadsIterator(WorkersIterator):
             self._draws,
             self._pipes_seed,
             counters,
-            most_tasks=most_tasks,
+            most_tasks=prefetch_factor * workers,
             in_order=in_order,
             ends_pool=not loader.persistent_workers,
             dataset_state=state,
@@ -172,17 +174,17 @@ class ThreadRun(Run):
         """As ever. That a worker's part of a stream has ended is known when its turn comes."""
         team, arrived = self.pool, self._mailbox.arrived
         while True:
-            if team.is_closed or team.guard.is_set:
+            if team.is_closed or team.guard.depth:
                 self._check_pool()
             if self._mailbox.ended:
-                self._note_ended_workers()
+                self._hear_of_workers()
             sequence = self._order.head()
             if sequence is None:
-                self._end()
-                continue
+                raise self._end()
             result = arrived.get(sequence)
             if result is None:
-                self._take_ready(sequence) or self._wait_or_tell(sequence, timeout_s)
+                if not self._take_ready(sequence):
+                    self._wait_or_tell(sequence, timeout_s)
             elif type(result) is SamplerFailed or type(result.report) is not Ended:
                 return sequence, result
             else:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
+from fastload._epoch.cut import cut_for
 from fastload._epoch.loader import Loader
 from fastload._epoch.run import ProcessRun, Run
 from fastload._epoch.worker_pool import WorkerPool
@@ -96,6 +97,15 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     machinery. Several threads may share one: each batch goes to exactly one of them.
     """
 
+    starts_all = False
+    """Whether all workers are started before the first batch is asked for."""
+
+    shares_tasks = False
+    """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
+
+    _is_cut = False
+    """Whether batches may be cut into parts."""
+
     _seeded: SeededBegin | None = None
     _pool: WorkerPool
 
@@ -146,24 +156,27 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._is_finished = False
         try:
             with pool.lock, pool.sending_together():
-                self._run = self._make_run(loader, prefetch_factor * workers, counters)
+                self._run = self._make_run(loader, workers, prefetch_factor, counters)
                 self._run.request()
         except Exception as error:
             self._check_closed(error)
             raise
 
-    def _make_run(self, loader: Loader, most_tasks: int, counters: Counters) -> Run:
+    def _make_run(
+        self, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+    ) -> Run:
         """Begin a pass on the workers."""
         return ProcessRun(
             self._pool,
             self._draws,
             self._pipes_seed,
             counters,
-            most_tasks=most_tasks,
+            most_tasks=prefetch_factor * workers,
             in_order=loader.in_order,
             ends_pool=not loader.persistent_workers,
             dataset_state=loader._live.take_dataset_state(),
             seeded=self._seeded,
+            cut=cut_for(loader.workers_per_batch, workers) if self._is_cut else None,
         )
 
     def _next_data(self) -> Any:
@@ -204,6 +217,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             with self._pool.guard:
                 is_batch = self._take(sequence, result)
             if is_batch:
+                if run.cut.looks:
+                    self._note_cost(result.report, asked_ns, got_ns)
                 self._number = self._counters.delivered(
                     result.report, result.worker_id, asked_ns, got_ns, requested_ns
                 )
@@ -212,6 +227,13 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._counters.failed(time.monotonic_ns() - asked_ns)
         error, pending.error = pending.error, None  # nothing can come between this and `raise`
         raise error
+
+    def _note_cost(self, report: Loaded, asked_ns: int, got_ns: int) -> None:
+        """Tell what decides how batches are cut what this one has cost."""
+        _, started_ns, _, _, written_ns, *_ = report.stamps
+        self._run.cut.note(
+            written_ns - started_ns, got_ns - asked_ns, got_ns - self._counters.latest_ns
+        )
 
     def _take(self, sequence: int, result: Any) -> bool:
         """Take a result off and note what is to be returned or raised; whether it is a batch."""
@@ -239,7 +261,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         Raises:
             PoolClosedError: It does. What a signal handler itself raises passes, and what we say.
         """
-        is_half_done = self._pool.guard.is_set and not self._pool.is_open
+        is_half_done = self._pool.guard.depth and not self._pool.is_open
         is_said = isinstance(error, PoolClosedError | FastloadError)
         if is_half_done and not is_said and not is_from_outside(error):
             raise PoolClosedError from error
@@ -260,7 +282,10 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
 
     @property
     def _workers(self) -> list[Any]:
-        return [worker.process for worker in self._pool.workers]
+        with self._pool.lock:
+            while self._pool.is_open and self._pool.is_growing:
+                self._pool.grow()
+            return [worker.process for worker in self._pool.workers]
 
     def close(self) -> None:
         """End the workers now."""

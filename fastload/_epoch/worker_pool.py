@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastload._loading.dataset_state import DatasetState
+from fastload._memory.slots import Slots
 from fastload._pool.deaths import Death
+from fastload._pool.sharing import SharedTasks
 from fastload._pool.tasks import InFlight, Lost, Mailbox
 from fastload._system.interruptions import Guard
 from fastload._wire.messages import SeededBegin
@@ -39,6 +41,9 @@ class WorkerPool(Protocol):
     dead: dict[int, Death]
     lost: dict[int, Lost]
     restarts: list[Death]
+    slots: Slots | None
+    shared: SharedTasks | None
+    size: int
 
     @property
     def workers(self) -> Sequence[WorkerOfPool]:
@@ -51,6 +56,13 @@ class WorkerPool(Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin."""
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether workers are still to be started."""
+
+    def grow(self) -> None:
+        """Start the next worker."""
 
     def check_open(self) -> None:
         """To be called inside the guard; raises ``PoolClosedError`` if they were ended."""

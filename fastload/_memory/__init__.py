@@ -1,4 +1,4 @@
-"""Shared memory: one arena made of slots, written by workers and viewed by the consumer.
+"""Shared memory in which workers write batches and the consumer views them: one arena a pool.
 
 Runs in: consumer and worker; each module says which.
 Owns: the arena's pages, the free list of slots, and who holds which slot.

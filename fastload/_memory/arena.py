@@ -1,8 +1,9 @@
-"""The arena: one sparse shared file, mapped once by the consumer and once by each worker.
+"""The arena: one sparse shared file that the consumer and every worker of a pool map once.
 
 Runs in: consumer and workers.
-Takes: a number of slots and a stride, the most bytes a slot can hold; a number of workers.
-Gives: each slot as a NumPy array of bytes; for each worker a flag a slot: may it write there?
+Takes: the number of slots, the stride (the most bytes a slot can hold) and the number of workers.
+Gives: each slot as a NumPy array of bytes; and for each worker one flag a slot, which says whether
+the worker may write there.
 
 Pages cost nothing until they are touched, so the stride can be far larger than any batch.
 """
@@ -26,14 +27,14 @@ from fastload._system.descriptors import Descriptor
 Bytes = npt.NDArray[np.uint8]
 
 SMALLEST_FAULT_IN_BYTES = 1 << 18
-"""Below this, a call costs more than the page faults it saves."""
+"""For fewer bytes than this, the call costs more than the page faults it saves."""
 
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
 
 class Arena:
-    """Shared memory in slots of equal stride.
+    """An arena is shared memory that is divided into slots of equal stride.
 
     Guarantees:
         - nothing of it has a name in a file system: it is gone with the last process that maps it;
@@ -62,7 +63,7 @@ class Arena:
 
     @classmethod
     def create(cls, slots: int, stride_bytes: int, workers: int) -> Arena:
-        """Make an arena; a smaller stride than asked for if the system refuses that one.
+        """Make an arena, with a smaller stride than asked for if the system refuses that one.
 
         Raises:
             OSError: Not even slots of one page can be mapped.
@@ -81,6 +82,7 @@ class Arena:
                     arena = cls(descriptor, slots, stride_bytes, workers)
                     break
                 except (OSError, ValueError, OverflowError):
+                    # RLIMIT_AS, perhaps. With smaller slots more leaves go by pipe, no more.
                     if stride_bytes <= mmap.PAGESIZE:
                         raise
                     stride_bytes = stride_bytes // 4 & -mmap.PAGESIZE
@@ -91,21 +93,25 @@ class Arena:
         return arena
 
     def flags(self, worker: int) -> memoryview:
-        """One byte a slot, seen by the consumer and by this worker."""
+        """Return a worker's flags, one byte a slot, which the consumer and that worker see."""
         return self._flags[worker * self.slots : (worker + 1) * self.slots]
 
     def slot(self, number: int) -> Bytes:
-        """A new view of one slot; its life is what a lease follows."""
+        """Return a new view of one slot; a lease lasts as long as this view lives."""
         start = number * self.stride_bytes
         return self.bytes[start : start + self.stride_bytes]
 
     def slot_of(self, address: int) -> int | None:
-        """The slot in which an address lies, or None if it lies outside."""
+        """Return the slot in which an address lies, or None if it lies outside the arena."""
         offset = address - self.address
         return offset // self.stride_bytes if 0 <= offset < len(self.bytes) else None
 
     def has_room(self, number: int, end: int) -> bool:
-        """Whether a slot's first bytes can be written; asks the file system, where there is one."""
+        """Return whether a slot's first ``end`` bytes can be written.
+
+        A memfd always has room. Any other file is given the blocks here, which its file system may
+        refuse.
+        """
         if self._allocated is None or end <= self._allocated[number]:
             return True
         start = self._allocated[number]
@@ -117,15 +123,15 @@ class Arena:
         return True
 
     def forget_room(self, number: int) -> None:
-        """Ask the file system anew: the consumer may have given a slot's pages back since."""
+        """Have ``has_room`` ask again for a slot, whose pages the consumer may have given back."""
         if self._allocated is not None and number >= 0:
             self._allocated[number] = 0
 
     def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
-        """Map a slot's first bytes into this process in one call instead of a fault a page.
+        """Map a slot's first bytes into this process with one call instead of one fault a page.
 
-        Three times faster for pages that are new, ten times for pages another process has
-        written. Without effect where the system does not know the call (Linux before 5.14).
+        That is three times as fast for new pages, ten times for pages another process has written.
+        It has no effect where the system does not know the call (Linux before 5.14).
         """
         start = self._faulted_in[number]
         if end - start < SMALLEST_FAULT_IN_BYTES or sys.platform != "linux":
@@ -137,21 +143,27 @@ class Arena:
             self._mapping.madvise(advice, self._offset(number) + start, end - start)
 
     def forget_faults(self) -> None:
-        """In a process forked since the pages were mapped: they are not mapped here."""
+        """Note, in a process that was just forked, that no page is mapped here yet."""
         self._faulted_in = [0] * self.slots
 
     def give_back_pages(self, number: int) -> None:
-        """Return a slot's memory to the system; its content is lost, the slot stays usable."""
+        """Return a slot's memory to the system; its content is lost, but the slot stays usable."""
         if hasattr(mmap, "MADV_REMOVE"):
             with contextlib.suppress(OSError):
                 self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number), self.stride_bytes)
         self._faulted_in[number] = 0
 
+    def give_back_region(self, number: int, begin: int, end: int) -> None:
+        """Return the memory of whole pages in a slot to the system; their content is lost."""
+        if hasattr(mmap, "MADV_REMOVE"):
+            with contextlib.suppress(OSError):
+                self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number) + begin, end - begin)
+
     def _offset(self, number: int) -> int:
         return self._start + number * self.stride_bytes
 
     def close_descriptor(self) -> None:
-        """Close our descriptor; what is mapped stays mapped for as long as anything views it."""
+        """Close this process's descriptor; the mapping stays for as long as anything views it."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -174,7 +186,7 @@ def _whole_pages(size_bytes: int) -> int:
 
 
 def anonymous_file() -> int:
-    """A file without a name: in memory where the system can, else an unlinked temporary one."""
+    """Open a file without a name: a memfd if the system has it, else an unlinked temporary file."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
             return os.memfd_create("fastload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -198,7 +210,7 @@ def write_at(descriptor: int, start: int, content: memoryview) -> None:
 
 
 def _allocate(descriptor: int, start: int, size_bytes: int) -> None:
-    """Have pages for a part of a file, so that to touch them can't fail.
+    """Reserve blocks for a part of a file, so that touching its pages can't fail.
 
     Raises:
         OSError: The file system has no room for them; the text says which.
@@ -212,7 +224,7 @@ def _allocate(descriptor: int, start: int, size_bytes: int) -> None:
 
 
 def _with_place(error: OSError, descriptor: int, size_bytes: int) -> OSError:
-    """The same error, with the file system it came from and what to do."""
+    """Return the same error, or, outside of memory, one that names the file system and the cure."""
     if _is_memory(descriptor):
         return error
     folder = tempfile.gettempdir()
@@ -226,7 +238,7 @@ def _with_place(error: OSError, descriptor: int, size_bytes: int) -> OSError:
 
 
 def _is_memory(descriptor: int) -> bool:
-    """Whether a file lies in no file system that could be full: whether it is a memfd."""
+    """Return whether a file is a memfd, so that it lies in no file system that could be full."""
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")  # noqa: PTH115
     return False

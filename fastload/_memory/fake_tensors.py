@@ -1,8 +1,8 @@
-"""Batches under torch's ``FakeTensorMode``, where tensors have a shape, a dtype and no content.
+"""Make batches under torch's ``FakeTensorMode``, where tensors have shape and dtype but no content.
 
 Runs in: consumer.
-Takes: what makes a batch of real tensors.
-Gives: the same batch of fake ones, as torch's own collate function makes it under that mode.
+Takes: a function that makes a batch of real tensors.
+Gives: the same batch of fake tensors, as torch's own collate function makes it under that mode.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastload._torch_private import fake_mode, without_dispatch_modes
 
 @contextlib.contextmanager
 def real_tensors() -> Iterator[None]:
-    """Tensors that are made in the block are real, also under ``FakeTensorMode``."""
+    """Make tensors real that are created in the block, also under ``FakeTensorMode``."""
     if fake_mode() is None:
         yield
         return
@@ -29,7 +29,7 @@ def real_tensors() -> Iterator[None]:
 
 
 class DrawnReal:
-    """A sampler's iterator, which draws real numbers also under ``FakeTensorMode``."""
+    """Wraps a sampler's iterator so that it draws real numbers also under ``FakeTensorMode``."""
 
     def __init__(self, indices: Iterator[Any]) -> None:
         self._indices = indices
@@ -43,7 +43,7 @@ class DrawnReal:
 
 
 def with_fake_tensors(make: Callable[[], Any]) -> Any:
-    """The batch that ``make`` gives; under ``FakeTensorMode``, made without it and then faked."""
+    """Return the batch that ``make`` gives, with fake tensors under ``FakeTensorMode``."""
     mode = fake_mode()
     if mode is None:
         return make()
@@ -55,7 +55,7 @@ def with_fake_tensors(make: Callable[[], Any]) -> Any:
 
 
 def stand_ins(samples: Any) -> Any:
-    """The samples with zeros in the place of each fake tensor, of which only the size is known."""
+    """Return the samples with zeros of the same shape and dtype in place of each fake tensor."""
 
     def stand_in(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and type(leaf) is not Tensor:

@@ -1,8 +1,8 @@
-"""What forked children may still see is not written over.
+"""Keep slots out of use while a forked child of the training process may still read them.
 
 Runs in: consumer.
 
-A child sees every batch that was leased when it was forked. Those slots are quarantined until the
+A child sees every batch that was leased when it was forked. Those slots are quarantined: until the
 children are gone if they are our own workers, for good if somebody else forked.
 """
 
@@ -23,7 +23,7 @@ _FOREIGN_FORK = object()
 
 @contextlib.contextmanager
 def forking_workers(watcher: object) -> Iterator[None]:
-    """Mark forks of this thread as our own: they end with ``watcher``, so does the quarantine."""
+    """Mark forks of this thread as our workers: what they see is quarantined for ``watcher``."""
     _forking.watcher = watcher
     try:
         yield
@@ -49,7 +49,10 @@ find_owners_with(_view_at)
 
 
 def _before_fork() -> None:
-    """No lease begins or ends during a fork, in any thread; what the child will see is kept."""
+    """Lock all free lists, so that no lease begins or ends in any thread during a fork.
+
+    What is leased now, the child will see; it is quarantined.
+    """
     watcher = getattr(_forking, "watcher", _FOREIGN_FORK)
     _forking.locked = _locked(all_slots.all())
     for slots in _forking.locked:
@@ -57,10 +60,10 @@ def _before_fork() -> None:
 
 
 def _locked(every: list[Slots]) -> list[Slots]:
-    """All of them, locked, without waiting for one while another is held.
+    """Lock all of these free lists, never waiting for one while another is held, and return them.
 
-    A thread that holds one may need another: garbage collection ends leases and pools wherever it
-    comes.
+    A thread that holds one may need another: garbage collection ends leases and pools in whatever
+    code it interrupts.
     """
     while True:
         held: list[Slots] = []

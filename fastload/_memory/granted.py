@@ -1,11 +1,11 @@
-"""The slots that one worker may write to, as that worker sees them.
+"""The slots that are granted to one worker, as that worker sees them.
 
 Runs in: worker.
-Takes: its flags in the arena, which the consumer sets whenever a slot is free.
+Takes: the worker's flags in the arena, one a slot, which the consumer sets whenever a slot is free.
 Gives: the slot to write the next batch to.
 
-The flags are shared memory and not messages: a slot is often freed after the task that will use
-it was sent, and a worker that waited for a message would write to a slot more.
+Grants are flags in shared memory and not messages, because a slot is often freed after the task
+that will use it was sent. A worker that waited for a message would touch one slot more.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from __future__ import annotations
 from fastload._memory.arena import Arena
 
 NO_SLOT = -1
-"""In place of a slot's number: the batch travels by pipe."""
+"""Stands in the place of a slot's number where a batch travels by pipe."""
+
+ANYBODY = -1
+"""In place of a worker's number: a task, and the slot for it, go to whoever is idle."""
 
 
 class Grants:
-    """Takes the slot written most recently: its pages are mapped, and perhaps cached."""
+    """Chooses among the granted slots the one written last, of which the pages are mapped."""
 
     def __init__(self, arena: Arena | None, worker: int) -> None:
         self._flags = memoryview(b"") if arena is None else arena.flags(worker)
         self._recent: list[int] = []
 
     def take(self) -> int:
-        """A slot for one batch, or NO_SLOT."""
+        """Return a slot for one batch and give up the grant; NO_SLOT if none is granted."""
         flags, recent = self._flags, self._recent
         for position in range(len(recent) - 1, -1, -1):
             if flags[recent[position]]:

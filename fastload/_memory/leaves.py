@@ -13,7 +13,7 @@ import torch
 
 
 def leaves(batch: Any) -> Iterator[Any]:
-    """Tensors and arrays in dicts, lists, tuples and attributes of plain objects.
+    """Yield the tensors and arrays in dicts, lists, tuples and attributes of plain objects.
 
     A container is looked into once, although it may hold itself or occur several times.
     """
@@ -29,7 +29,7 @@ def leaves(batch: Any) -> Iterator[Any]:
 
 
 def _children(container: Any) -> Any:
-    """What an object contains; nothing of what is no container."""
+    """Return what a container holds, and nothing for whatever is no container."""
     if isinstance(container, Mapping):
         return container.values()
     if isinstance(container, list | tuple):
@@ -40,12 +40,12 @@ def _children(container: Any) -> Any:
 
 
 def size_bytes(batch: Any) -> int:
-    """Bytes in all of them."""
+    """Return the bytes of all leaves of a batch."""
     return sum(int(leaf.nbytes) for leaf in leaves(batch))
 
 
 def has_wide_numbers(batch: Any) -> bool:
-    """Whether most bytes are in floating-point numbers of 32 or 64 bits."""
+    """Return whether most bytes are in floating-point numbers of 32 or 64 bits."""
     wide = sum(int(leaf.nbytes) for leaf in leaves(batch) if _is_wide(leaf))
     return 2 * wide > size_bytes(batch) > 0
 

@@ -1,9 +1,9 @@
-"""What pickles objects of which type: multiprocessing's registry and copyreg's, as they are now.
+"""Find the function that pickles objects of a type: what multiprocessing or copyreg has by now.
 
 Runs in: consumer and worker.
 
-A library may register how its objects cross processes when it is first imported, which may be in
-a worker and after some batches. So nothing here is a copy of a registry.
+A library may register how its objects cross processes when it is first imported, which may be in a
+worker and after some batches. So nothing here is a copy of a registry.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from fastload._torch_private import reduce_typed_storage
 
 REGISTERED: Final[dict[type, Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
-"""What crosses processes in a way of its own, beyond pickle: multiprocessing's living registry."""
+"""Multiprocessing's own living registry of how objects of a type cross processes."""
 
 
 class LiveReducers(dict[type, Any]):
-    """How objects of a type are pickled: its own entries, else what is registered by now.
+    """A pickler's dispatch table: its own entries, and for other types what is registered by now.
 
-    These are multiprocessing's registry and copyreg's, asked for each object as multiprocessing's
-    own pickler does. Only torch's reducers are left out, which make a file for each tensor.
+    Multiprocessing's registry and copyreg's are asked for each object, as multiprocessing's own
+    pickler does. Only torch's reducers are left out, which make a file for each tensor.
     """
 
     def __missing__(self, kind: type) -> Any:
@@ -35,7 +35,7 @@ class LiveReducers(dict[type, Any]):
 
 
 def is_registered(kind: type) -> bool:
-    """Whether code that somebody registered sees an object of this type when it is pickled."""
+    """Return whether code that somebody registered sees objects of this type when pickled."""
     return kind in copyreg.dispatch_table or kind in REGISTERED
 
 
@@ -44,5 +44,5 @@ def _is_torchs(reducer: Any) -> bool:
 
 
 def tensors_are_ours() -> bool:
-    """Whether nobody has registered another way in which tensors cross processes."""
+    """Return whether nobody has registered another way in which tensors cross processes."""
     return _is_torchs(REGISTERED.get(Tensor, reduce_typed_storage))

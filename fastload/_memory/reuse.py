@@ -1,12 +1,12 @@
-"""Slots whose workers have ended wait here for the next workers, their pages still in memory.
+"""Park the slots of workers that have ended, and their pages, for the next workers.
 
 Runs in: consumer.
 Takes: slots at the end of an epoch of which the workers are not kept.
 Gives: the same slots to the next loader that starts workers and that they suit.
 
-To touch a page for the first time takes longer than to write a batch into it; most programs begin
-an epoch where they ended one. At most one arena waits, and not more than ``MOST_BYTES`` of it, for
-as long as a loader lives that has used it: so two loaders that take turns share one. When workers
+To touch a page for the first time takes longer than to write a batch into it, and most programs
+begin an epoch where they ended one. At most one arena waits, and at most ``MOST_BYTES`` of it, for
+as long as a loader lives that has used it; so two loaders that take turns share one. When workers
 start that it does not suit, its pages are freed.
 """
 
@@ -20,22 +20,22 @@ from typing import Any
 from fastload._memory.slots import Slots
 
 MOST_BYTES = 1 << 30
-"""Memory that may wait, between epochs, for workers to come."""
+"""The most memory that waits, between epochs, for workers to come."""
 
 MOST_WORN = 2
-"""Slots out of use, because forked children may see them, with which an arena is used again."""
+"""The most quarantined slots with which an arena is used again."""
 
 _waiting: list[Slots] = []  # changed by single calls into C only: garbage collection may interrupt
 
 
 class ArenaUser:
-    """A loader's share in the slots that it used last; it ends with the loader."""
+    """A loader's share in the slots that it used last; the share ends with the loader."""
 
     def __init__(self) -> None:
         self._slots: weakref.ref[Slots] | None = None
 
     def enter(self, slots: Slots) -> None:
-        """The loader's workers use these slots now."""
+        """Note that the loader's workers use these slots now."""
         if self._slots is None:
             weakref.finalize(self, _review).atexit = False
         self.leave()
@@ -43,7 +43,7 @@ class ArenaUser:
         slots.tenants.add(self)
 
     def leave(self) -> None:
-        """The loader has no use for slots any more."""
+        """Note that the loader has no use for slots any more."""
         slots = None if self._slots is None else self._slots()
         if slots is not None:
             slots.tenants.discard(self)
@@ -51,7 +51,7 @@ class ArenaUser:
 
 
 def put(slots: Slots) -> None:
-    """The workers of these slots are gone: nobody writes to them any more."""
+    """Park slots whose workers are gone, and keep them if a loader may want them again."""
     if not slots.is_keepable or not slots.tenants.all():
         slots.park()
         return
@@ -64,12 +64,19 @@ def put(slots: Slots) -> None:
 
 
 def take(workers: int, slots: int, stride_bytes: int) -> Slots | None:
-    """Slots for so many workers, if those that wait are enough; otherwise their memory is freed."""
+    """Return parked slots that suffice for so many workers, or None after freeing their memory.
+
+    Args:
+        workers: How many workers will write to them.
+        slots: How many slots they need.
+        stride_bytes: The stride that a new arena would have; a quarter of it suffices.
+    """
     while _waiting:
         found = _waiting.pop()
         if found.owner != os.getpid():
             continue
         arena = found.arena
+        # No worker is left, so what is quarantined stays so: some other child may read it.
         suits = arena.workers >= workers and arena.slots >= slots
         if (
             suits
@@ -82,13 +89,13 @@ def take(workers: int, slots: int, stride_bytes: int) -> Slots | None:
 
 
 def clear() -> None:
-    """Free the memory of what waits."""
+    """Free the memory of all parked slots that wait here."""
     while _waiting:
         _waiting.pop().park()
 
 
 def held_bytes() -> int:
-    """The memory that waits."""
+    """Return the bytes of memory that wait here."""
     return sum(slots.held_bytes() for slots in _waiting if slots.owner == os.getpid())
 
 

@@ -1,12 +1,12 @@
-"""Keep the memory of a batch alive when torch moves a tensor of it away.
+"""Keep the memory of a batch alive when torch moves one of its tensors into other shared memory.
 
 Runs in: consumer.
 
 ``share_memory_()``, and every queue, replaces the memory *behind* a storage by shared memory of
-torch's own. Older aliases (``.numpy()``, DLPack) still point to the old memory, which nothing
-keeps any more. torch's own batches from workers don't have this problem: they are shared already.
-So torch's two methods that share a storage are wrapped once a batch of ours exists: the old
-memory of a batch stays for as long as the storage, which every alias keeps, is in use.
+torch's own. Older aliases (``.numpy()``, DLPack) still point to the old memory, which nothing keeps
+any more. torch's own batches from workers don't have this problem: they are shared already. So
+torch's two methods that share a storage are wrapped once a batch of ours exists: the old memory of
+a batch stays for as long as the storage, which every alias keeps, is in use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _kept: list[tuple[Any, Bytes]] = []
 
 
 def remember(address: int, owner: Bytes) -> None:
-    """The storage that begins at this address lies in the private memory of this array."""
+    """Note that the storage at this address lies in the private memory of this array."""
     _owners[address] = owner
 
 
@@ -40,13 +40,13 @@ def release_unused() -> None:
 
 
 def find_owners_with(finder: Finder) -> None:
-    """Ask this function too for the array that keeps the memory at an address."""
+    """Have this function asked too for the array that keeps the memory at an address."""
     _finders.append(finder)
 
 
 @functools.cache
 def follow_sharing() -> None:
-    """Wrap the methods; once a process."""
+    """Wrap torch's two methods that share a storage, once in each process."""
     for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
         setattr(torch.UntypedStorage, name, _keeping(getattr(torch.UntypedStorage, name)))
 

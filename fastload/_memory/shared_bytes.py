@@ -5,8 +5,8 @@ Takes: chunks of bytes, once.
 Gives: a read-only view of each chunk, here and in every process the object travels to.
 
 A forked child inherits the mapping. A process that is being started gets the file's descriptor
-(with multiprocessing's own start arguments, or in a parcel); so nothing is copied. Pickled in any
-other way (``pickle.dumps``, a queue) the content goes along, because the file has no name.
+(with multiprocessing's own start arguments, or in a shared pickle); so nothing is copied. Pickled
+in any other way (``pickle.dumps``, a queue) the content goes along, because the file has no name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Span = tuple[int, int]
 
 
 class SharedBytes:
-    """Chunks of bytes in an anonymous file.
+    """Holds chunks of bytes in an anonymous file and gives a view of each.
 
     Guarantees:
         - no process can change them (the file is sealed where the kernel can);
@@ -73,7 +73,7 @@ class SharedBytes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all chunks take, once for all processes."""
+        """Return the bytes that all chunks take, once for all processes."""
         return sum(end - start for start, end in self.spans)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -85,7 +85,7 @@ class SharedBytes:
 
 
 def attach(descriptor: Descriptor, spans: Sequence[Span]) -> SharedBytes:
-    """The chunks of another process, by a descriptor that is this process's own."""
+    """Return another process's chunks, given a descriptor that belongs to this process."""
     return SharedBytes(descriptor.number, spans)
 
 

@@ -14,17 +14,23 @@ A slot is always in exactly one state (``validate`` checks it, ``statistics`` co
     granted ──the worker died or has no task (revoke)──▶ free
     any of these that is not needed ──its pages go back──▶ fresh
 
-A fresh slot has no pages, a free one has. When no worker is left the slots are *parked*: what would
-be granted becomes free. Slots that were *abandoned* are left as they are and are never used again.
+A fresh slot has no pages, a free one has. When no worker is left the slots are *parked*: none is
+granted, and what would be granted becomes free, as far as its pages may be kept. Slots that were
+*abandoned* are left as they are and are never used again.
+
+*In hand* is a state of the slot and no second record of what has arrived. A mailbox
+(``fastload._pool.tasks``) says which report waits for its run; the slot is in hand from the report
+on until it is leased or released, also while its batch is copied, and while a report that nobody
+wants is dropped. Without the state, ``validate`` could not tell a slot in hand from a lost one, and
+a ``release`` that comes after the slots were parked would free a slot that is free already.
 
 A worker writes only to slots that are granted to it; the consumer reads one that came back. A slot
 that is not needed any more is granted again at once, to the worker that wrote it, whether or not
-that worker has a task: so it finds pages it knows. Slots *rest* when no worker is left: none is
-granted, and those that come free keep their pages only as far as they may.
+that worker has a task: so it finds pages it knows.
 
 Guarantees:
     - a slot is never granted while anything views it: a tensor, an array, an autograd graph;
-    - what a forked child may still see is not reused (``memory.forks``);
+    - what a forked child may still see is not reused (``fastload._memory.forks``);
     - the slots in use never hold more than the limit; those that only a burst needed give their
       pages back;
     - only the process that made it changes anything: a forked child's copy is inert.
@@ -38,21 +44,22 @@ import weakref
 from typing import NamedTuple
 
 from fastload._memory.arena import Arena, Bytes
+from fastload._memory.granted import ANYBODY
 from fastload._memory.share_memory import follow_sharing, release_unused
 from fastload._memory.weak_set import WeakSet
 
 SPARE_GRANTS = 2
-"""Slots a worker may have beside one for each of its tasks, before their memory is given back."""
+"""A worker may have so many slots beyond one a task before their memory is given back."""
 
 LARGE_BYTES = 1 << 26
 """From a batch of this size on, no worker has a slot to spare: what is not needed is memory."""
 
 MOST_HELD = 2
-"""Batches that a training loop has at a time; what an epoch needs beside one a task."""
+"""A training loop has so many batches at a time; an epoch needs as many slots beside one a task."""
 
 
 class _Hold(weakref.ref[Bytes]):
-    """Notices when the last view of a leased slot is gone."""
+    """A weak reference to a lease's view; it calls back when the last view of the slot is gone."""
 
     __slots__ = ("slot", "worker")
 
@@ -61,7 +68,18 @@ class _Hold(weakref.ref[Bytes]):
 
 
 class SlotStatistics(NamedTuple):
-    """How many slots are in which state."""
+    """Says how many slots are in which state.
+
+    Attributes:
+        fresh: Slots without pages.
+        free: Slots with pages that are granted to nobody.
+        granted: For each worker, how many slots it may write to.
+        in_hand: Slots whose batch has arrived and was neither delivered nor dropped.
+        leased: Slots whose batch the program holds.
+        quarantined: Slots whose batch is gone, but which a forked child may still read.
+        is_parked: Whether no worker is left that could write.
+        is_abandoned: Whether a call was interrupted, so that the slots are never used again.
+    """
 
     fresh: int
     free: int
@@ -74,7 +92,20 @@ class SlotStatistics(NamedTuple):
 
 
 class Slots:
-    """The free list of one arena; only the consumer has one."""
+    """The free list of one arena; only the consumer has one, and any thread of it may use it.
+
+    Args:
+        arena: The memory.
+        most_tasks: How many tasks of all workers may be on their way at once.
+        most_leases: How many batches may stay in their slots while the program holds them.
+        limit_bytes: The most memory that slots in use may hold.
+        limits_all: Whether that limit is for all loaders of the process together.
+        is_keepable: Whether other workers may use the slots when these have ended.
+
+    Attributes:
+        is_copying: Batches are copied and not leased, because workers are still to be forked: what
+            one of them may see of a leased batch could not be used again before it ends.
+    """
 
     def __init__(
         self,
@@ -86,14 +117,11 @@ class Slots:
         limits_all: bool = False,
         is_keepable: bool = False,
     ) -> None:
-        """``limits_all`` says that the limit is for all loaders of the process together.
-
-        ``is_keepable``: whether other workers may use them when these have ended.
-        """
         self.arena = arena
         self.owner = os.getpid()
         self.is_keepable = is_keepable
         self.is_torn = False
+        self.is_copying = False
         self.tenants: WeakSet[object] = WeakSet()
         self._most_leases = most_leases
         self._limits_all = limits_all
@@ -103,9 +131,11 @@ class Slots:
         self.lock = threading.RLock()
         self._fresh = list(range(arena.slots - 1, -1, -1))
         self._free: list[int] = []
+        # The last one of each is for ANYBODY, whose number is -1; no worker sees its flags.
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
-        self._granted: list[set[int]] = [set() for _ in range(arena.workers)]
-        self._wanted = [0] * arena.workers
+        self._flags.append(memoryview(bytearray(arena.slots)))
+        self._granted: list[set[int]] = [set() for _ in range(arena.workers + 1)]
+        self._wanted = [0] * (arena.workers + 1)
         self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
         self._watchers: dict[int, set[object]] = {}
@@ -114,14 +144,14 @@ class Slots:
         all_slots.add(self)
 
     def begin(self, workers: int, most_tasks: int, limit_bytes: int) -> None:
-        """Workers begin, on slots that are new or that rested."""
+        """Prepare slots, which are new or were parked, for workers that begin to use them."""
         self._most_tasks = most_tasks
         self._most_granted = most_tasks // workers + SPARE_GRANTS
         self._limit_bytes = limit_bytes
-        self._most_resting: int | None = None
+        self._most_parked: int | None = None
 
     def park(self, most_bytes: int = 0) -> None:
-        """No worker is left: take back all slots, and free their pages.
+        """Take back all slots, because no worker is left, and free their pages.
 
         Args:
             most_bytes: So much may stay, but not more slots than an epoch usually needs. Batches
@@ -131,20 +161,22 @@ class Slots:
             return
         with self.lock:
             fit = most_bytes // self._largest_bytes if self._largest_bytes else 0
-            self._most_resting = min(fit, self._most_tasks + MOST_HELD)
-            for worker in range(self.arena.workers):
+            self._most_parked = min(fit, self._most_tasks + MOST_HELD)
+            for worker in (*range(self.arena.workers), ANYBODY):
                 self.revoke(worker)
             if not self.is_torn:
+                # Nobody will ask for what is in hand. Whatever is in no other record is free then:
+                # an interruption may have left a slot between two of them.
                 self._in_hand.clear()
                 kept = {*self._fresh, *self._leased, *self._released_while_watched, *self._free}
                 self._free += set(range(self.arena.slots)) - kept
-            while len(self._free) > self._most_resting:
+            while len(self._free) > self._most_parked:
                 self._free_slot(self._free.pop(0))
 
     def abandon(self) -> None:
-        """A call of the consumer's was interrupted half-way, and goes on: leave what it may have.
+        """Leave the slots as they are: a call that was interrupted half-way may still use some.
 
-        The slots are of no use any more; their memory goes with the last view of it.
+        They are never used again; their memory goes with the last view of it.
         """
         self.is_torn, self.is_keepable = True, False
 
@@ -153,7 +185,7 @@ class Slots:
         self._fresh.append(slot)
 
     def provide(self, worker: int, tasks: int) -> bool:
-        """See to it that a worker has a slot for each of its tasks; False if there are too few."""
+        """Grant a worker a slot for each of its tasks; return False if there are too few."""
         granted = self._granted[worker]
         self._wanted[worker] = tasks
         if len(granted) >= tasks:
@@ -165,6 +197,17 @@ class Slots:
                     return False
                 self._grant(slot, worker)
         return True
+
+    def reserve(self) -> int | None:
+        """Grant a slot for a task that any worker may carry out; None if there is none.
+
+        It is one task's until it is ``returned``, and never granted again by itself.
+        """
+        with self.lock:
+            slot = self._take()
+            if slot is not None:
+                self._grant(slot, ANYBODY)
+            return slot
 
     def _grant(self, slot: int, worker: int) -> None:
         self._granted[worker].add(slot)
@@ -179,9 +222,10 @@ class Slots:
         return None
 
     def _may_grow(self) -> bool:
-        """Whether one slot more may be written to."""
+        """Return whether one slot more may be written to without exceeding the limit."""
         used_bytes = (self.arena.slots - len(self._fresh) + 1) * self._largest_bytes
         if self._limits_all:
+            # Before its first batch this loader knows no size: beside others it counts a stride.
             others = [slots.held_bytes() for slots in all_slots.all() if slots is not self]
             if any(others) and not used_bytes:
                 used_bytes = self.arena.stride_bytes
@@ -189,23 +233,23 @@ class Slots:
         return used_bytes <= self._limit_bytes
 
     def held_bytes(self) -> int:
-        """The most memory that slots in use can hold, to judge by the largest batch so far."""
+        """Return the most bytes that slots in use can hold, judging by the largest batch so far."""
         return (self.arena.slots - len(self._fresh)) * self._largest_bytes
 
     @property
     def quarantined_count(self) -> int:
-        """How many slots are out of use because a forked child may look at them."""
+        """Return how many slots a forked child may still read, leased ones included."""
         return len(self._watchers)
 
     def returned(self, slot: int, worker: int) -> None:
-        """The worker does not write to this slot any more."""
+        """Note that the worker has reported this slot and does not write to it any more."""
         with self.lock:
             self._granted[worker].remove(slot)
             self._wanted[worker] -= 1
             self._in_hand.add(slot)
 
     def revoke(self, worker: int) -> None:
-        """Free what is granted to a worker that is dead, or that has no task."""
+        """Free what is granted to a worker that is dead or has no task."""
         with self.lock:
             granted = self._granted[worker]
             while granted:  # a batch that is dropped meanwhile may add to them
@@ -214,9 +258,9 @@ class Slots:
                 self._free.append(slot)
 
     def release(self, slot: int, worker: int) -> None:
-        """Grant a slot that is in hand and that nobody views to its worker again.
+        """Take a slot that is in hand and that nobody views, and grant it to its worker again.
 
-        If that worker has enough of them, its memory goes back to the system. Without effect on a
+        If that worker has enough slots, the memory goes back to the system. There is no effect on a
         slot that was taken back since, because no worker is left.
         """
         if self.owner != os.getpid():
@@ -227,8 +271,15 @@ class Slots:
                 self.regrant_or_free(slot, worker)
 
     def regrant_or_free(self, slot: int, worker: int) -> None:
-        if self._most_resting is not None:
-            if len(self._free) < self._most_resting:
+        if self._most_parked is not None:
+            if len(self._free) < self._most_parked:
+                self._free.append(slot)
+                return
+        elif worker == ANYBODY:
+            if (
+                len(self._free) < self._most_tasks + MOST_HELD
+                and self.held_bytes() <= self._limit_bytes
+            ):
                 self._free.append(slot)
                 return
         elif (
@@ -240,21 +291,26 @@ class Slots:
         self._free_slot(slot)
 
     def _most_granted_to(self, worker: int) -> int:
-        """How many slots a worker may have: of large ones, only as many as it has tasks."""
+        """Return how many slots a worker may have: of large ones, only as many as it has tasks."""
         is_large = self._largest_bytes >= LARGE_BYTES
         return self._wanted[worker] if is_large else self._most_granted
 
     def may_lease(self) -> bool:
-        """Whether one more batch may stay in its slot and leave enough for the workers."""
+        """Return whether one more batch may stay in its slot and leave enough for the workers."""
         held = len(self._leased) + len(self._released_while_watched)
-        return held < self._most_leases and (
-            held < 2 or (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes
+        return (
+            not self.is_copying
+            and held < self._most_leases
+            and (
+                held < 2 or (held + 1 + self._most_tasks) * self._largest_bytes <= self._limit_bytes
+            )
         )
 
     def lease(self, slot: int, worker: int, used_bytes: int) -> Bytes | None:
-        """Hand out the view through which all of a batch's leaves must see the slot.
+        """Return the view through which all leaves of a batch must see its slot, which is in hand.
 
-        None: too many batches are held; this one stays in hand, to be copied and given back.
+        Return None if too many batches are held; the slot then stays in hand, and the batch is to
+        be copied and the slot released.
         """
         if used_bytes > self._largest_bytes:  # noqa: PLR1730  (a call of max a batch)
             self._largest_bytes = used_bytes
@@ -274,14 +330,14 @@ class Slots:
             return
         with self.lock:
             if self._leased.pop(hold.slot, None) is None:
-                return
+                return  # an exception from outside hit `lease` before it had noted the hold
             if hold.slot in self._watchers:
                 self._released_while_watched[hold.slot] = hold.worker
             else:
                 self.regrant_or_free(hold.slot, hold.worker)
 
     def statistics(self) -> SlotStatistics:
-        """How many slots are in which state now, for reports of hangs."""
+        """Return how many slots are in which state now, for reports of hangs."""
         with self.lock:
             return SlotStatistics(
                 len(self._fresh),
@@ -290,7 +346,7 @@ class Slots:
                 len(self._in_hand),
                 len(self._leased),
                 len(self._released_while_watched),
-                self._most_resting is not None,
+                self._most_parked is not None,
                 self.is_torn,
             )
 
@@ -312,7 +368,7 @@ class Slots:
             assert self._released_while_watched.keys() <= self._watchers.keys()
 
     def view_at(self, address: int) -> Bytes | None:
-        """The view of the leased slot in which an address lies."""
+        """Return the view of the leased slot in which an address lies, or None."""
         slot = self.arena.slot_of(address)
         hold = None if slot is None else self._leased.get(slot)
         return None if hold is None else hold()
@@ -336,4 +392,4 @@ class Slots:
 
 
 all_slots: WeakSet[Slots] = WeakSet()
-"""Those of all pools of this process."""
+"""Holds the free lists of all pools of this process."""

@@ -2,8 +2,8 @@
 
 Runs in: consumer.
 Takes: the bytes of a slot, the layout of its leaves and the skeleton that refers to them.
-Gives: the batch: ordinary tensors and arrays. Each tensor has a storage of its own; those that
-view the slot keep the view of it alive.
+Gives: the batch, of ordinary tensors and arrays. Each tensor has a storage of its own; leaves that
+view the slot keep the view of it alive, and so the lease.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _frombuffer: Final = torch.frombuffer
 
 
 class BrokenBatchError(Exception):
-    """An object of a batch can't be unpickled; the cause says why."""
+    """Raised if an object of a batch can't be unpickled; the cause says why."""
 
 
 class Skeleton:
-    """How leaves are put together; from the second batch on, without unpickling where it can be."""
+    """Puts leaves together to a batch; where it can, without unpickling from the second on."""
 
     __slots__ = ("_assemble", "_uses", "content")
 
@@ -40,7 +40,7 @@ class Skeleton:
         self._assemble: Callable[[list[Any]], Any] | None = None
 
     def assemble(self, leaves: list[Any], attached: Sequence[Any] = ()) -> Any:
-        """The batch of these leaves, and of what was sent beside the skeleton.
+        """Return the batch of these leaves and of what was sent beside the skeleton.
 
         Raises:
             BrokenBatchError: Unpickling an object of the batch raised something.
@@ -55,7 +55,10 @@ class Skeleton:
         return rebuild_batch(leaves, self.content)
 
     def _shortcut(self, count: int) -> Callable[[list[Any]], Any] | None:
-        """How a batch is made that is one container of leaves, or a leaf; None: it is another."""
+        """Return a function that needs no pickle, if the batch is a leaf or a container of leaves.
+
+        Any other batch gives None.
+        """
         marks = [object() for _ in range(count)]
         try:
             batch = _LeavesOnly(io.BytesIO(self.content), marks).load()
@@ -72,16 +75,20 @@ class Skeleton:
 
 
 class BatchTemplate:
-    """Where the leaves of a batch lie, and how they are put together.
+    """The layout and skeleton of a worker's batch, prepared for the next one like it.
 
-    Consecutive batches of a worker usually have the same one: from the second on, what can be
+    Consecutive batches of a worker usually have the same template; from the second on, what can be
     computed of it beforehand is.
+
+    Args:
+        layout: Where the leaves lie.
+        content: The skeleton, pickled.
+        before: The worker's template before this one, which may have the same skeleton.
     """
 
     __slots__ = ("_common", "_uses", "layout", "skeleton")
 
     def __init__(self, layout: Layout, content: bytes, before: BatchTemplate | None = None) -> None:
-        """``before`` is the worker's form before this one, which may have the same skeleton."""
         self.layout = layout
         same = (
             before is not None
@@ -93,7 +100,7 @@ class BatchTemplate:
         self._common: list[Any] | None = None
 
     def view(self, memory: Bytes) -> list[Any]:
-        """The leaves, as views of a slot."""
+        """Return the leaves as views of a slot."""
         if self._common is None:
             if self._uses == 1 and all(map(_is_common, self.layout)):
                 self._common = list(map(_prepared, self.layout))
@@ -119,7 +126,7 @@ def _prepared(leaf: Leaf) -> Any:
 
 
 def rebuild_batch(leaves: list[Any], skeleton: bytes, attached: Sequence[Any] = ()) -> Any:
-    """Put the leaves, and what was sent beside the skeleton, in their places.
+    """Put the leaves, and what was sent beside the skeleton, in their places; return the batch.
 
     Raises:
         BrokenBatchError: Unpickling an object of the batch raised something.
@@ -135,7 +142,7 @@ def rebuild_batch(leaves: list[Any], skeleton: bytes, attached: Sequence[Any] = 
 
 
 def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
-    """The leaves of a batch, in the order in which they were written."""
+    """Return the leaves of a batch as views of ``memory``, in the order they were written in."""
     leaves: list[Any] = []
     exporter: Any = None
     for dtype, offset, shape, strides, requires_grad in layout:
@@ -162,7 +169,7 @@ def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:
 
 
 def copy_leaves(memory: Bytes, layout: Layout) -> list[Any]:
-    """The same, each leaf in private memory of its own; ``memory`` is not kept."""
+    """Return the same leaves, each in private memory of its own; ``memory`` is not kept."""
     leaves: list[Any] = []
     for leaf in layout:
         dtype, offset, shape = leaf[:3]
@@ -189,7 +196,7 @@ class _BatchUnpickler(pickle.Unpickler):
 
 
 class _LeavesOnly(_BatchUnpickler):
-    """Refuses whatever is no leaf: nobody's code runs."""
+    """An unpickler that refuses whatever is no leaf, so that nobody's code runs."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == LEAF_MODULE and name == LEAF_NAME:

@@ -3,14 +3,14 @@
 Runs in: worker.
 Takes: a batch (any tree of any objects) and a slot, which the worker has chosen among those that
 are granted to it.
-Gives: the layout of the leaves that lie in the slot and a skeleton: the batch pickled with a
+Gives: the layout of the leaves that lie in the slot, and a skeleton: the batch pickled with a
 reference in the place of each leaf.
 
 The pickler's own walk is the one walk over the batch: it knows every container there is, keeps
-objects that occur twice the same object, and is written in C. Plain dense tensors and arrays
-become leaves; everything else is pickled as always, by the reducers that are registered at that
-moment. A leaf that does not fit into the slot is attached to the skeleton and goes through the pipe
-from where it lies: slower, never wrong.
+objects that occur twice the same object, and is written in C. Plain dense tensors and arrays become
+leaves; everything else is pickled as always, by the reducers that are registered at that moment. A
+leaf that does not fit into the slot is attached to the skeleton and goes through the pipe from
+where it lies: slower, never wrong.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ SMALLEST_ATTACHED_BYTES = 1 << 16
 
 
 class LeafRef:
-    """Stands in a batch for the leaf of this number, which lies in the slot and has no tensor.
+    """Stands in a batch for the leaf of this number, which lies in the slot and was never a tensor.
 
-    Only for a batch that nobody sees before it is written.
+    It is only used for a batch that nobody looks at before it is written.
     """
 
     __slots__ = ("number",)
@@ -71,36 +71,36 @@ class LeafRef:
 
 
 class Place(Protocol):
-    """Where a collate function puts its results."""
+    """Where a collate function puts its results: a slot, or ordinary memory."""
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """A new contiguous tensor with undefined content, to be filled by the caller."""
+        """Make a contiguous tensor with undefined content, to be filled by the caller."""
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
-        """A new contiguous tensor of these bytes, or what stands for it."""
+        """Make a contiguous tensor of these bytes, or what stands for it."""
 
     def reference(self, tensor: Tensor) -> Tensor | LeafRef:
-        """A tensor of this place that has its content, or what stands for it."""
+        """Return a tensor of this place that has its content, or what stands for it."""
 
 
 class Heap:
-    """Ordinary private memory."""
+    """Ordinary private memory as a place."""
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """As ``torch.empty``, on the CPU."""
+        """Make a tensor as ``torch.empty`` does, on the CPU."""
         return torch.empty(shape, dtype=dtype, device="cpu")
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor:
-        """Always a tensor."""
+        """Make a tensor of these bytes; nothing ever stands for it."""
         return fill(self.tensor(shape, dtype), content)
 
     def reference(self, tensor: Tensor) -> Tensor:
-        """The tensor itself."""
+        """Return the tensor itself."""
         return tensor
 
 
 def fill(tensor: Tensor, content: bytes) -> Tensor:
-    """Copy all of a new tensor's bytes: views of it and of them would cost more than the copy."""
+    """Copy all bytes into a new tensor; views of it and of them would cost more than the copy."""
     assert len(content) == tensor.nbytes
     if tensor_modes() and not has_plain_bytes(tensor):  # whatever a mode makes of a new tensor
         source = torch.frombuffer(bytearray(content), dtype=tensor.dtype)
@@ -113,11 +113,15 @@ HEAP = Heap()
 
 
 class SlotPlace:
-    """A slot, for one batch at a time; what does not fit lies in private memory."""
+    """A slot, or a region of one, for one batch at a time; what does not fit is private memory."""
 
-    def __init__(self, arena: Arena | None, slot: int) -> None:
+    def __init__(
+        self, arena: Arena | None, slot: int, region: tuple[int, int] | None = None
+    ) -> None:
+        """``region`` is where in the slot its bytes begin and end; None: all of the slot."""
         self._arena = arena
         self._slot = slot
+        self._region = region
         usable = arena is not None and slot != NO_SLOT
         self.memory = arena.slot(slot) if arena is not None and usable else NO_MEMORY
         self.address = 0 if arena is None else arena.address + slot * arena.stride_bytes
@@ -125,10 +129,10 @@ class SlotPlace:
         self.empty()
 
     def empty(self) -> None:
-        """The next batch begins."""
-        self.used_bytes = 0
+        """Forget the batch before and begin the next one."""
+        self.used_bytes, end = self._region or (0, len(self.memory))
         # A reducer of the user's for tensors sees every tensor there is: none lies here then.
-        self._size_bytes = len(self.memory) if tensors_are_ours() else 0
+        self._size_bytes = end if tensors_are_ours() else 0
         self.leaves: list[Leaf] = []
         self.attached: list[pickle.PickleBuffer] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
@@ -136,17 +140,17 @@ class SlotPlace:
             self._arena.forget_room(self._slot)
 
     def attach(self, memory: Bytes) -> pickle.PickleBuffer:
-        """What stands in the skeleton for memory that is sent beside it, from where it lies."""
+        """Send memory beside the skeleton, from where it lies; return what stands for it there."""
         buffer = pickle.PickleBuffer(memory)  # type: ignore[arg-type]  # NumPy: from 3.12 on
         self.attached.append(buffer)
         return buffer
 
     def is_part_of_skeleton(self, buffer: pickle.PickleBuffer) -> bool:
-        """Whether the pickler must copy a buffer, which it does unless we have just attached it."""
+        """Return whether the pickler must copy a buffer: it must unless it was just attached."""
         return not (self.attached and self.attached[-1] is buffer)
 
     def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """A tensor in the slot, known to be a leaf of the batch; in private memory if full."""
+        """Make a tensor, a leaf of the batch, in the slot; in private memory if that is full."""
         number = DTYPE_NUMBERS.get(dtype)
         offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
         if number is None or offset is None:
@@ -161,7 +165,10 @@ class SlotPlace:
         return tensor
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
-        """No tensor, unless the slot is full: making one takes longer than a small copy."""
+        """Copy the bytes into the slot and return a reference; a tensor only if the slot is full.
+
+        Making a tensor takes longer than a small copy.
+        """
         offset = self.reserve(len(content))
         if offset is None:
             return HEAP.filled(shape, dtype, content)
@@ -171,12 +178,12 @@ class SlotPlace:
         return LeafRef(len(leaves) - 1)
 
     def reference(self, tensor: Tensor) -> Tensor | LeafRef:
-        """What stands for it, unless it lies in private memory."""
+        """Return what stands for a tensor, or the tensor itself if it lies in private memory."""
         known = self._placed.get(id(tensor))
         return tensor if known is None else LeafRef(known[1])
 
     def reserve(self, size_bytes: int) -> int | None:
-        """Where the next ``size_bytes`` may be written, or None: nothing to write, or no room."""
+        """Return the offset where so many bytes may be written; None if they are 0 or don't fit."""
         offset = (self.used_bytes + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
         end = offset + size_bytes
         arena = self._arena
@@ -185,12 +192,12 @@ class SlotPlace:
         if not (arena.is_memory or arena.has_room(self._slot, end)):
             return None
         self.used_bytes = end
-        if end >= SMALLEST_FAULT_IN_BYTES:
+        if end >= SMALLEST_FAULT_IN_BYTES and self._region is None:
             arena.fault_in(self._slot, end, to_write=True)
         return offset
 
     def number_of(self, tensor: Tensor) -> int | None:
-        """The leaf that a tensor is, if it was made by this place and is unchanged since."""
+        """Return which leaf a tensor is, if this place made it and it is unchanged; else None."""
         known = self._placed.get(id(tensor))
         if known is None:
             return None
@@ -206,7 +213,7 @@ class SlotPlace:
 
 
 def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
-    """Put a batch into a slot, except for leaves that lie there already.
+    """Put a batch, but for leaves that lie there already, into a slot; return layout and skeleton.
 
     Raises:
         Exception: Whatever pickling an object of the batch raises.
@@ -218,7 +225,7 @@ def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
 
 
 class _Chunks(list[Any]):
-    """A file that keeps the pieces that are written to it, without a copy of them."""
+    """A file that keeps the pieces which are written to it, without a copy of them."""
 
     write = list.append
 
@@ -241,10 +248,10 @@ def _pickled(batch: Any, place: SlotPlace) -> bytes:
 
 
 def _write_flat_container(batch: Any, place: SlotPlace) -> bytes | None:
-    """Do it without a pickler for one container of leaves; None: it is another batch.
+    """Write one container of leaves without a pickler; return None for any other batch.
 
-    They lie in the slot already, all that are there and in their order; or none does, and each is
-    a tensor of the usual kind.
+    Its leaves lie in the slot already, all that are there and in their order; or none does, and
+    each is a tensor of the usual kind.
     """
     kind: Any = type(batch)
     keys = None
@@ -267,7 +274,7 @@ def _write_flat_container(batch: Any, place: SlotPlace) -> bytes | None:
 
 
 def _copy_all(tensors: Sequence[Any], place: SlotPlace) -> bool:
-    """Copy different tensors into an empty slot; False: not all, of which one is another thing."""
+    """Copy different tensors into an empty slot; return False if one of them is something else."""
     return (
         all(type(each) is Tensor for each in tensors)
         and tensors_are_ours()
@@ -284,12 +291,12 @@ def _common_skeleton(kind: Any, keys: tuple[str, ...] | None, count: int) -> byt
 
 
 def leaf(number: int) -> Any:
-    """Stands in a skeleton for the leaf of this number; the consumer puts the leaf there."""
+    """Stand in a skeleton for the leaf of this number; the consumer puts the leaf there."""
     raise RuntimeError(f"leaf {number} of a skeleton was read without its slot")
 
 
 def empty_tensor(dtype: int, shape: Shape, strides: Shape, requires_grad: bool) -> Tensor:
-    """A tensor without elements, which no slot can hold."""
+    """Make a tensor without elements, which no slot can hold."""
     tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device="cpu")
     return tensor.requires_grad_(requires_grad)
 
@@ -297,7 +304,7 @@ def empty_tensor(dtype: int, shape: Shape, strides: Shape, requires_grad: bool) 
 def inline_tensor(
     dtype: int, shape: Shape, strides: Shape | None, requires_grad: bool, content: Any
 ) -> Tensor:
-    """A tensor that did not fit into the slot and came with the skeleton instead."""
+    """Make a tensor that did not fit into the slot, of content that came with the skeleton."""
     memory = np.frombuffer(content, np.uint8)
     remember(memory.ctypes.data, memory)
     tensor = torch.frombuffer(memory, dtype=DTYPES[dtype])
@@ -306,12 +313,12 @@ def inline_tensor(
 
 
 def inline_array(content: Any, dtype: str, shape: Shape, order: Any) -> npt.NDArray[Any]:
-    """An array that did not fit into the slot and came beside the skeleton instead."""
+    """Make an array that did not fit into the slot, of content that came beside the skeleton."""
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
 def storage_of(tensor: Tensor) -> torch.UntypedStorage:
-    """A storage comes as a tensor of its bytes."""
+    """Return the storage of a tensor; a storage travels as a tensor of its bytes."""
     return tensor.untyped_storage()
 
 
@@ -327,12 +334,12 @@ def _reduce_reference(reference: LeafRef) -> Any:
 
 
 def _reduce_storage(storage: torch.UntypedStorage) -> Any:
-    """Torch's own way of pickling one can't be unpickled."""
+    """Pickle a storage as a tensor of its bytes; torch's own pickle of one can't be unpickled."""
     return storage_of, (torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage),)
 
 
 def _copy_plain(tensor: Tensor, place: SlotPlace) -> int | None:
-    """The leaf that a tensor has become if it is of the usual kind, for which this is fast.
+    """Copy a tensor of the usual kind into the slot and return its number; None for other tensors.
 
     The six torch operations of the general way cost more than a small tensor.
     """
@@ -391,7 +398,7 @@ def _reduce_tensor(tensor: Tensor, place: SlotPlace) -> Any:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is real, dense, on the CPU and of a kind whose bytes are all there is to it.
+    """Return whether a tensor is real, dense, on the CPU and of a dtype without anything but bytes.
 
     It may be conjugated or negated lazily, or be a tensor of zeros without memory.
     """
@@ -399,15 +406,15 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def is_its_bytes(tensor: Tensor) -> bool:
-    """Whether a slot can hold a tensor of this kind, and its elements are as they lie there."""
+    """Return whether a slot can hold such a tensor: its elements are as they lie in memory."""
     return has_plain_bytes(tensor) and tensor.dtype in DTYPE_NUMBERS
 
 
 def has_plain_bytes(tensor: Tensor) -> bool:
-    """Whether what lies at a tensor's address are its elements: only then is that address used.
+    """Return whether a tensor's elements lie at its address; otherwise that address is never used.
 
-    Torch's dispatch keys tell it from fake, wrapped (``vmap``, functional), quantized, sparse,
-    nested, conjugated tensors and whatever else torch has or will have.
+    Torch's dispatch keys tell such a tensor from fake, wrapped (``vmap``, functional), quantized,
+    sparse, nested, conjugated tensors and whatever else torch has or will have.
     """
     return dispatch_keys(tensor).raw_repr() in PLAIN_CPU_KEYS
 

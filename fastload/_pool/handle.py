@@ -37,7 +37,7 @@ class WorkerHandle:
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
         self.ended = _ended_descriptor(process, method)
-        self.form: BatchTemplate | None = None
+        self.template: BatchTemplate | None = None
         self._lifeline = lifeline
 
     @property

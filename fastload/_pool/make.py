@@ -19,7 +19,13 @@ from fastload._memory.arena import Arena
 from fastload._memory.reuse import ArenaUser
 from fastload._memory.slots import SPARE_GRANTS, Slots
 from fastload._pool.pool import Pool
-from fastload._pool.start import context_of, forks, opening_files_for, signals_deferred
+from fastload._pool.start import (
+    check_room_for,
+    context_of,
+    forks,
+    opening_files_for,
+    signals_deferred,
+)
 from fastload._system.memory_limits import address_space_limit_bytes, default_limit_bytes
 from fastload._torch_private import is_iterable_kind, sharding_worker_init_fn
 from fastload._worker.job import WorkerSpec
@@ -92,7 +98,15 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         slots = None
         with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
-        return Pool(spec, slots, context, most_restarts)
+        check_room_for(workers)
+        return Pool(
+            spec,
+            slots,
+            context,
+            most_restarts,
+            shares_tasks=iterator.shares_tasks,
+            starts_all=iterator.starts_all,
+        )
 
 
 def _slots_for(loader: PoolLoader, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:

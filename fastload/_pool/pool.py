@@ -18,13 +18,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastload._loading.dataset_state import DatasetState, has_state
+from fastload._memory.granted import ANYBODY
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
+from fastload._pool.sharing import SharedTasks, with_indices
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
-from fastload._pool.start import Closers, Starter, close_all, signals_deferred
+from fastload._pool.start import (
+    Closers,
+    Starter,
+    close_all,
+    opening_files_for,
+    signals_deferred,
+)
 from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
 from fastload._system.interruptions import Guard
@@ -37,10 +45,12 @@ from fastload._wire.messages import (
     Loaded,
     SeededBegin,
     Stop,
+    Unfit,
     decode,
     encode,
     encode_task,
 )
+from fastload._wire.task_queue import SharedTask, TaskQueue
 from fastload._worker.job import WorkerSpec
 from fastload.datasets.ranks_and_workers import epoch_of
 
@@ -68,7 +78,10 @@ class Pool:
     """Workers, the slots they write to and the runs they work for.
 
     Attributes:
+        workers: Those that have been started, by number.
+        size: How many workers there are to be.
         dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
+        shared: Tasks that go to whoever is idle; None if each task is a certain worker's.
 
     Guarantees:
         - no call waits for a worker but ``pump``, for as long as it is told, and ``close``;
@@ -86,12 +99,19 @@ class Pool:
         slots: Slots | None,
         context: Any,
         most_restarts: int = 0,
+        *,
+        shares_tasks: bool = False,
+        starts_all: bool = False,
     ) -> None:
-        """To be called ``signals_deferred``: until the pool is there, nobody ends its workers."""
+        """Start the first worker, or all; the others are started by ``grow``.
+
+        To be called ``signals_deferred``: until the pool is there, nobody ends its workers.
+        """
         self.lock = threading.RLock()
         self.owner = os.getpid()
         self.slots = slots
         self.workers: list[WorkerHandle] = []
+        self.size = job.workers
         self.dead: dict[int, Death] = {}
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
@@ -115,21 +135,80 @@ class Pool:
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
-        self._end = Shutdown(self.workers, self._selector, self._waker, slots, closers, shared)
+        queue = None
+        if shares_tasks:
+            queue = TaskQueue(job.workers, 0 if slots is None else slots.arena.slots)
+        self.shared = None if queue is None else SharedTasks(queue, self.tasks)
+        self._is_queue_full = False
+        self._end = Shutdown(
+            self.workers, self._selector, self._waker, slots, closers, shared, queue
+        )
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
             self._watch(self._waker.read, _WOKEN, -1)
             arena = None if slots is None else slots.arena
-            starter = Starter(job, arena, context, shared, closers)
-            for worker_id in range(job.workers):
-                self.workers.append(starter.start(worker_id))
-                self._watch_worker(worker_id)
+            self._starter = Starter(job, arena, context, shared, closers, queue)
+            self._closers = closers
+            if slots is not None:
+                slots.is_copying = True
+            for _ in range(job.workers if starts_all else 1):
+                self._add_worker()
         except BaseException:
             self.close()
             raise
-        self._starter = starter if most_restarts else None
-        if not most_restarts:
-            close_all(closers)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether workers are still to be started."""
+        return len(self.workers) < self.size
+
+    def grow(self) -> None:
+        """Start the next worker, and give it what it has to do; it begins at once.
+
+        Raises:
+            OSError: The system refuses another process or pipe.
+            Exception: Under spawn or forkserver, something could not be pickled.
+        """
+        worker_id = len(self.workers)
+        with self.guard:
+            with signals_deferred(self._context), opening_files_for(self.size - worker_id):
+                self._add_worker()
+            self._brief(
+                worker_id, {run: self.tasks.tasks_of(run, worker_id) for run in self._begun}
+            )
+
+    def _add_worker(self) -> None:
+        worker_id = len(self.workers)
+        self.workers.append(self._starter.start(worker_id))
+        self._watch_worker(worker_id)
+        if not self.is_growing:
+            if self.slots is not None:
+                self.slots.is_copying = False
+            if not self._restarts_left:
+                close_all(self._closers)
+
+    def _brief(
+        self,
+        worker_id: int,
+        tasks: dict[int, list[tuple[int, InFlight]]],
+        shared: Iterable[tuple[SharedTask, InFlight]] = (),
+    ) -> None:
+        """Tell a new worker which runs there are, and which tasks are its own.
+
+        Args:
+            worker_id: The worker.
+            tasks: By run: its tasks, by number.
+            shared: Shared tasks that it is to begin with.
+        """
+        for number in sorted(tasks):
+            state = self._state_of(number, worker_id)
+            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
+            for sequence, task in tasks[number]:
+                self._send(worker_id, encode_task(number, sequence, pack(task.indices)))
+        for one, flying in shared:
+            self._hand(worker_id, with_indices(one, flying))
+        if worker_id in self._dismissed:
+            self._send(worker_id, encode(Stop()))
 
     @property
     def is_open(self) -> bool:
@@ -139,7 +218,7 @@ class Pool:
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin: open, whole, and in the process that made it."""
-        is_whole = self.is_open and not self.dead and not self.guard.is_set
+        is_whole = self.is_open and not self.dead and not self.guard.depth
         return is_whole and self.owner == os.getpid()
 
     def check_open(self) -> None:
@@ -183,7 +262,37 @@ class Pool:
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
         """Send a task, inside the guard; ``packed`` is ``indices``, for the worker."""
         self.tasks.add(run, sequence, worker_id, indices)
-        self._send(worker_id, encode_task(run, sequence, packed))
+        if worker_id < len(self.workers):  # another is told when it is started
+            self._send(worker_id, encode_task(run, sequence, packed))
+
+    def share(self, run: int, sequence: int, indices: Any, packed: bytes, parts: int = 1) -> bool:
+        """Send a task to whoever is idle, inside the guard; False: there is no room for it yet.
+
+        Args:
+            run: Its run.
+            sequence: Its number in the run.
+            indices: What the sampler yielded.
+            packed: The same, packed.
+            parts: Into how many parts the batch is cut, for as many workers.
+        """
+        assert self.shared is not None
+        task = self.tasks.share(run, sequence, indices, parts)
+        if task is None:
+            return False
+        self._put(run, sequence, task, packed)
+        return True
+
+    def _put(self, run: int, sequence: int, task: InFlight, packed: bytes) -> None:
+        assert self.shared is not None
+        for too_long in self.shared.put(run, sequence, task, packed):
+            self._hand(sequence % len(self.workers), too_long)
+        self._sync_queue_watch()
+
+    def _hand(self, worker_id: int, task: SharedTask) -> None:
+        """Send a shared task through the pipe of one worker."""
+        assert self.shared is not None
+        self.shared.note_handed(worker_id, task)
+        self._send(worker_id, encode(task))
 
     def flying(self, run: int) -> dict[int, InFlight]:
         """The tasks of a run that were sent and have no report yet, by sequence number."""
@@ -194,17 +303,16 @@ class Pool:
         with self.guard:
             for worker_id in worker_ids:
                 self._dismissed.add(worker_id)
-                self._send(worker_id, encode(Stop()))
+                if worker_id < len(self.workers):
+                    self._send(worker_id, encode(Stop()))
 
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and put reports into mailboxes; whether anything did."""
         self._cancel_dropped_runs()
-        try:
-            events = self._selector.select(timeout_s)
-        except (OSError, ValueError):
-            if self.is_open:
-                raise
-            events = []
+        has_grown = self.is_growing
+        if has_grown:
+            self.grow()
+        events = self._select(0 if has_grown else timeout_s)
         if not self.is_open:
             if not self._is_closing:
                 block_for_ever()
@@ -216,10 +324,27 @@ class Pool:
                     self._take_reports(worker_id)
                 elif what is _DIED:
                     self._mark_dead(worker_id)
-                elif what is _WRITABLE:
-                    self.workers[worker_id].orders.flush()
-                    self._sync_watch(worker_id)
-        return bool(events)
+                elif what is not _WOKEN:
+                    self._send_more(worker_id)
+        return bool(events) or has_grown
+
+    def _select(self, timeout_s: float | None) -> list[Any]:
+        try:
+            return self._selector.select(timeout_s)
+        except (OSError, ValueError):
+            if self.is_open:
+                raise
+            return []
+
+    def _send_more(self, worker_id: int) -> None:
+        """There is room again in a worker's pipe, or in the queue of all."""
+        if worker_id == ANYBODY:
+            assert self.shared is not None
+            self.shared.queue.flush()
+            self._sync_queue_watch()
+        else:
+            self.workers[worker_id].orders.flush()
+            self._sync_watch(worker_id)
 
     def close(self) -> None:
         """End the workers; safe to call again, from any thread, and in a forked child."""
@@ -228,7 +353,7 @@ class Pool:
         self._is_closing = True
         self._waker.wake()  # a thread that waits in `pump` holds the lock
         with self.lock:
-            if self.guard.is_set and self.slots is not None:
+            if self.guard.depth and self.slots is not None:
                 self.slots.abandon()
             self.tasks.close()
             self._end()
@@ -283,6 +408,17 @@ class Pool:
                 self._full.discard(worker_id)
                 self._unwatch(orders.descriptor)
 
+    def _sync_queue_watch(self) -> None:
+        """Wait for room in the queue exactly while something is unsent."""
+        assert self.shared is not None
+        queue = self.shared.queue
+        if bool(queue.unsent) != self._is_queue_full:
+            self._is_queue_full = not self._is_queue_full
+            if self._is_queue_full:
+                self._watch(queue.descriptor, _WRITABLE, ANYBODY)
+            else:
+                self._unwatch(queue.descriptor)
+
     def _take_reports(self, worker_id: int) -> None:
         receiver = self.workers[worker_id].reports
         for frame in receiver.receive():
@@ -291,20 +427,28 @@ class Pool:
             self._unwatch(receiver.descriptor)
 
     def _route(self, worker_id: int, report: Any) -> None:
-        form = None
+        template = None
         if type(report) is Loaded:
             worker = self.workers[worker_id]
             if report.layout is not None and report.skeleton is not None:
-                worker.form = BatchTemplate(report.layout, report.skeleton, worker.form)
-            form = worker.form
+                worker.template = BatchTemplate(report.layout, report.skeleton, worker.template)
+            template = worker.template
             if report.dataset_state is not None and report.run in self._begun:
                 self._states[report.run, worker_id] = report.dataset_state
         elif type(report) is Cancelled:
             self.tasks.on_cancelled(report, worker_id)
             return
+        elif type(report) is Unfit:
+            self._send_whole(report)
+            return
         elif type(report) is Ended and report.run in self._begun:
             self._ended.add((report.run, worker_id))
-        self.tasks.complete(worker_id, report, form)
+        self.tasks.complete(worker_id, report, template)
+
+    def _send_whole(self, report: Unfit) -> None:
+        task = self.tasks.as_whole(report.run, report.sequence)
+        if task is not None:
+            self._put(report.run, report.sequence, task, pack(task.indices))
 
     def _mark_dead(self, worker_id: int) -> None:
         """A worker has ended; what it had sent before is taken first."""
@@ -317,16 +461,37 @@ class Pool:
             self._unwatch(worker.orders.descriptor)
         if self.slots is not None:
             self.slots.revoke(worker_id)
-        if worker_id in self._dismissed and not self.tasks.has_flying(worker_id):
+        taken = self._taken_by(worker_id)
+        if worker_id in self._dismissed and not (taken or self.tasks.has_flying(worker_id)):
             return
         lost = self.tasks.forget(worker_id)
         death = examine(worker_id, worker, self._kills_before)
-        if self._restarts_left == 0 or not self._restart(death, lost):
+        if self._restarts_left == 0 or not self._restart(death, lost, taken):
+            for task, flying in taken:
+                lost[task.run].append((task.sequence, flying))
             self.dead[worker_id], self.lost[worker_id] = death, lost
 
-    def _restart(self, death: Death, lost: Lost) -> bool:
+    def _taken_by(self, worker_id: int) -> list[tuple[SharedTask, InFlight]]:
+        """The shared tasks that a dead worker has left undone."""
+        shared = self.shared
+        if shared is None:
+            return []
+        taken = shared.lost_with(worker_id)
+        if self._restarts_left == 0:
+            return taken
+        return [
+            (task, flying)
+            for task, flying in taken
+            if shared.take_over(task, self._take_all_reports)
+        ]
+
+    def _take_all_reports(self) -> None:
+        for worker_id, worker in enumerate(self.workers):
+            if not worker.reports.is_closed:
+                self._take_reports(worker_id)
+
+    def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""
-        assert self._starter is not None
         worker_id = death.worker_id
         alive = set(self._begun).difference(self._dropped_runs)
         runs = sorted(run for run in alive if (run, worker_id) not in self._ended)
@@ -344,12 +509,9 @@ class Pool:
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:
-            state = self._state_of(number, worker_id)
-            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
             for sequence, task in lost.get(number, ()):
-                self.assign(number, sequence, worker_id, task.indices, pack(task.indices))
-        if worker_id in self._dismissed:
-            self._send(worker_id, encode(Stop()))
+                self.tasks.add(number, sequence, worker_id, task.indices)
+        self._brief(worker_id, {number: lost.get(number, []) for number in runs}, taken)
         return True
 
     def _state_of(self, run: int, worker_id: int) -> bytes | None:
@@ -378,7 +540,7 @@ class Pool:
         with self.guard:
             while self._dropped_runs:
                 number = self._dropped_runs.pop()
-                is_over = self.tasks.drop(number, len(self.workers))
+                is_over = self.tasks.drop(number, len(self.workers), self.size)
                 del self._begun[number]
                 for worker_id in range(len(self.workers)):
                     self._states.pop((number, worker_id), None)

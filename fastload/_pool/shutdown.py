@@ -23,6 +23,7 @@ from fastload._pool.start import Closers, close_all
 from fastload._system import descriptors, pipes
 from fastload._system.descriptors import CLOSED
 from fastload._wire.messages import Stop, encode
+from fastload._wire.task_queue import TaskQueue
 
 BEFORE_MULTIPROCESSING = 100
 """Exit priority: multiprocessing's own exit would wait for live children without limit."""
@@ -76,6 +77,7 @@ class Shutdown:
         slots: Slots | None,
         closers: Closers,
         shared: SharedEnds,
+        queue: TaskQueue | None,
     ) -> None:
         self._owner = os.getpid()
         self._workers = workers
@@ -88,6 +90,7 @@ class Shutdown:
             lambda: _put_away(slots, workers),
             lambda: _each(WorkerHandle.release, workers),
             shared.close,
+            *([] if queue is None else [queue.close]),
             waker.close,
             lambda: workers_gone(shared),
             lambda: close_all(closers),

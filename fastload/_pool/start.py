@@ -27,6 +27,7 @@ from fastload._pool.shared_ends import SharedEnds
 from fastload._system import descriptors, imports, pipes, signals
 from fastload._system.descriptors import Descriptor
 from fastload._wire.shipment import SharedPickle
+from fastload._wire.task_queue import TaskQueue, TaskQueueEnd
 from fastload._worker.job import WorkerEnds, WorkerSpec
 from fastload._worker.loop import work
 from fastload.errors import annotate
@@ -54,15 +55,19 @@ class Starter:
         context: Any,
         shared: SharedEnds,
         closers: Closers,
+        queue: TaskQueue | None,
     ) -> None:
         """What must be closed when no more workers will be started is added to ``closers``."""
         self._content: WorkerSpec | SharedPickle = spec
         self._arena = arena
+        self._queue = queue
         self._context = context
         self._shared = shared
         pipes.look_for_native_handler()
         if arena is not None:
             closers.append(arena.close_descriptor)
+        if queue is not None:
+            closers.append(queue.close_theirs)
         if not forks(context):
             # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
             # pickled anew for each worker; so does what can't be pickled at all, and raises there.
@@ -81,7 +86,10 @@ class Starter:
         """
         try:
             with descriptors.standard_numbers_occupied():
-                return _start(worker_id, self._content, self._arena, self._context, self._shared)
+                queue = None if self._queue is None else self._queue.end_of(worker_id)
+                return _start(
+                    worker_id, self._content, self._arena, queue, self._context, self._shared
+                )
         except OSError:
             raise
         except Exception as error:
@@ -140,6 +148,21 @@ def opening_files_for(workers: int) -> Iterator[None]:
         if error.errno != errno.EMFILE:
             raise
         raise OSError(errno.EMFILE, _too_many_files(workers)) from error
+
+
+def check_room_for(workers: int) -> None:
+    """See whether so many workers can be started, before the first of them is.
+
+    Raises:
+        OSError: ``EMFILE``: they need more open files than the process may still open.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        is_open = psutil.Process().num_fds()
+    except (psutil.Error, OSError):  # then the worker for which there is no room says so
+        return
+    if is_open + DESCRIPTORS_A_WORKER * workers > soft:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _too_many_files(workers: int) -> str:
@@ -211,6 +234,7 @@ def _start(
     worker_id: int,
     content: WorkerSpec | SharedPickle,
     arena: Arena | None,
+    queue: TaskQueueEnd | None,
     context: Any,
     shared: SharedEnds,
 ) -> WorkerHandle:
@@ -232,6 +256,7 @@ def _start(
             Descriptor(reports_write),
             Descriptor(lifeline_read),
             None if stacks is None else Descriptor(stacks[0]),
+            queue,
         )
         process = context.Process(
             target=work, args=(ends, content), name=f"fastload-worker-{worker_id}", daemon=False

@@ -280,6 +280,30 @@ def make_seeded_fetcher(
     return GatherFetcher(lambda indices, place: gather(indices.indices, place), fetcher)
 
 
+def make_collating_fetcher(
+    samples: Any, draws: EpochDraws, drawn: DrawnGenerators, collate: Collate
+) -> Fetcher:
+    """A fetcher of batches whose samples are loaded already; collate draws as it always does.
+
+    Args:
+        samples: Gives all samples of the batch, whatever indices it is asked for.
+        draws: Seeds of the epoch.
+        drawn: The generators that are set in this process.
+        collate: Makes a batch of samples.
+    """
+    seeding = SampleSeeding(draws, drawn)
+    fetcher = make_fetcher(
+        samples,
+        iterable=False,
+        batched=True,
+        collate=collate,
+        drop_last=False,
+        before_collate=seeding.before_collate,
+        gathers=False,
+    )
+    return SeededFetcher(fetcher, fetcher, seeding)
+
+
 class ProgramGenerators:
     """Keeps the program's generators as they are while batches are loaded in its own process.
 

@@ -41,26 +41,27 @@ from typing import Any
 class Guard:
     """Set while something is half done; cleared only where that ended cleanly.
 
-    May be entered again inside itself. Guarantees:
-        - after an exception that left a ``with`` block, ``is_set`` stays true for ever;
+    May be entered again inside itself.
+
+    Attributes:
+        depth: How many steps are half done: they still run, further up the stack, or one of them
+            was interrupted. A plain attribute, because it is looked at several times a batch.
+
+    Guarantees:
+        - after an exception that left a ``with`` block, ``depth`` stays above zero for ever;
         - an exception that hits the guard's own code leaves it set too: never cleared too early.
 
     A class of its own, not ``contextlib.contextmanager``: it is entered three times a batch, and a
     generator would take five times as long.
     """
 
-    __slots__ = ("_depth",)
+    __slots__ = ("depth",)
 
     def __init__(self) -> None:
-        self._depth = 0
-
-    @property
-    def is_set(self) -> bool:
-        """Whether a step is half done: it still runs, further up the stack, or was interrupted."""
-        return self._depth > 0
+        self.depth = 0
 
     def __enter__(self) -> None:
-        self._depth += 1
+        self.depth += 1
 
     def __exit__(
         self,
@@ -69,7 +70,7 @@ class Guard:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._depth -= 1
+            self.depth -= 1
 
 
 def is_from_outside(error: BaseException) -> bool:

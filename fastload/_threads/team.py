@@ -18,8 +18,10 @@ import weakref
 from collections.abc import Iterable, Sequence
 
 from fastload._loading.dataset_state import DatasetState
+from fastload._memory.slots import Slots
 from fastload._pool.deaths import Death
 from fastload._pool.pool import PoolClosedError
+from fastload._pool.sharing import SharedTasks
 from fastload._pool.tasks import InFlight, Lost, Mailbox
 from fastload._system.interruptions import Guard
 from fastload._system.warn import warn_program
@@ -63,6 +65,10 @@ class ThreadTeam:
         self.dead: dict[int, Death] = {}  # a crash takes the program with it
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
+        self.slots: Slots | None = None
+        self.shared: SharedTasks | None = None
+        self.size = len(parts)
+        self.is_growing = False
         self.is_closed = False
         self._last_run = -1
         self._runs: dict[int, SharedRun] = {}
@@ -85,12 +91,15 @@ class ThreadTeam:
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin: open, whole, and in the process that made it."""
-        return not (self.is_closed or self.guard.is_set) and self.owner == os.getpid()
+        return not (self.is_closed or self.guard.depth) and self.owner == os.getpid()
 
     @property
     def is_fresh(self) -> bool:
         """Whether no run has begun yet."""
         return self._last_run < 0
+
+    def grow(self) -> None:
+        """All threads are there from the beginning."""
 
     def check_open(self) -> None:
         """Raise ``PoolClosedError`` if the threads were told to leave."""

@@ -1,4 +1,4 @@
-"""What travels between consumer and worker, and how it is written and read.
+"""Messages, indices, exceptions and datasets on their way between consumer and worker.
 
 Runs in: consumer and worker.
 Owns: the ends of pipes.

@@ -1,8 +1,10 @@
-"""Frames of bytes over a pipe, of which neither end ever blocks the other.
+"""Send and receive frames of bytes over a pipe, so that neither end ever blocks the other.
 
-A frame is its length in eight bytes, then its content. The consumer never waits in a read or in
-a write: it takes what has arrived and keeps what does not fit. The worker waits for its next
-frame, and for room when it sends.
+Runs in: consumer and worker.
+
+A frame is its length in eight bytes, then its content. The consumer never waits in a read or in a
+write: it takes what has arrived and keeps what does not fit. The worker waits for its next frame,
+and for room when it sends.
 
 Memory may be *attached* to a frame: it is sent ahead of it, from where it lies, and read into
 memory of its own. The only copies of it are those into the pipe and out of it.
@@ -26,11 +28,11 @@ from fastload._system.pipes import write
 _HEADER = struct.Struct("<Q")
 _CHUNK_BYTES = 1 << 16
 _IS_ATTACHED: Final = 1 << 63
-"""Set in the length of what is attached to the next frame."""
+"""This bit is set in the length of memory that is attached to the next frame."""
 
 
 class FrameWithMemory(NamedTuple):
-    """A frame and what was attached to it."""
+    """A frame and the memory that was attached to it."""
 
     frame: bytes | bytearray
     attached: tuple[npt.NDArray[np.uint8], ...]
@@ -40,7 +42,7 @@ Frame = bytes | bytearray | FrameWithMemory
 
 
 class Receiver:
-    """The read end: reassembles frames from whatever pieces have arrived."""
+    """The read end of a pipe, which puts frames together of whatever pieces have arrived."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -54,7 +56,7 @@ class Receiver:
         self._attached: list[npt.NDArray[np.uint8]] = []
 
     def receive(self) -> list[Frame]:
-        """All frames that are complete by now; never waits."""
+        """Return all frames that are complete by now, without waiting."""
         frames: list[Frame] = []
         while not self.is_closed:
             try:
@@ -84,7 +86,7 @@ class Receiver:
 
     @property
     def is_ready(self) -> bool:
-        """Whether something has arrived: cheaper to ask than a read that finds nothing."""
+        """Return whether something has arrived, which is cheaper than a read that finds nothing."""
         return not self.is_closed and bool(self._poll.poll(0))
 
     def _split(self, data: bytes, frames: list[Frame]) -> None:
@@ -119,7 +121,7 @@ class Receiver:
             frames.append(frame)
 
     def _begin_attached(self, length: int, data: bytes, begin: int) -> int:
-        """Take what is there of attached memory; returns where the data goes on behind it."""
+        """Take what has arrived of attached memory; return where the data goes on behind it."""
         content = np.empty(length, np.uint8)  # unlike a bytearray, not filled with zeros first
         end = begin + length
         self._attached.append(content)
@@ -150,14 +152,14 @@ class Receiver:
 
 
 class PatientSender:
-    """The consumer's write end: what does not fit into the pipe now is sent later."""
+    """The consumer's write end of a pipe; what does not fit into the pipe now is sent later."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self.is_closed = False
         self.unsent: deque[memoryview] = deque()
-        """What still waits for room in the pipe."""
+        """Holds what still waits for room in the pipe."""
 
     def send(self, frame: bytes) -> None:
         """Send as much of a frame as fits now; a closed end, ours or theirs, is no error."""
@@ -188,7 +190,7 @@ class PatientSender:
         descriptors.close(descriptor)
 
     def flush(self) -> None:
-        """Send as much as fits now."""
+        """Send as much of what is queued as fits now."""
         try:
             if len(self.unsent) > 1:  # each write may wake the worker
                 self.unsent = deque([memoryview(b"".join(self.unsent))])
@@ -206,11 +208,11 @@ class PatientSender:
 
 
 def send(descriptor: int, frame: bytes, attached: Sequence[Any] = ()) -> None:
-    """The worker's side: send a frame and what is attached to it, waiting for room.
+    """Send a frame and what is attached to it from a worker, waiting for room.
 
     Args:
-        descriptor: Of the pipe.
-        frame: What is sent.
+        descriptor: The write end of the pipe.
+        frame: The bytes to send.
         attached: Buffers of bytes that travel with it, none of them empty.
 
     Raises:

@@ -1,7 +1,9 @@
-"""Exceptions on their way from a worker to the consumer: same type, same attributes.
+"""Carry an exception from a worker to the consumer with its type and its attributes.
+
+Runs in: worker (``pack``) and consumer (``unpack``).
 
 Pickle carries an exception's class, arguments and attributes but not its cause, context and
-traceback, and fails on classes with their own ``__init__``; what it loses is sent beside it.
+traceback, and it fails on classes with their own ``__init__``; what it loses is sent beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class _Packed(NamedTuple):
 
 
 def pack(error: BaseException) -> bytes:
-    """Bytes that ``unpack`` turns into the same exception; never fails."""
+    """Return bytes that ``unpack`` turns into the same exception; this never fails."""
     try:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         return pickle.dumps(_pack(error, trace, LONGEST_CHAIN))
@@ -35,7 +37,7 @@ def pack(error: BaseException) -> bytes:
 
 
 def unpack(packed: bytes | bytearray, where: str) -> BaseException:
-    """The exception that ``pack`` took, with a note ``where`` and the worker's traceback."""
+    """Return the exception that ``pack`` took, with a note ``where`` and the worker's traceback."""
     record: _Packed = pickle.loads(packed)
     error = _unpack(record)
     if error.__cause__ is None:
@@ -47,11 +49,11 @@ def unpack(packed: bytes | bytearray, where: str) -> BaseException:
 
 
 LONGEST_CHAIN = 20
-"""Causes of causes that travel; the worker's traceback, a text, has them all."""
+"""So many causes of causes travel as exceptions; the worker's traceback, a text, has them all."""
 
 
 def reraisable(error: BaseException) -> BaseException:
-    """The error itself, unless raising it would be mistaken for something else.
+    """Return the error itself, unless raising it would be mistaken for something else.
 
     ``StopIteration`` would end the epoch and ``SystemExit`` the training program, silently.
     """
@@ -81,7 +83,7 @@ def _pack(error: BaseException, trace: str, longest: int) -> _Packed:
 
 
 def _pickled(error: BaseException) -> bytes | None:
-    """The exception pickled so that it certainly unpickles to the same type, or None."""
+    """Return the pickled exception if it is sure to unpickle to the same type, otherwise None."""
     for reduced in (error, _Remade(error, whole=True), _Remade(error, whole=False)):
         try:
             pickled = pickle.dumps(reduced)
@@ -118,7 +120,7 @@ def _remake(kind: type[BaseException], arguments: tuple[Any, ...], attributes: A
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """What an exception keeps outside of its ``__dict__``, such as ``OSError.filename``."""
+    """Return what an exception keeps outside of its ``__dict__``, such as ``OSError.filename``."""
     names = {
         name
         for kind in type(error).__mro__

@@ -1,8 +1,9 @@
-"""The indices of a batch on their way from the sampler to the dataset.
+"""Carry the indices of a batch from the sampler to the dataset.
 
-Runs in: consumer and worker.
-Takes: what a sampler yields for a batch: anything, or a ``Compact`` of ours (``samplers.batches``).
-Gives: bytes for a message, and from them the same.
+Runs in: consumer (``pack``) and worker (``unpack``).
+Takes: what a sampler yields for a batch: anything, or a ``Compact``
+(``fastload.samplers.batches``).
+Gives: bytes for a message, and from them the same indices.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 
 class Compact:
-    """Stands for a list of integers; whatever is not ours is given that list.
+    """Stands for a list of integers; any code but fastload's own is given that list.
 
     Attributes:
         numbers: An array of int32 or int64, or a ``range`` of step 1.
@@ -35,7 +36,7 @@ class Compact:
         return repr(self.tolist())
 
     def tolist(self) -> list[int]:
-        """The list, new at each call."""
+        """Return the list, new at each call."""
         numbers = self.numbers
         return list(numbers) if isinstance(numbers, range) else numbers.tolist()
 
@@ -44,7 +45,7 @@ class PositionedIndices:
     """Indices together with the positions of their samples in a seeded stream.
 
     Attributes:
-        positions: Of each sample of the batch.
+        positions: The position of each sample of the batch.
         indices: A batch of indices, a ``Compact``, or the index of one sample.
     """
 
@@ -62,20 +63,39 @@ class PositionedIndices:
 
 
 def plain(indices: Any) -> Any:
-    """What a dataset gets to see."""
+    """Return the indices as a dataset gets to see them."""
     return indices.tolist() if type(indices) is Compact else indices
 
 
 def count(indices: Any) -> int:
-    """How many samples are asked for; 0 where nobody knows before they are asked."""
+    """Return how many samples are asked for; 0 where nobody knows before they are asked."""
     try:
         return len(indices)
     except TypeError:  # an iterator
         return 0
 
 
+def part_of(positioned: PositionedIndices, part: int, parts: int) -> PositionedIndices:
+    """One of several parts of a batch's indices, as equal as may be; each has one at least."""
+    total = len(positioned.positions)
+    begin, end = part * total // parts, (part + 1) * total // parts
+    indices = positioned.indices
+    if type(indices) is Compact:
+        cut: Any = Compact(indices.numbers[begin:end])
+    else:
+        cut = indices[begin:end]
+    return PositionedIndices(positioned.positions[begin:end], cut)
+
+
+def joined(parts: Sequence[PositionedIndices]) -> PositionedIndices:
+    """The indices of a batch, of which these are the parts in their order."""
+    positions = [position for part in parts for position in part.positions]
+    indices = [index for part in parts for index in plain(part.indices)]
+    return PositionedIndices(positions, indices)
+
+
 def pack(indices: Any) -> bytes:
-    """Bytes of which the last says what they are: a pickle ends with a full stop.
+    """Return bytes for these indices; the last byte says of what form they are.
 
     Raises:
         Exception: Whatever pickling an object of the user's raises.
@@ -91,7 +111,7 @@ def pack(indices: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """What was packed."""
+    """Return the indices that were packed."""
     tag = packed[-1:]
     if tag in _DTYPES:
         return Compact(np.frombuffer(packed, _DTYPES[tag], len(packed) // _DTYPES[tag].itemsize))

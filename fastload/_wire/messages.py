@@ -1,9 +1,12 @@
-"""Everything that crosses a pipe between the consumer and a worker.
+"""The messages that cross a pipe between the consumer and a worker.
 
-    consumer ── Begin, Task, Cancel, Stop ──▶ worker
-    consumer ◀── Loaded, Failed, Empty, Ended, Cancelled ── worker
+Runs in: consumer and worker.
 
-A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap.
+    consumer ── Begin, Task, SharedTask, Cancel, Stop ──▶ worker
+    consumer ◀── Loaded, Failed, Empty, Unfit, Ended, Cancelled ── worker
+
+A *run* is one pass of one iterator over the dataset. Runs of one pool may overlap, so each message
+but Stop carries the number of its run; ``sequence`` is the number of a task within it.
 """
 
 from __future__ import annotations
@@ -13,17 +16,18 @@ from typing import Any, NamedTuple
 
 from fastload._memory.layout import Layout
 from fastload._wire.channel import Frame, FrameWithMemory
+from fastload._wire.task_queue import SharedTask
 
 
 class SeededBegin(NamedTuple):
-    """Where one pass over a seeded stream begins, and how it is dealt to ranks.
+    """Says where one pass over a seeded stream begins, and how the stream is dealt to ranks.
 
     Attributes:
         seed, epoch: What random numbers follow from.
-        start: Position at which the pass begins.
-        batch_size: Samples of a batch on one rank.
-        ranks, rank: Number of ranks, and which this is.
-        drop_last: Leave out an incomplete step.
+        start: The position at which the pass begins.
+        batch_size: The number of samples of a batch on one rank.
+        ranks, rank: The number of ranks, and which one this is.
+        drop_last: Whether an incomplete step is left out.
         even: What becomes of an incomplete step where there are several ranks.
         redo: Whether generators are set only once they are seen to be drawn from.
     """
@@ -40,12 +44,15 @@ class SeededBegin(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """A run starts: make a fetcher for it. ``shared_seed`` is for torch's IterDataPipes.
+    """Tells a worker that a run starts, for which it makes a fetcher.
 
-    ``dataset_state`` is a pickled ``DatasetState`` from which the dataset goes on: that of a saved
-    state, or what a worker that died had reported last. ``epoch`` is what ``dataset.set_epoch`` was
-    given in the consumer, which no copy of the dataset has seen.
-    ``seeded`` is there if the loader has a seed: all random numbers follow from it.
+    Attributes:
+        run: The number of the run.
+        shared_seed: The seed for torch's IterDataPipes.
+        dataset_state: A pickled ``DatasetState`` from which the dataset goes on: that of a saved
+            state, or what a worker that died had reported last.
+        epoch: What ``dataset.set_epoch`` was given in the consumer, unknown to other copies.
+        seeded: There if the loader has a seed, from which all random numbers follow then.
     """
 
     run: int
@@ -56,7 +63,7 @@ class Begin(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Load one batch. ``indices`` is what the sampler yielded, packed.
+    """Tells a worker to load one batch; ``indices`` is what the sampler yielded, packed.
 
     The worker writes it to any slot that is granted to it; the report names the slot.
     """
@@ -67,9 +74,9 @@ class Task(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Nobody wants the rest of a run: forget its tasks and its fetcher, then say Cancelled.
+    """Tells a worker to forget a run, its tasks and its fetcher, and to answer Cancelled.
 
-    If the run ``is_over``, no task of it is left, and nothing is said.
+    If the run ``is_over``, no task of it is left, and there is no answer.
     """
 
     run: int
@@ -77,33 +84,34 @@ class Cancel(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Leave."""
+    """Tells a worker to leave."""
 
 
 Stamps = tuple[int, int, int, int, int, int, int, str, int, int]
-"""When one task passed which stage of its worker, by the clock that all processes share.
+"""Says when a task passed which stage in its worker, by the clock that all processes share.
 
 In this order: ``samples``, ``started_ns``, ``fetched_ns``, ``collated_ns``, ``written_ns``,
 ``fetch_cpu_ns``, ``cpu_ns``, ``slowest``, ``slowest_ns``, ``peak_bytes``. Samples are those asked
 for; CPU times are the thread's, since ``started_ns``. ``slowest`` is the index of the slowest
 sample, as text, where samples are slow enough to be timed singly. ``peak_bytes`` is the most memory
-the worker ever had resident; 0 where it was not asked. A plain tuple: there is one a batch.
+the worker ever had resident; 0 where it was not asked. It is a plain tuple, since there is one a
+batch.
 """
 
 
 class Skip(NamedTuple):
-    """A sample that could not be loaded; ``error`` is a travelling exception."""
+    """A sample that could not be loaded; ``error`` is an exception that was packed."""
 
     index: Any
     error: bytes
 
 
 class Loaded(NamedTuple):
-    """A batch lies in ``slot``.
+    """Reports that a batch was loaded and lies in ``slot``.
 
     ``layout`` and ``skeleton`` are None where they are those of the worker's batch before.
     ``skeleton_at`` says where in the slot the skeleton lies if it is too long for a message. If the
-    slot has no room, it is the last thing ``attached``: what else is, the skeleton refers to.
+    slot has no room for it, it is the last one of ``attached``; the skeleton refers to the others.
     ``dataset_state`` is a stream's state behind this batch, pickled, where a restart may need it.
     ``skipped`` are the samples that could not be loaded and were left out or replaced.
     """
@@ -122,7 +130,7 @@ class Loaded(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A task raised; ``error`` is a travelling exception (see ``workers.exceptions``)."""
+    """Reports that a task raised; ``error`` was packed by ``fastload._wire.exceptions``."""
 
     run: int
     sequence: int
@@ -131,7 +139,7 @@ class Failed(NamedTuple):
 
 
 class Empty(NamedTuple):
-    """No sample of a batch could be loaded, and the user wants to do without them."""
+    """Reports that no sample of a batch could be loaded; ``on_error`` allows to go without."""
 
     run: int
     sequence: int
@@ -139,8 +147,15 @@ class Empty(NamedTuple):
     skipped: tuple[Skip, ...]
 
 
+class Unfit(NamedTuple):
+    """The parts of a batch can't be put together; it must be loaded by one worker."""
+
+    run: int
+    sequence: int
+
+
 class Ended(NamedTuple):
-    """The worker's part of an iterable dataset has ended; said again of each task after it."""
+    """Reports for this task, and each after it, that the worker's part of a stream has ended."""
 
     run: int
     sequence: int
@@ -148,28 +163,31 @@ class Ended(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The worker has forgotten the run."""
+    """Reports that the worker has forgotten the run."""
 
     run: int
 
 
-Order = Begin | Task | Cancel | Stop
+Order = Begin | Task | SharedTask | Cancel | Stop
 Outcome = Loaded | Failed | Empty | Ended
-Report = Outcome | Cancelled
+Report = Outcome | Unfit | Cancelled
 
 
 def encode(message: Order | Report) -> bytes:
-    """The bytes of one frame: a plain tuple, which takes a third of the time of a named one."""
+    """Return the bytes of one frame.
+
+    They are a pickled plain tuple, which takes a third of the time of a named one.
+    """
     return pickle.dumps((_NUMBERS[type(message)], tuple(message)), protocol=5)
 
 
 def encode_task(run: int, sequence: int, indices: bytes) -> bytes:
-    """As ``encode(Task(...))``, of which there is one a batch, without the named tuple."""
+    """Return the same as ``encode(Task(...))``, once a batch and so without a named tuple."""
     return pickle.dumps((_TASK, (run, sequence, indices)), protocol=5)
 
 
 def decode(frame: Frame) -> Any:
-    """The message in a frame."""
+    """Return the message in a frame."""
     if isinstance(frame, FrameWithMemory):
         return decode(frame.frame)._replace(attached=frame.attached)
     number, fields = pickle.loads(frame)
@@ -177,6 +195,9 @@ def decode(frame: Frame) -> Any:
 
 
 _new: Any = tuple.__new__  # half of what a named tuple's own ``_make`` takes
-_KINDS: tuple[Any, ...] = (Begin, Task, Cancel, Stop, Loaded, Failed, Empty, Ended, Cancelled)
+_KINDS: tuple[Any, ...] = (
+    *(Begin, Task, SharedTask, Cancel, Stop),
+    *(Loaded, Failed, Empty, Unfit, Ended, Cancelled),
+)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _TASK = _NUMBERS[Task]

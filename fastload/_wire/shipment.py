@@ -1,10 +1,12 @@
-"""What workers need to start, pickled once for all of them.
+"""Pickle what workers need to start, once for all of them.
+
+Runs in: consumer (``SharedPickle.pack``) and worker (``SharedPickle.open``).
 
 Under spawn and forkserver every worker gets its own copy of the dataset. Here the dataset is
 pickled once into an anonymous file; its arrays and tensors lie beside the pickle and each worker
-maps them privately: they cost memory once, and a worker that writes into one changes its own
-copy, as with a pickled one. What lies in a file of its own already (the memory of a
-``SharedList``) travels as a descriptor.
+maps them privately. So they cost memory once, and a worker that writes into one changes its own
+copy, as with a pickled one. What lies in a file of its own already (the memory of a ``SharedList``)
+travels as a descriptor.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from fastload._system.descriptors import Descriptor
 
 
 class NeedsInheritanceError(Exception):
-    """Something must be handed over while a process is started, and can't be pickled once."""
+    """Raised for what must be handed over while a process is started, and can't be pickled once."""
 
 
 class SharedPickle:
-    """A pickled object in an anonymous file; travels to a process that is being started."""
+    """A pickled object in an anonymous file; it can travel to a process that is being started."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class SharedPickle:
 
     @classmethod
     def pack(cls, content: Any) -> SharedPickle:
-        """Pickle ``content``.
+        """Pickle ``content`` into a new anonymous file.
 
         Raises:
             Exception: It can't be pickled, or not outside the start of a process.
@@ -77,7 +79,7 @@ class SharedPickle:
         return cls(Descriptor(descriptor), tuple(spans), frozen)
 
     def open(self) -> Any:
-        """The object; what is large in it is mapped, not copied."""
+        """Return the object; what is large in it is mapped, not copied."""
         size = max(end for _, end in self._spans) or 1
         mapping = mmap.mmap(
             self._descriptor.number, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
@@ -88,7 +90,7 @@ class SharedPickle:
         return _Unpickler(mapping, buffers, self._frozen).load()  # the pickle lies first
 
     def close(self) -> None:
-        """Close what it holds in this process, which has not opened it."""
+        """Close its descriptors in a process that has not opened it."""
         for descriptor in (self._descriptor, *self._frozen):
             os.close(descriptor.number)
 
@@ -106,6 +108,8 @@ class _Pickler(pickle.Pickler):
             return attached, (len(self.frozen) - 1, obj.spans)
         if not isinstance(obj, Tensor):
             return NotImplemented
+        # What a device or shared memory holds is passed on by handles of torch's, which can be made
+        # while one process is started, but not once for all.
         if obj.device.type not in {"cpu", "meta"} or (obj.device.type == "cpu" and _shares(obj)):
             raise NeedsInheritanceError
         if not _can_be_remade(obj):
@@ -120,12 +124,14 @@ class _Pickler(pickle.Pickler):
 
 
 def attached(number: int, spans: tuple[Span, ...]) -> Any:
-    """Stands in a parcel for the frozen bytes behind the descriptor of this number."""
-    raise RuntimeError(f"descriptor {number} of a parcel was asked for outside of it ({spans})")
+    """Stand in a shared pickle for the ``SharedBytes`` behind the descriptor of this number."""
+    raise RuntimeError(
+        f"descriptor {number} of a shared pickle was asked for outside of it ({spans})"
+    )
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler for which the global ``attached`` takes one of this parcel's descriptors."""
+    """An unpickler for which the global ``attached`` takes a descriptor of this shared pickle."""
 
     def __init__(
         self, file: Any, buffers: list[memoryview], descriptors: tuple[Descriptor, ...]
@@ -140,7 +146,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _can_be_remade(tensor: Tensor) -> bool:
-    """Whether a tensor can be made again of its storage and a place in it."""
+    """Return whether a tensor can be made again of its storage and a place in it."""
     is_ordinary = type(tensor) is Tensor and tensor.numel() > 0 and tensor.is_leaf
     return is_ordinary and is_its_bytes(tensor)
 

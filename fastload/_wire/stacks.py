@@ -1,9 +1,9 @@
-"""The stack of a worker that crashed or hangs, as its consumer sees it.
+"""Get the stack of a worker that crashed or hangs.
 
-Runs in: worker (`arm`) and consumer (`StackFile`).
+Runs in: worker (``arm``) and consumer (``StackFile``).
 Takes: an anonymous file that both have open. All workers of a pool write to the same one, each from
 an offset of its own.
-Gives: what ``faulthandler`` wrote there: by itself at a crash, or when asked by a signal. It needs
+Gives: what ``faulthandler`` wrote there, by itself at a crash, or when asked by a signal. It needs
 no GIL, so it tells where C code is stuck too.
 """
 
@@ -19,16 +19,16 @@ from pathlib import Path
 from fastload._system import descriptors
 
 ASK = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
-"""A real-time signal that hardly any program uses."""
+"""The real-time signal that asks for the stack; hardly any program uses it."""
 
 OUR_LOOP = str(Path(__file__).parent)
 READY = b"\n"
 LONGEST_BYTES = 4096
 PATIENCE_S = 0.5
-"""How long a worker may take to begin writing; one that is stopped never does."""
+"""A worker may take so long to begin writing; one that is stopped never does."""
 
 REGION_BYTES = 1 << 20
-"""What one worker may write of a file. Nearly all of it stays a hole that takes no memory."""
+"""One worker may write so much of a file, of which nearly all stays a hole that takes no memory."""
 
 _CHUNK_BYTES = 1 << 14
 
@@ -47,7 +47,7 @@ def arm(descriptor: int) -> None:
 
 
 def _of_the_user(dump: str) -> str:
-    """A dump without the frames from our own loop downwards, and the list of modules."""
+    """Return a dump without the frames from our own loop downwards and the list of modules."""
     lines, is_ours = [], False
     for line in dump.partition("\nExtension modules")[0].strip().splitlines():
         is_frame = line.startswith("  File ")
@@ -58,10 +58,15 @@ def _of_the_user(dump: str) -> str:
 
 
 class StackFile:
-    """The consumer's view of what one worker wrote."""
+    """The consumer's view of what one worker wrote.
+
+    Args:
+        descriptor: The file.
+        start: Where in it the worker begins to write.
+        is_shared: Whether other workers use the file too; if not, it is closed here.
+    """
 
     def __init__(self, descriptor: int, start: int, *, is_shared: bool) -> None:
-        """``start`` is where the worker begins; a file of this worker alone is closed here."""
         self._descriptor = descriptor
         self._start = start
         self._is_shared = is_shared
@@ -69,11 +74,11 @@ class StackFile:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker has begun: it has set up how its stack is written."""
+        """Return whether the worker has set up how its stack is written."""
         return self._end() > self._start
 
     def written(self) -> str:
-        """What the worker wrote since the last call; it may have written nothing."""
+        """Return what the worker wrote since the last call; it may be nothing."""
         end = self._end()
         if end <= self._read:
             return ""
@@ -82,7 +87,7 @@ class StackFile:
         return _of_the_user(text.decode(errors="replace"))
 
     def ask(self, pid: int) -> str:
-        """Ask a live worker for its stack; empty if it is not ready for that, or is stopped."""
+        """Ask a live worker for its stack; return "" if it is not ready for that, or stopped."""
         end = self._end()
         is_ready = self._start < end < self._start + REGION_BYTES // 2
         if not hasattr(faulthandler, "register") or not is_ready:
@@ -105,7 +110,7 @@ class StackFile:
                 return
 
     def _end(self) -> int:
-        """Where the worker's text ends now; behind it are zeros, or nothing."""
+        """Return where the worker's text ends now; behind it are zeros, or nothing."""
         end = max(self._start, self._read - len(READY))
         with contextlib.suppress(OSError):
             while chunk := os.pread(self._descriptor, _CHUNK_BYTES, end):

@@ -12,6 +12,7 @@ from typing import Any
 from fastload._loading.on_error import OnError
 from fastload._memory.arena import Arena
 from fastload._system.descriptors import Descriptor
+from fastload._wire.task_queue import TaskQueueEnd
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class WorkerEnds:
         reports: Write end of the pipe on which it answers.
         lifeline: Read end of the pipe that closes when the consumer is gone.
         stacks: File for its stack when it crashes or hangs; None where there is no room for one.
+        queue: Tasks that any worker of the pool may take; None if each has tasks of its own.
     """
 
     worker_id: int
@@ -65,3 +67,4 @@ class WorkerEnds:
     reports: Descriptor
     lifeline: Descriptor
     stacks: Descriptor | None
+    queue: TaskQueueEnd | None = None

@@ -15,56 +15,46 @@ import os
 import pickle
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.utils.data import IterDataPipe, graph_settings
 
-from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
-from fastload._loading.on_error import NothingLeft, Tolerance
-from fastload._loading.stopwatch import peak_bytes
+from fastload._loading.fetch import Fetcher, make_fetcher
+from fastload._loading.on_error import Tolerance
 from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
-from fastload._memory.layout import Layout
-from fastload._memory.write import LeafRef, SlotPlace, write_batch
-from fastload._seeded.loading import DrawnGenerators
+from fastload._memory.write import SlotPlace
+from fastload._seeded.loading import DrawnGenerators, make_collating_fetcher
 from fastload._seeded.own_streams import is_own_stream
-from fastload._seeded.pass_fetcher import make_pass_fetcher
+from fastload._seeded.pass_fetcher import make_part_fetcher, make_pass_fetcher
+from fastload._seeded.seeds import EpochDraws
 from fastload._system import pipes, signals
 from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
-from fastload._wire import exceptions, stacks
-from fastload._wire.channel import Receiver, send
+from fastload._wire import stacks
+from fastload._wire.channel import Receiver
 from fastload._wire.indices import count, unpack
 from fastload._wire.messages import (
     Begin,
     Cancel,
     Cancelled,
-    Empty,
-    Ended,
-    Failed,
     Loaded,
-    Report,
     SeededBegin,
-    Skip,
-    Stamps,
     Task,
     decode,
-    encode,
 )
 from fastload._wire.shipment import SharedPickle
+from fastload._wire.task_queue import SharedTask, TaskSource
 from fastload._worker import lifeline
 from fastload._worker.allocator import keep_freed_memory
+from fastload._worker.answers import Answers
 from fastload._worker.job import WorkerEnds, WorkerSpec, empty_spec
+from fastload._worker.parts import BatchParts, SlotParts, keep_samples
 from fastload._worker.seeding import seed_worker
-from fastload.collate.inplace import keep_results_private, make_collate
+from fastload.collate.inplace import keep_results_private, make_collate, writes_in_place
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.errors import annotate
-
-LONGEST_SKELETON_BYTES = 1 << 14
-"""A longer skeleton lies in the slot, behind the leaves; a pipe holds only 64 KiB."""
 
 NOT_IMPORTABLE = (
     "A worker that is started by spawn or forkserver imports what it works with, and what was "
@@ -72,9 +62,6 @@ NOT_IMPORTABLE = (
     "collate_fn and worker_init_fn in a module (a .py file), or use "
     "multiprocessing_context='fork'"
 )
-
-MEMORY_EVERY = 32
-"""Batches from one look at a worker's memory to the next."""
 
 
 def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
@@ -117,19 +104,29 @@ class WorkerLoop:
         self._spec = spec
         self._orders = Receiver(ends.orders.number)
         self._queue: deque[Any] = deque()
+        self._shared = None if ends.queue is None else ends.queue.open(ends.orders.number)
+        self._taken: SharedTask | None = None
+        self._newest_run = -1
+        self._cancelled: set[int] = set()
+        self._is_dismissed = False
         if ends.arena is not None:
             ends.arena.forget_faults()
         self._grants = Grants(ends.arena, ends.worker_id)
         self._places: dict[int, SlotPlace] = {}
         self._fetchers: dict[int, Fetcher | BaseException] = {}
-        self._ended: set[int] = set()
-        self._last: tuple[Layout | None, bytes | None] | None = None
         self._collate = make_collate(spec.collate_fn)
         self._tolerance = None if spec.on_error == "raise" else Tolerance(spec.on_error)
-        self._loads = 0
-        self._sent_only_tensors = True
-        self._skeleton = b""
-        self._attached: list[Any] = []
+        self._answers = Answers(ends.reports.number, self._tolerance, self._state)
+        self._parts: BatchParts | None = None
+        if self._shared is not None and ends.arena is not None:
+            self._parts = BatchParts(
+                self._shared,
+                ends.arena,
+                self._answers,
+                self._part_fetchers,
+                keeps_nothing=writes_in_place(spec.collate_fn),
+            )
+        self._seeded: dict[int, SeededBegin] = {}
         self._broken = broken
         self._dataset = spec.dataset
         self._epoch: int | None = None
@@ -157,24 +154,69 @@ class WorkerLoop:
                 raise
 
     def serve(self) -> None:
-        """Carry out orders until told to stop or until the consumer's end closes."""
+        """Carry out orders, and shared tasks, until told to stop or the consumer's end closes."""
         while True:
-            is_idle = not self._queue
-            if is_idle and self._orders.is_closed:
+            if self._queue:
+                if self._orders.is_ready:
+                    self._take_orders()
+                else:
+                    self._obey(self._queue.popleft())
+            elif self._orders.is_closed:
                 return
-            if is_idle:
-                self._orders.wait()
-            if is_idle or self._orders.is_ready:
-                self._take_orders()
-                continue
-            order = self._queue.popleft()
-            if isinstance(order, Task):
-                self._carry_out(order)
-            elif isinstance(order, Begin):
-                self._begin(order)
-            else:
+            elif self._is_dismissed:
                 self._wait_until_unneeded()
                 return
+            else:
+                self._take_something()
+
+    def _take_something(self) -> None:
+        """Wait for orders, and carry out a shared task if there is one."""
+        if self._shared is None:
+            self._orders.wait()
+            self._take_orders()
+        elif self._orders.is_ready:
+            self._take_orders()
+        elif not self._takes_from(self._shared):
+            self._shared.wait()
+
+    def _obey(self, order: Any) -> None:
+        """Carry out one order of the consumer's."""
+        if isinstance(order, Task):
+            self._carry_out(order, self._grants.take())
+        elif isinstance(order, SharedTask):
+            if self._shared is not None:
+                self._shared.note(order)
+            self._carry_out_shared(order)
+        elif isinstance(order, Begin):
+            self._newest_run = order.run
+            self._begin(order)
+        else:
+            self._is_dismissed = True
+
+    def _takes_from(self, shared: TaskSource) -> bool:
+        """Take a shared task and carry it out; False if there is none.
+
+        One of a run that has not begun here is kept: its ``Begin`` is on its way in the pipe.
+        """
+        task = self._taken or shared.take()
+        self._taken = None
+        if task is None:
+            return False
+        if task.run > self._newest_run:
+            self._taken = task
+            self._orders.wait()
+            self._take_orders()
+        else:
+            self._carry_out_shared(task)
+        return True
+
+    def _carry_out_shared(self, task: SharedTask) -> None:
+        if task.run in self._cancelled:
+            return
+        if task.parts == 1:
+            self._carry_out(Task(task.run, task.sequence, task.indices), task.slot)
+        elif self._parts is not None:
+            self._parts.carry_out(task)
 
     def _wait_until_unneeded(self) -> None:
         """Stay until the epoch's end if batches may refer to what ends with this process.
@@ -182,7 +224,7 @@ class WorkerLoop:
         A connection is fetched from here when its batch is unpickled; a string may be the name of
         a file that is deleted here at exit.
         """
-        while not self._sent_only_tensors and not self._orders.is_closed:
+        while not self._answers.hold_only_tensors and not self._orders.is_closed:
             self._orders.wait()
             self._orders.receive()
 
@@ -199,9 +241,26 @@ class WorkerLoop:
         run = order.run
         self._queue = deque(order for order in self._queue if getattr(order, "run", None) != run)
         self._fetchers.pop(run, None)
-        self._ended.discard(run)
+        self._seeded.pop(run, None)
+        self._answers.forget(run)
+        if self._shared is not None:
+            self._cancelled.add(run)
+        if self._parts is not None:
+            self._parts.forget(run)
         if not order.is_over:
-            self._report(Cancelled(run))
+            self._answers.report(Cancelled(run))
+
+    def _part_fetchers(self, run: int, samples: SlotParts) -> tuple[Fetcher, Fetcher]:
+        """Make what loads the samples of a part, and what collates ``samples``, those of all."""
+        if self._broken is not None:
+            raise self._broken
+        begin = self._seeded[run]
+        assert self._drawn is not None
+        loading = make_part_fetcher(
+            self._dataset, begin, self._drawn, keep_samples, self._tolerance
+        )
+        draws = EpochDraws(begin.seed, begin.epoch)
+        return loading, make_collating_fetcher(samples, draws, self._drawn, self._collate)
 
     def _begin(self, order: Begin) -> None:
         if self._broken is not None:
@@ -213,6 +272,7 @@ class WorkerLoop:
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
             if order.seeded is not None:
+                self._seeded[order.run] = order.seeded
                 self._fetchers[order.run] = self._make_seeded_fetcher(order.seeded)
                 return
             self._set_epoch(order.epoch)
@@ -256,22 +316,9 @@ class WorkerLoop:
             self._epoch = epoch
             self._dataset.set_epoch(epoch)
 
-    def _carry_out(self, task: Task) -> None:
-        slot = self._grants.take()
-        try:
-            if task.run in self._ended:
-                raise EndOfStream
-            report: Report = self._load(task, slot)
-        except EndOfStream:
-            self._ended.add(task.run)
-            report = Ended(task.run, task.sequence, slot)
-        except NothingLeft:
-            report = Empty(task.run, task.sequence, slot, self._take_skipped())
-        except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
-            report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
-            self._attached = []
-        self._report(report, self._attached)
-        self._attached = []
+    def _carry_out(self, task: Task, slot: int) -> None:
+        run, sequence, _ = task
+        self._answers.give(run, sequence, slot, lambda: self._load(task, slot))
 
     def _load(self, task: Task, slot: int) -> Loaded:
         fetcher = self._fetchers[task.run] if self._broken is None else self._broken
@@ -285,15 +332,10 @@ class WorkerLoop:
         indices = unpack(task.indices)
         batch = fetcher.fetch(indices, place)
         collated_ns = time.monotonic_ns()
-        layout, skeleton = write_batch(batch, place)
-        self._attached, place.attached = place.attached, []  # nothing else may keep the batch
-        if skeleton != self._skeleton:  # which says what the batch is made of
-            self._skeleton = skeleton
-            self._sent_only_tensors = self._sent_only_tensors and _holds_only_tensors(batch)
+        layout, skeleton = self._answers.write(batch, place)
         del batch
         samples, watch = count(indices) if self._spec.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
-        self._loads += 1
         stamps = (
             samples,
             started_ns,
@@ -304,77 +346,11 @@ class WorkerLoop:
             time.thread_time_ns() - started_cpu_ns,
             watch.slowest,
             watch.slowest_ns,
-            peak_bytes() if self._loads % MEMORY_EVERY == 1 else 0,
+            self._answers.peak_bytes(),
         )
-        return self._loaded(task, slot, place, layout, skeleton, stamps)
-
-    def _take_skipped(self) -> tuple[Skip, ...]:
-        return () if self._tolerance is None else self._tolerance.take_skipped()
+        return self._answers.loaded(task.run, task.sequence, slot, place, layout, skeleton, stamps)
 
     def _state(self, run: int) -> bytes | None:
         fetcher = self._fetchers[run] if self._spec.sends_state else None
         source = None if fetcher is None else cast("Fetcher", fetcher).source
         return None if source is None else source.pickled()
-
-    def _loaded(
-        self,
-        task: Task,
-        slot: int,
-        place: SlotPlace,
-        layout: Layout | None,
-        skeleton: bytes | None,
-        stamps: Stamps,
-    ) -> Loaded:
-        state = self._state(task.run)  # which may raise: then nothing is sent
-        skipped = self._take_skipped()
-        skeleton_at = None
-        if (layout, skeleton) == self._last:
-            layout = skeleton = None
-        elif skeleton is not None and len(skeleton) > LONGEST_SKELETON_BYTES:
-            self._last = None
-            skeleton_at = _put_behind(place, skeleton)
-            if skeleton_at is None:
-                self._attached.append(skeleton)
-            skeleton = None
-        else:
-            self._last = layout, skeleton
-        return Loaded(
-            task.run,
-            task.sequence,
-            slot,
-            place.used_bytes,
-            stamps,
-            layout,
-            skeleton,
-            skeleton_at,
-            state,
-            skipped,
-        )
-
-    def _report(self, report: Report, attached: Sequence[Any] = ()) -> None:
-        send(self._ends.reports.number, encode(report), attached)
-
-
-def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:
-    """Write a long skeleton behind the leaves; returns where it lies, None if there is no room."""
-    offset = place.reserve(len(skeleton))
-    if offset is None:
-        return None
-    place.memory.data[offset : offset + len(skeleton)] = skeleton
-    return offset, len(skeleton)
-
-
-def _holds_only_tensors(batch: Any) -> bool:
-    """Whether all a batch says is numbers: dict keys are the same in every process."""
-    seen: set[int] = set()
-    ahead = [batch]
-    while ahead:
-        each = ahead.pop()
-        kind = type(each)
-        if kind in (dict, list, tuple):
-            if id(each) not in seen:  # a container may hold itself
-                seen.add(id(each))
-                ahead += each.values() if kind is dict else each
-        elif kind not in (Tensor, LeafRef):
-            return False
-    return True

@@ -1,6 +1,9 @@
-"""Samples become one batch.
+"""Collate functions: they make one batch of samples.
 
 Runs in: worker (consumer with ``num_workers=0``).
+
+``default_collate`` and ``default_convert`` are torch's; ``pad``, ``pad_dict``, ``pack`` and
+``ragged`` take samples of different lengths. Each of the four has a class that holds its settings.
 """
 
 from torch.utils.data import default_collate, default_convert

@@ -33,12 +33,12 @@ def explain(
     path: str = "",
     is_fine: Callable[[Sequence[Any]], bool] = lambda _: False,
 ) -> str | None:
-    """The first difference that the default collate can't bridge, or None if there is none.
+    """Name the first difference that the default collate can't bridge; None if there is none.
 
     Args:
-        samples: Of one batch.
+        samples: The samples of one batch.
         indices: Their dataset indices; None if unknown, as in a stream.
-        path: To the samples, if they are a field of others.
+        path: The path to the samples, if they are a field of others.
         is_fine: Whether differences in a column don't matter.
     """
     difference = next(_differences(samples, path, is_fine), None)
@@ -80,7 +80,7 @@ def _differences(
 
 
 def _describe(sample: Any) -> str:
-    """What must be equal of all samples, in words."""
+    """Say in words what must be equal of all samples."""
     if isinstance(sample, Tensor | np.ndarray):
         return f"shape {tuple(sample.shape)}"
     if isinstance(sample, Mapping):

@@ -1,4 +1,4 @@
-"""How a loader's collate function is called so that the batch lies where it is to lie.
+"""Call a loader's collate function so that the batch lies where it is to lie.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a loader's ``collate_fn``.
@@ -38,13 +38,14 @@ __all__ = [
     "keep_results_private",
     "make_collate",
     "registry_for",
+    "writes_in_place",
 ]
 
 Collate = Callable[[Any, Place], Any]
 
 
 def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
-    """How a loader with this ``collate_fn`` collates: the default one and ours in place."""
+    """Return how a loader with this ``collate_fn`` collates: the default one and ours in place."""
     if collate_fn is default_collate:
         return collate_in_place
     placed = as_placed(collate_fn)
@@ -55,8 +56,13 @@ def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
     return lambda samples, _place: collate_fn(samples)
 
 
+def writes_in_place(collate_fn: Callable[[Any], Any]) -> bool:
+    """Whether a batch is written to its place as it is collated, and keeps no sample's memory."""
+    return collate_fn is default_collate or as_placed(collate_fn) is not None
+
+
 def convert(sample: Any, _place: Place) -> Any:
-    """What a loader does with a sample when it makes no batches: arrays become tensors."""
+    """Turn arrays of a sample into tensors, as a loader does that makes no batches."""
     return default_convert(sample)  # type: ignore[no-untyped-call]
 
 
@@ -71,24 +77,24 @@ def collate_in_place(samples: Any, place: Place) -> Any:
 
 
 def collate_column(values: Any, place: Place) -> Any:
-    """The same for a part of a batch, which other code of ours will look at."""
+    """Collate a part of a batch, which other code of ours will look at, to tensors in any case."""
     return Kernels(place, must_be_tensor=True).collate(values)
 
 
 def registry_for(place: Place) -> Registry:
-    """Torch's registry, as the user may have extended it, with our kernels for torch's own."""
+    """Return torch's registry, as the user extended it, with our kernels for torch's own."""
     return Kernels(
         HEAP if read_registry().has_users_kernels else place, must_be_tensor=True
     ).kernels
 
 
 def is_cpu_default() -> bool:
-    """Whether new tensors are real here, and lie on the CPU unless somebody says otherwise."""
+    """Return whether new tensors are real, and lie on the CPU unless somebody says otherwise."""
     return not tensor_modes() or only_mode_is_cpu_device()
 
 
 def collates_as_torch() -> bool:
-    """Whether the default collate still treats tensors, arrays and numbers in torch's way.
+    """Return whether the default collate treats tensors, arrays and numbers in torch's way.
 
     A user may have registered something else for them in torch's registry.
     """
@@ -96,7 +102,7 @@ def collates_as_torch() -> bool:
 
 
 def keep_results_private() -> None:
-    """In a worker: let a ``default_collate`` inside the user's own code use ordinary memory."""
+    """Let a ``default_collate`` inside the user's own code use ordinary memory, in a worker."""
     registry = torch_collate.default_collate_fn_map
     if registry.get(Tensor) is torch_collate.collate_tensor_fn:
         registry[Tensor] = collate_tensors_privately

@@ -2,7 +2,7 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: samples: sequences, or tuples and dicts with sequences among other things.
-Gives: each sequence field as one nested tensor, all else stacked as ever.
+Gives: each field of sequences as one nested tensor, and all else as the default collate makes it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from fastload.collate.sequences import Column, carried, to_sequences
 from fastload.collate.walk import FieldNames, collate_fields
 
 Parts = tuple[Tensor, Tensor, int, int]
-"""Values, offsets, and the length of the shortest and the longest sequence."""
+"""Holds values, offsets, and the length of the shortest and of the longest sequence."""
 
 
 @dataclass(frozen=True)
 class Ragged(PlacedCollate):
-    """How to join; called with samples, it does so.
+    """Holds the settings of ``fastload.ragged``; called with samples, it joins their sequences.
 
     Example:
         >>> from fastload import Ragged
         >>> [tensor.tolist() for tensor in Ragged()([[1, 2], [3]]).unbind()]
         [[1, 2], [3]]
 
-    Args and what is returned: see ``fastload.ragged``.
+    Arguments, results and errors are those of ``fastload.ragged``.
     """
 
     dtype: torch.dtype | None = None
@@ -77,7 +77,7 @@ def ragged(
 
     Args:
         samples: The samples of a batch.
-        dtype: Of the result; None: that of the samples, promoted where they differ.
+        dtype: The result's dtype; None: that of the samples, promoted where they differ.
         fields: Which of the sample's own fields (keys of a dict, positions in a tuple) to join;
             the rest is collated by ``default_collate``. None: every sequence.
 
@@ -98,7 +98,7 @@ def ragged(
 
 
 def nested(values: Tensor, offsets: Tensor, shortest: int, longest: int) -> Tensor:
-    """A nested tensor on these values.
+    """Make a nested tensor on these values.
 
     The lengths are given although torch could compute them: it does so each time somebody asks.
     """

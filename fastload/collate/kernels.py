@@ -1,16 +1,17 @@
-"""The kernels of the default collate, computed straight into the place where the batch will lie.
+"""Compute what the default collate gives straight into the place where the batch will lie.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a list of samples and a place (a slot of the arena, or the heap).
 Gives: what ``torch.utils.data.default_collate`` gives for these samples.
 
-Only the kernels for tensors, arrays and numbers are ours, and the walk over Python's own
-containers, which in torch's ``collate`` costs more than small batches do. Every other container is
-left to torch's walk, with our kernels in a copy of torch's registry. So every type rule and error
-is torch's, and a registry that the user extended keeps its entries. A kernel that does not see
-exactly the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to torch's.
-Code of the user's (kernels, containers, reducers) gets tensors in private memory, never a reference
-to a leaf: it might look at one, or keep it.
+A *kernel* is the function that collates samples of one type; torch keeps them in a registry. Only
+the kernels for tensors, arrays and numbers are ours, and the walk over Python's own containers,
+which in torch's ``collate`` costs more than small batches do. Every other container is left to
+torch's walk, with our kernels in a copy of torch's registry. So every type rule and error is
+torch's, and a registry that the user extended keeps its entries. A kernel that does not see exactly
+the case it is made for (equal shapes, one dtype, plain dense memory) leaves it to torch's. Code of
+the user's (kernels, containers, reducers) gets tensors in private memory, never a reference to a
+leaf: it might look at one, or keep it.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ TORCH_DTYPES: dict[Any, torch.dtype] = {
 
 
 class Kernels:
-    """One per batch: the kernels that fill ``place``.
+    """The kernels that fill ``place`` with one batch.
 
-    Their results are tensors where anything but our own walk sees them (``must_be_tensor``).
+    Args:
+        place: Where results lie.
+        must_be_tensor: Whether anything but our own walk sees the results, so that no reference may
+            stand for a tensor.
     """
 
     def __init__(self, place: Place, *, must_be_tensor: bool = False) -> None:
@@ -64,7 +68,7 @@ class Kernels:
 
     @property
     def kernels(self) -> Registry:
-        """Torch's registry with these in the place of torch's own."""
+        """Return torch's registry with these kernels in the place of torch's own."""
         return {
             kind: getattr(self, self._reading.replaced[kernel])
             if kernel in self._reading.replaced
@@ -74,9 +78,9 @@ class Kernels:
 
     @functools.cached_property
     def registry(self) -> Registry:
-        """For torch's walk, and so for the user's kernels and containers, which may keep a tensor.
+        """Return a registry for torch's walk, of kernels whose results lie in private memory.
 
-        Their results lie in private memory.
+        The user's kernels and containers are called by that walk, and may keep a tensor.
         """
         return self.kernels if self._on_heap else Kernels(HEAP).kernels
 
@@ -86,7 +90,7 @@ class Kernels:
         return self._place.filled(shape, dtype, content)
 
     def collate(self, batch: Sequence[Any]) -> Any:
-        """As ``torch_collate.collate(batch, collate_fn_map=self.registry)``."""
+        """Do as ``torch_collate.collate(batch, collate_fn_map=self.registry)`` does."""
         first = batch[0]
         kind = type(first)
         name = self._known.get(kind, "")
@@ -97,7 +101,7 @@ class Kernels:
         return torch_collate.collate(batch, collate_fn_map=self.registry)
 
     def sequences(self, batch: Sequence[Any]) -> Any:
-        """Lists of the columns of lists or tuples, which are equally long."""
+        """Collate lists or tuples to a list of their columns."""
         size = len(batch[0])
         try:
             sizes = list(map(len, batch))
@@ -108,17 +112,17 @@ class Kernels:
         return [self.collate(column) for column in zip(*batch, strict=False)]
 
     def named_tuples(self, batch: Sequence[Any]) -> Any:
-        """A named tuple of the columns."""
+        """Collate named tuples to one of their columns."""
         if is_registered(type(batch[0])):
             return torch_collate.collate(batch, collate_fn_map=self.registry)
         return type(batch[0])(*map(self.collate, zip(*batch, strict=False)))
 
     def dicts(self, batch: Sequence[Any]) -> Any:
-        """A dict of the columns, by the keys of the first sample."""
+        """Collate dicts to one of their columns, by the keys of the first sample."""
         return {key: self.collate([sample[key] for sample in batch]) for key in batch[0]}
 
     def copied_dicts(self, batch: Sequence[Any]) -> Any:
-        """A copy of the first sample, with the columns in the place of its values."""
+        """Collate dicts to a copy of the first sample, with columns in place of its values."""
         if is_registered(type(batch[0])):
             return torch_collate.collate(batch, collate_fn_map=self.registry)
         clone = copy.copy(batch[0])
@@ -126,7 +130,7 @@ class Kernels:
         return clone
 
     def tensors(self, batch: Sequence[Tensor], **_: Any) -> Any:
-        """Tensors of equal shapes, stacked."""
+        """Stack tensors of equal shapes."""
         first = batch[0]
         if self._on_heap:
             kernel = torch_collate.default_collate_fn_map[Tensor]  # in a worker: the private one
@@ -138,7 +142,7 @@ class Kernels:
         return found if self._must_be_tensor or found is not out else self._place.reference(out)
 
     def arrays(self, batch: Sequence[Any], **_: Any) -> Any:
-        """Arrays of equal shapes, stacked to a tensor."""
+        """Stack arrays of equal shapes to a tensor."""
         first = batch[0]
         # An array of exactly this type is not asked: np.ma takes ten milliseconds to import.
         if type(first) is not np.ndarray and isinstance(first, np.ma.MaskedArray):
@@ -169,7 +173,7 @@ class Kernels:
         return out if self._must_be_tensor else self._place.reference(out)
 
     def numpy_scalars(self, batch: Sequence[Any], **_: Any) -> Any:
-        """A tensor of NumPy's numbers."""
+        """Make a tensor of NumPy's numbers."""
         kinds = set(map(type, batch))
         dtype = TORCH_DTYPES.get(np.dtype(type(batch[0]))) if len(kinds) == 1 else None
         if dtype is None or dtype is torch.uint64:
@@ -177,13 +181,13 @@ class Kernels:
         return self._filled((len(batch),), dtype, np.array(batch).tobytes())
 
     def floats(self, batch: Sequence[Any], **_: Any) -> Any:
-        """A tensor of Python's floats, float64."""
+        """Make a float64 tensor of Python's floats."""
         if not _all_are(float, map(type, batch)):
             return torch_collate.collate_float_fn(batch, collate_fn_map=self.registry)
         return self._filled((len(batch),), torch.float64, _packing("d", len(batch)).pack(*batch))
 
     def ints(self, batch: Sequence[Any], **_: Any) -> Any:
-        """A tensor of Python's integers, int64, or of its booleans."""
+        """Make an int64 tensor of Python's integers, or a bool one of its booleans."""
         count, kinds = len(batch), list(map(type, batch))
         if kinds.count(int) == count:
             try:
@@ -204,12 +208,12 @@ def _all_are(value: Any, found: Iterable[Any]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _packing(code: str, count: int) -> struct.Struct:
-    """Writes so many numbers; three times as fast as ``array``."""
+    """Return what writes so many numbers, three times as fast as ``array``."""
     return struct.Struct(f"={count}{code}")
 
 
 def _name_of_kernel(sample: Any) -> str | None:
-    """Which method collates samples of this type; None: torch's ``collate`` knows."""
+    """Name the method that collates samples of this type; None if torch's walk is to do it."""
     reading = read_registry()
     registry = reading.registry
     kind = type(sample)
@@ -234,13 +238,13 @@ _SEEN_BY_NO_PICKLER: Final = frozenset(
     | {"__orig_bases__", "__parameters__", "__repr__", "__slots__", "__static_attributes__"}
     | {"__str__", "__weakref__"}
 )
-"""Special names of a class that change nothing of how its objects are made and pickled."""
+"""Lists the special names of a class that change nothing of how objects are made and pickled."""
 
 
 def _is_named_tuple(kind: type) -> bool:
-    """Whether it is made by ``collections.namedtuple``, and no code of a user's pickles it.
+    """Return whether ``collections.namedtuple`` made a class, and no code of a user's pickles it.
 
-    A class derived from such a type is one as well, unless it has special methods of its own.
+    A class derived from such a type counts as well, unless it has special methods of its own.
     """
     *derived, made, base, _ = (object, *kind.__mro__) if len(kind.__mro__) < 3 else kind.__mro__
     if base is not tuple or type(kind) is not type or "_fields" not in vars(made):
@@ -259,7 +263,7 @@ def _special_names(kind: type) -> set[str]:
 
 
 def runs_no_users_code(sample: Any) -> bool:
-    """Whether samples like this one are put together and pickled without code of a user's."""
+    """Return whether samples like this one are collated and pickled without code of a user's."""
     kind = type(sample)
     if kind in _WALKED or _is_named_tuple(kind):
         if is_registered(kind):
@@ -290,7 +294,7 @@ class RegistrySnapshot:
 
     @functools.cached_property
     def collates_as_torch(self) -> bool:
-        """Whether no kernel of the user's is for what can be gathered."""
+        """Return whether no kernel of the user's is for what can be gathered."""
         return Tensor in self.registry and all(
             kernel in _REPLACED or not any(issubclass(kind, key) for kind in _GATHERED)
             for key, kernel in self.registry.items()
@@ -298,13 +302,13 @@ class RegistrySnapshot:
 
     @functools.cached_property
     def has_users_kernels(self) -> bool:
-        """Whether there is code of the user's that might keep what it gets."""
+        """Return whether there is code of the user's that might keep what it gets."""
         torchs = {*_REPLACED, torch_collate.collate_str_fn}
         return not torchs.issuperset(self.registry.values())
 
 
 def read_registry() -> RegistrySnapshot:
-    """What torch's registry says now; read anew only if it has changed."""
+    """Return what torch's registry says now, read anew only if it has changed."""
     global _reading  # noqa: PLW0603  (replaced as a whole, so that threads agree)
     reading = _reading
     if reading.registry != torch_collate.default_collate_fn_map:
@@ -314,7 +318,7 @@ def read_registry() -> RegistrySnapshot:
 
 @functools.cache
 def _warn_of_lost_mask() -> None:
-    """Once a process: torch's collate function, whose results these are, says nothing."""
+    """Warn once in a process that masks are lost, of which torch's collate says nothing."""
     warnings.warn(
         "default_collate makes plain tensors of masked arrays, as torch's does: the masks are "
         "lost, and masked elements become ordinary numbers. Use array.filled(value) in the "
@@ -325,11 +329,11 @@ def _warn_of_lost_mask() -> None:
 
 
 JOIN_BYTES = 2048
-"""Up to this size of a sample, joining the bytes of all beats ``np.stack``."""
+"""For samples up to this size, joining the bytes of all beats ``np.stack``."""
 
 
 def _is_viewable(array: npt.NDArray[Any]) -> bool:
-    """Whether torch can view an array: no step backwards, none of a part of an element."""
+    """Return whether torch can view an array: no step goes backwards or is a part of an element."""
     return all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
 
 
@@ -365,9 +369,9 @@ _WALKED: dict[type, str] = {
     OrderedDict: "copied_dicts",
     defaultdict: "copied_dicts",
 }
-"""Containers that run no code of a user's."""
+"""Lists containers that run no code of a user's, and the method that walks each."""
 
 _GATHERED = (Tensor, np.ndarray, *(dtype.type for dtype in TORCH_DTYPES))
-"""Of what samples can be that are gathered without being made."""
+"""Lists the types of samples that can be gathered without being made."""
 
 _reading = RegistrySnapshot()

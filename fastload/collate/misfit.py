@@ -13,19 +13,19 @@ from typing import Any
 from fastload.errors import CollateError
 
 DEEPEST = 16
-"""Levels of containers searched for the misfit; a sample may contain itself."""
+"""So many levels of containers are searched for the misfit; a sample may contain itself."""
 
 
 class Misfit(Exception):  # noqa: N818  (a message from a kernel to its collate function)
-    """A sample of a column does not fit; the kernel does not know the path to the column.
+    """Raised by a kernel, which does not know the path to its column, if a sample does not fit.
 
     Attributes:
-        position: Of the sample in the batch.
+        position: The position of the sample in the batch.
         leaf: The object that does not fit.
         found: What it has.
         expected: What it was expected to have, a whole clause.
         remedy: What the user can do, a whole sentence.
-        compared_with: Position of the sample that set the expectation.
+        compared_with: The position of the sample that set the expectation.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Misfit(Exception):  # noqa: N818  (a message from a kernel to its collate 
 
 
 def as_error(misfit: Misfit, samples: Sequence[Any]) -> CollateError:
-    """The misfit as the user's error."""
+    """Turn a misfit into the error that the user sees."""
     path = path_to(samples[misfit.position], misfit.leaf)
     where = f" under {path}" if path else ""
     return CollateError(
@@ -59,7 +59,7 @@ def as_error(misfit: Misfit, samples: Sequence[Any]) -> CollateError:
 
 
 def path_to(sample: Any, leaf: Any, depth: int = DEEPEST) -> str | None:
-    """How to get from a sample to an object in it, such as ``['image'][0]``; None if it is not."""
+    """Return the path from a sample to an object in it, as ``['image'][0]``, or None."""
     if sample is leaf:
         return ""
     if depth == 0:
@@ -72,7 +72,7 @@ def path_to(sample: Any, leaf: Any, depth: int = DEEPEST) -> str | None:
 
 
 def keys_of(sample: Any) -> list[Any]:
-    """What to index a container with, in order; nothing for everything else."""
+    """Return what to index a container with, in order; nothing for everything else."""
     if isinstance(sample, Mapping):
         return list(sample)
     if isinstance(sample, Sequence) and not isinstance(sample, str | bytes):

@@ -1,4 +1,4 @@
-"""Pack sequences behind one another into rows, for attention kernels that keep them apart.
+"""Pack sequences one after another into rows, for attention kernels that keep them apart.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: samples: sequences, or dicts and tuples whose sequences are equally long within a sample.
@@ -47,7 +47,7 @@ from fastload.errors import CollateError
 
 
 class Packed(NamedTuple):
-    """Sequences packed into rows.
+    """Sequences that were packed into rows, with what tells them apart.
 
     Attributes:
         data: ``(rows, width, *feature)``; for dicts and tuples a container of these.
@@ -67,7 +67,7 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class Pack(PlacedCollate):
-    """How to pack; called with samples, it does so.
+    """Holds the settings of ``fastload.pack``; called with samples, it packs their sequences.
 
     Example:
         >>> from fastload import Pack
@@ -75,7 +75,7 @@ class Pack(PlacedCollate):
         >>> packed.data.tolist(), packed.cu_seqlens.tolist()
         ([[1, 2, 3, 6], [4, 5, 0, 0]], [0, 3, 4, 6, 8])
 
-    Args and what is returned: see ``fastload.pack``.
+    Arguments, results and errors are those of ``fastload.pack``.
     """
 
     max_length: int | None = None
@@ -187,7 +187,7 @@ def pack(
 
 
 def _indexed(data: Any, plan: PackingPlan, place: Place) -> Packed:
-    """The data with its indices."""
+    """Return the data together with its indices, which follow from the plan."""
     shape = (plan.rows, plan.width)
     positions = place.tensor(shape, torch.int64)
     sequences = place.tensor(shape, torch.int64)

@@ -1,4 +1,4 @@
-"""Plan which sequence goes into which row, where.
+"""Plan which sequence goes into which row, and where.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: the lengths of sequences and the width of a row.
@@ -23,14 +23,14 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackingPlan:
-    """Which sequence goes where: segments in the order in which they lie in the rows.
+    """Says which sequence goes where: segments in the order in which they lie in the rows.
 
     Attributes:
-        rows: How many.
-        width: Of each.
+        rows: The number of rows.
+        width: The length of each row.
         items: For each segment the position of its sample, -1 for padding.
-        lengths: Of each segment.
-        starts: Of each segment in the flattened rows.
+        lengths: The length of each segment.
+        starts: Where each segment begins in the flattened rows.
     """
 
     rows: int
@@ -41,7 +41,7 @@ class PackingPlan:
 
     @classmethod
     def of(cls, lengths: list[int], max_length: int | None, multiple_of: int | None) -> PackingPlan:
-        """Plan rows of ``max_length``, or one row of all."""
+        """Plan rows of ``max_length``; without it, one row of all sequences."""
         if max_length is None:
             width = round_up(sum(lengths), multiple_of)
             bins = [[item for item, length in enumerate(lengths) if length]]
@@ -62,7 +62,7 @@ class PackingPlan:
         return cls(len(bins), width, np.asarray(items, np.int64), segments, ends - segments)
 
     def write(self, found: Sequences, value: complex, place: Place) -> Tensor:
-        """One field, packed."""
+        """Pack one field."""
         rows, dtype = found
         data = place.tensor((self.rows, self.width, *rows[0].shape[1:]), dtype)
         target = carried(data).reshape(-1, *rows[0].shape[1:])
@@ -79,8 +79,8 @@ def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
     """Assign items to as few bins as first-fit decreasing needs.
 
     Args:
-        lengths: Of each item, none above ``width``. Those of length 0 are left out.
-        width: Of a bin.
+        lengths: The length of each item, at most ``width``; items of length 0 are left out.
+        width: What a bin holds.
 
     Returns:
         For each bin its items, longest first; equal ones in their order.

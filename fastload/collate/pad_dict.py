@@ -30,7 +30,7 @@ from fastload.errors import CollateError
 
 @dataclass(frozen=True)
 class PadDict(PlacedCollate):
-    """How to pad dicts; called with samples, it does so.
+    """Holds the settings of ``fastload.pad_dict``; called with samples, it pads their fields.
 
     Example:
         >>> from fastload import Pad, PadDict
@@ -39,7 +39,7 @@ class PadDict(PlacedCollate):
         >>> batch["labels"].tolist(), batch["ids_lengths"].tolist()
         ([[1, 2], [3, -100]], [2, 1])
 
-    Args and what is returned: see ``fastload.pad_dict``.
+    Arguments, results and errors are those of ``fastload.pad_dict``.
     """
 
     fields: Mapping[str, Pad] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class PadDict(PlacedCollate):
             return batch
 
     def _parts(self, key: Any, column: Column, place: Place) -> dict[Any, Any]:
-        """What a field becomes: itself, with lengths or mask if it was padded."""
+        """Return what a field becomes: itself, with lengths or mask if it was padded."""
         settings = self.fields.get(key, self.default)
         if settings is None:
             return {key: collate_plain(column, place, key)}

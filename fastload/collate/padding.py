@@ -2,7 +2,8 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: samples: sequences, or tuples and dicts with sequences among other things.
-Gives: each sequence field as one padded tensor with the lengths, all else stacked as ever.
+Gives: each field of sequences as one padded tensor with the lengths, and all else as the default
+collate makes it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ Returns = Literal["lengths", "mask", "data"]
 
 
 LARGE_ROW_BYTES = 1 << 14
-"""From this size of a padded row, filling gaps alone beats filling everything first."""
+"""For padded rows of this size or more, filling gaps alone beats filling everything first."""
 
 
 class Padded(NamedTuple):
-    """Padded sequences and how long each is.
+    """Padded sequences, and how long each is.
 
     Attributes:
         data: ``(batch, longest, *feature)``.
@@ -50,7 +51,7 @@ class Padded(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """Padded sequences and where their elements are.
+    """Padded sequences, and where their elements are.
 
     Attributes:
         data: ``(batch, longest, *feature)``.
@@ -63,14 +64,14 @@ class Masked(NamedTuple):
 
 @dataclass(frozen=True)
 class Pad(PlacedCollate):
-    """How to pad; called with samples, it does so.
+    """Holds the settings of ``fastload.pad``; called with samples, it pads their sequences.
 
     Example:
         >>> from fastload import Pad
         >>> Pad(value=-1, side="left")([[1, 2, 3], [4]]).data.tolist()
         [[1, 2, 3], [-1, -1, 4]]
 
-    Args and what is returned: see ``fastload.pad``.
+    Arguments, results and errors are those of ``fastload.pad``.
     """
 
     value: complex = 0
@@ -106,7 +107,7 @@ class Pad(PlacedCollate):
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The dimensions that are padded."""
+        """Return the dimensions that are padded."""
         return self.dim if isinstance(self.dim, tuple) else (self.dim,)
 
     def collate(self, samples: Sequence[Any], place: Place) -> Any:
@@ -141,7 +142,7 @@ class Pad(PlacedCollate):
     def _write(
         self, rows: list[Row], target: Row, element: Any, dims: tuple[int, ...], longest: list[int]
     ) -> None:
-        """Copy the rows, and padding unless ``element`` is None."""
+        """Copy the rows into ``target``, and ``element`` into the gaps unless it is None."""
         is_simple = dims == (0,) and self.side == "right"
         only_gaps = is_simple and target[0].nbytes >= LARGE_ROW_BYTES
         if element is not None and not only_gaps:
@@ -156,7 +157,7 @@ class Pad(PlacedCollate):
                 padded[len(row) :] = element
 
     def _region(self, row: Row, dims: tuple[int, ...], longest: list[int]) -> tuple[slice, ...]:
-        """Where a row goes in its padded place."""
+        """Return where a row goes in its padded place."""
         region = [slice(None)] * row.ndim
         for dim, size in zip(dims, longest, strict=True):
             start = size - row.shape[dim] if self.side == "left" else 0
@@ -221,9 +222,9 @@ def pad(
             an error.
         dim: The dimension in which samples differ, or several of them, such as ``(1, 2)`` for
             images ``(3, height, width)``. All others must be equal.
-        dtype: Of the result; None: that of the samples, promoted where they differ. A list of
-            Python integers is int64, of Python floats torch's default dtype; lists that are all
-            empty are int64.
+        dtype: The result's dtype; None: that of the samples, promoted where they differ. Lists of
+            Python integers are int64, of Python floats torch's default dtype; lists that are
+            all empty are int64.
         returns: What comes with the data: ``"lengths"``, a ``"mask"`` that is True where no
             padding is, or nothing (``"data"``).
         fields: Which of the sample's own fields (keys of a dict, positions in a tuple) to pad;

@@ -1,10 +1,10 @@
-"""Collate functions of ours that can be told where to put their results.
+"""The base of those collate functions that can be told where to put their results.
 
 Runs in: worker (consumer with ``num_workers=0``).
 
-Called like any collate function, one of these returns ordinary memory. When it is the loader's
-own ``collate_fn``, the worker calls ``into`` with the slot of the batch instead, and nothing is
-copied twice. Only the loader's own: what a user's function calls might be kept by that function.
+Called like any collate function, one of these returns ordinary memory. When it is the loader's own
+``collate_fn``, the worker calls ``into`` with the slot of the batch instead, and nothing is copied
+twice. That is done for the loader's own alone, since a user's function might keep what it gets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastload._torch_private import dispatch_modes, fake_mode
 
 
 class PlacedCollate(ABC):
-    """A collate function that can write into a slot: an object that holds its settings."""
+    """A collate function that can write into a slot: a callable object that holds its settings."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ class PlacedCollate(ABC):
         return self.into(samples, HEAP)
 
     def into(self, samples: Sequence[Any], place: Place) -> Any:
-        """Collate into ``place``; under ``FakeTensorMode``, shapes alone are computed."""
+        """Collate into ``place``; under ``FakeTensorMode``, compute the shapes alone."""
         if dispatch_modes() and fake_mode() is not None:
             return with_fake_tensors(lambda: self.collate(stand_ins(samples), place))
         return self.collate(samples, place)
@@ -55,9 +55,9 @@ def function_of(settings: Callable[..., PlacedCollate]) -> Callable[[Function], 
 
 
 def as_placed(collate_fn: Any) -> PlacedCollate | None:
-    """A collate function of ours as an object, also where it is one in a ``partial``.
+    """Return a collate function of ours as an object, also where it is one in a ``partial``.
 
-    None for everything else, and for wrong settings: calling the function says what is wrong.
+    Anything else gives None, and so do wrong settings: calling the function says what is wrong.
     """
     if isinstance(collate_fn, PlacedCollate):
         is_ours = type(collate_fn).__call__ is PlacedCollate.__call__

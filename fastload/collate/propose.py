@@ -21,7 +21,7 @@ from fastload.collate.ragged_rows import as_dim
 
 
 def propose(samples: Sequence[Any]) -> str:
-    """What to do, in words."""
+    """Say what to do."""
     for text, collate in _candidates(samples):
         try:
             collate(samples)
@@ -44,7 +44,7 @@ def _candidates(samples: Sequence[Any]) -> Iterator[tuple[str, Callable[[Sequenc
 
 
 def _ragged_dims(samples: Sequence[Any]) -> set[int]:
-    """The dimensions in which the tensors and arrays of a batch differ, wherever they are."""
+    """Return the dimensions in which tensors and arrays of a batch differ, wherever they are."""
     first = samples[0]
     if isinstance(first, Tensor | np.ndarray):
         return {d for d in range(first.ndim) if len({sample.shape[d] for sample in samples}) > 1}

@@ -1,4 +1,4 @@
-"""What padding, packing and joining have in common: settings of length, and rows that fit.
+"""Check what padding, packing and joining share: settings of length, and rows that fit.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: the rows of a column, as arrays.
@@ -24,7 +24,7 @@ Side = Literal["left", "right"]
 
 
 def refuse_unless(holds: bool, otherwise: str) -> None:
-    """Raise ValueError for a wrong setting."""
+    """Raise ValueError with this text unless a setting is right."""
     if not holds:
         raise ValueError(otherwise)
 
@@ -54,7 +54,7 @@ def check_value(value: Any) -> None:
 
 
 def check_dtype(dtype: Any) -> None:
-    """Raise ValueError unless this is torch's dtype, or None."""
+    """Raise ValueError unless this is a dtype of torch's, or None."""
     refuse_unless(
         dtype is None or isinstance(dtype, torch.dtype),
         f"dtype is a torch.dtype or None, not {dtype!r}",
@@ -62,15 +62,15 @@ def check_dtype(dtype: Any) -> None:
 
 
 def round_up(length: int, multiple_of: int | None) -> int:
-    """The next multiple."""
+    """Return the next multiple of ``multiple_of`` from a length on; the length itself for None."""
     return length if multiple_of is None else -(-length // multiple_of) * multiple_of
 
 
 def equal_outside(rows: list[Row], dims: tuple[int, ...], column: Column) -> tuple[int, ...]:
-    """The dimensions, counted from the front, once it is sure that rows differ in no other.
+    """Return the dimensions, counted from the front, once it is sure that rows differ in no other.
 
     Raises:
-        Misfit: They do.
+        Misfit: The rows differ in another dimension.
     """
     ndim = rows[0].ndim
     dims = tuple(dim % ndim for dim in dims)
@@ -94,14 +94,18 @@ def equal_outside(rows: list[Row], dims: tuple[int, ...], column: Column) -> tup
 
 
 def as_dim(dims: Collection[int]) -> int | tuple[int, ...]:
-    """As the argument is written."""
+    """Return dimensions as ``dim=`` takes them: a number if there is one, otherwise a tuple."""
     return next(iter(dims)) if len(dims) == 1 else tuple(sorted(dims))
 
 
 def cut(
     rows: list[Row], dims: tuple[int, ...], most: int, side: str | None, column: Column
 ) -> list[Row]:
-    """Shorten what is longer than allowed."""
+    """Shorten the rows that are longer than allowed.
+
+    Raises:
+        Misfit: There is one, and ``side`` is None.
+    """
     for position, row in enumerate(rows):
         longest = max(row.shape[dim] for dim in dims)
         if longest <= most:

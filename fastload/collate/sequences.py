@@ -1,11 +1,11 @@
-"""One ragged field of a batch as NumPy arrays, whatever its samples are.
+"""Turn one ragged field of a batch into NumPy arrays, whatever its samples are.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a column: one tensor, array or list of numbers of each sample.
-Gives: a row for each sample, and the torch dtype they stand for.
+Gives: a row for each sample, and the torch dtype that the rows stand for.
 
-Rows are views where the samples are tensors or arrays. Dtypes that NumPy lacks (bfloat16, ...)
-are carried as integers of the same size: padding moves values, it computes nothing.
+Rows are views where the samples are tensors or arrays. Dtypes that NumPy lacks (bfloat16, ...) are
+carried as integers of the same size: padding moves values, it computes nothing.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ TYPE_CODES = {
     torch.float32: "f",
     torch.float64: "d",
 }
-"""What ``struct`` and ``array`` make of a list of numbers: strictly, and much faster than torch."""
+"""With these codes ``struct`` and ``array`` convert lists strictly and much faster than torch."""
 
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
-"""What a list of numbers is made of."""
+"""A list of numbers is made of these types."""
 
 
 class Sequences(NamedTuple):
-    """A column, converted.
+    """A column that was converted.
 
     Attributes:
         rows: For each sample an array ``(length, *feature)``, all of one dtype.
@@ -66,7 +66,7 @@ class Sequences(NamedTuple):
 
 
 def is_sequence(column: Column, dims: tuple[int, ...] = (0,)) -> bool:
-    """Whether a column is ragged by its type: whether its first sample has these dimensions.
+    """Return whether a column is ragged by its type: its first sample has these dimensions.
 
     Lengths don't matter, or the form of a batch would depend on chance. Lists of numbers (or of
     lists of numbers) are sequences; a column of empty lists is one.
@@ -82,12 +82,12 @@ def is_sequence(column: Column, dims: tuple[int, ...] = (0,)) -> bool:
 
 
 def is_text(column: Column) -> bool:
-    """Whether a column's samples are lists of strings, which no tensor can hold."""
+    """Return whether a column's samples are lists of strings, which no tensor can hold."""
     return isinstance(column[0], list) and isinstance(_inside(column)[1], str | bytes)
 
 
 def to_sequences(column: Column, wanted: torch.dtype | None = None) -> Sequences:
-    """Convert a column.
+    """Convert a column to arrays.
 
     Args:
         column: Tensors, arrays or lists; of several dtypes they are promoted as torch does.
@@ -108,14 +108,14 @@ def to_sequences(column: Column, wanted: torch.dtype | None = None) -> Sequences
 
 
 def carried(tensor: Tensor) -> Row:
-    """A tensor as the array that carries its elements; the memory is the same."""
+    """Return a tensor as the array that carries its elements, in the same memory."""
     if tensor.dtype in NUMPY_HAS:
         return tensor.numpy()
     return tensor.view(CARRIERS[tensor.dtype.itemsize]).numpy()
 
 
 def element_of(value: Any, dtype: torch.dtype) -> Any:
-    """A value as an element of the array that carries a dtype.
+    """Return a value as an element of the array that carries a dtype.
 
     Raises:
         ValueError: The dtype has no such value: -1 in uint8, 0.5 in an integer.
@@ -133,7 +133,7 @@ def element_of(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _inside(column: Column) -> tuple[int, Any]:
-    """How deep the lists of a column are, and their first element that is none; None if empty."""
+    """Return how deep the lists of a column are, and the first element inside, or None."""
     found: Any = next((sample for sample in column if isinstance(sample, list) and sample), None)
     depth = 0 if found else 1
     while isinstance(found, list | tuple) and depth < DEEPEST:
@@ -182,7 +182,7 @@ def _of_lists(column: Column, wanted: torch.dtype | None) -> Sequences | None:
 
 
 def _numbers(column: Column, code: str) -> list[Row]:
-    """Lists of numbers as arrays. ``struct`` takes 40 % of the time of ``array``.
+    """Convert lists of numbers to arrays; ``struct`` takes 40 % of the time of ``array``.
 
     Raises:
         TypeError: An element is no number, or a fraction among integers.
@@ -196,7 +196,7 @@ def _numbers(column: Column, code: str) -> list[Row]:
 
 
 def _one_by_one(column: Column, wanted: torch.dtype | None) -> Sequences:
-    """The general way: it knows every case, and which sample is at fault."""
+    """Convert sample by sample; this knows every case, and which sample is at fault."""
     tensors: list[Tensor | None] = []
     for position, sample in enumerate(column):
         try:

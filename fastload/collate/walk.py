@@ -1,11 +1,12 @@
 """Collate samples with sequences among other things: the one walk of pad, pack and ragged.
 
 Runs in: worker (consumer with ``num_workers=0``).
-Takes: samples, and a kernel that makes one thing of a column of sequences.
+Takes: samples, and a kernel: a function that makes one thing of a column of sequences.
 Gives: the batch, in the form that ``default_collate`` would give it.
 
-The walk over containers is torch's own ``collate``, as in ``inplace``: the kernel is registered
-for tensors, arrays and lists, and hands on what is no sequence to the kernel it replaces.
+The walk over containers is torch's own ``collate``, as in ``fastload.collate.inplace``. The kernel
+is registered for tensors, arrays and lists, and passes what is no sequence to the kernel that it
+replaces.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONTAINERS = (
 )
 Kernel = Callable[[Column, Place], Any]
 FieldNames = Collection[Any] | str | int | None
-"""Names of top-level fields, or one name."""
+"""Names top-level fields: several, or one; None stands for all fields of sequences."""
 
 
 def collate_fields(
@@ -74,7 +75,7 @@ def collate_fields(
 def collate_nested(
     samples: Column, place: Place, kernel: Kernel, dims: tuple[int, ...], *, path: str = ""
 ) -> Any:
-    """Walk containers of any depth, found at ``path`` in the samples.
+    """Walk containers of any depth, which were found at ``path`` in the samples.
 
     Raises:
         Misfit: From the kernel.
@@ -111,7 +112,7 @@ def collate_nested(
 
 
 def collate_plain(column: Column, place: Place, key: Any) -> Any:
-    """The default collate for one field; its error says which.
+    """Collate one field with the default collate; an error says which field.
 
     Raises:
         Exception: As the default collate.
@@ -124,7 +125,7 @@ def collate_plain(column: Column, place: Place, key: Any) -> Any:
 
 
 def checked(samples: Sequence[Any]) -> list[Any]:
-    """The samples as a list.
+    """Return the samples as a list.
 
     Raises:
         CollateError: There are none.
@@ -136,7 +137,7 @@ def checked(samples: Sequence[Any]) -> list[Any]:
 
 
 def columns_of(samples: list[Any]) -> dict[Any, Column]:
-    """The top-level fields of the samples: by key, or by position in a tuple or list.
+    """Return the top-level fields of the samples, by key, or by position in a tuple or list.
 
     Raises:
         CollateError: Samples are not containers, or don't all have the same fields.
@@ -168,7 +169,7 @@ def _has_fields_of(first: Any, sample: Any) -> bool:
 
 
 def known_fields(fields: Iterable[Any] | str | int, columns: Mapping[Any, Column]) -> set[Any]:
-    """The fields that were named.
+    """Return the fields that were named.
 
     Raises:
         CollateError: The samples have no such field.
@@ -181,10 +182,10 @@ def known_fields(fields: Iterable[Any] | str | int, columns: Mapping[Any, Column
 
 
 def sequences_only(column: Column, dims: tuple[int, ...] = (0,)) -> Column:
-    """The column.
+    """Return the column, which must be one of sequences.
 
     Raises:
-        Misfit: It is not of sequences.
+        Misfit: It is not.
     """
     if not is_sequence(column, dims):
         raise Misfit(
@@ -199,7 +200,7 @@ def sequences_only(column: Column, dims: tuple[int, ...] = (0,)) -> Column:
 
 
 def rebuilt(first: Any, fields: dict[Any, Any]) -> Any:
-    """A container like a sample, of the collated fields; a tuple becomes a list, as ever."""
+    """Make a container like a sample of the collated fields; a tuple becomes a list, as ever."""
     if isinstance(first, Mapping):
         return fields
     if isinstance(first, tuple) and hasattr(first, "_fields"):

@@ -1,6 +1,9 @@
-"""Datasets: torch's own, arrays, Arrow and Parquet files; all are read a batch at a time.
+"""Datasets: torch's own, and ones on arrays, Arrow and Parquet files and shared containers.
 
-What needs pyarrow is imported when it is first used.
+Runs in: worker (consumer with ``num_workers=0``).
+
+All but the shared containers are read a batch at a time where the loader can. What needs pyarrow is
+imported when it is first used.
 """
 
 import importlib

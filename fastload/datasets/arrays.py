@@ -1,4 +1,4 @@
-"""Arrays and tensors of equal length as a dataset.
+"""A dataset of arrays and tensors of equal length.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: an index.
@@ -19,10 +19,11 @@ Columns = tuple[Any, ...] | dict[Any, Any]
 
 
 class ArrayDataset(Dataset[Any]):
-    """Sample ``i`` is row ``i`` of each array; a batch is read with one index operation each.
+    """A dataset whose sample ``i`` is row ``i`` of each array or tensor.
 
-    Arrays on disk (``np.memmap``) are read where they lie; a worker that is started with spawn or
-    forkserver maps the file again instead of getting a copy.
+    A loader reads a batch with one index operation an array. Arrays on disk (``np.memmap``) are
+    read where they lie; a worker that is started with spawn or forkserver maps the file again
+    instead of getting a copy.
 
     Args:
         *arrays: NumPy arrays or tensors with the same first dimension; a sample is a tuple. Or
@@ -71,7 +72,7 @@ class ArrayDataset(Dataset[Any]):
 
 
 class _File(tuple[Any, ...]):
-    """The arguments of ``np.memmap`` that map an array again."""
+    """The arguments of ``np.memmap`` with which an array is mapped again."""
 
     __slots__ = ()
 

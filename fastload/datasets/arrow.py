@@ -2,7 +2,7 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: indices.
-Gives: rows, read from the mapped files where they lie: all workers share their pages.
+Gives: rows, read from the mapped files where they lie, so that all workers share their pages.
 """
 
 from __future__ import annotations
@@ -23,29 +23,27 @@ CACHE_BYTES = 256 << 20
 
 
 class ArrowDataset(TableDataset):
-    """Rows of Arrow IPC files (as of ``write_arrow``, Feather V2, Hugging Face) or of a table.
+    """Rows of Arrow IPC files (from ``write_arrow``, Feather V2, Hugging Face) or of a table.
 
-    Files are mapped: opening takes no time or memory, and all workers read the same pages,
-    however they start. (Compressed files can't be mapped: their record batches are read one by one
-    and kept, see ``cache_bytes``. A remote file is read into memory whole.) The dataset is pickled
-    as its paths.
+    Files are mapped: opening takes no time or memory, and all workers read the same pages, however
+    they start. (Compressed files can't be mapped: their record batches are read one by one and
+    kept, see ``cache_bytes``. A remote file is read into memory whole.) The dataset is pickled as
+    its paths.
 
-    A sample is a dict of columns. With the default collate a batch is a dict too, each column
-    read with one operation. What a column becomes depends on its type alone (the guide to datasets
-    has all types):
+    A sample is a dict of columns. With the default collate a batch is a dict too, each column read
+    with one operation. What a column becomes depends on its type alone (the guide to datasets has
+    all types):
 
     ======================================  =================================================
     Arrow type                              in a batch
     ======================================  =================================================
-    integers, floats, booleans              tensor ``(batch,)`` of the same dtype
-    dates, times, timestamps, durations     tensor ``(batch,)`` of the integers Arrow stores
-    decimals                                refused, or with ``decimals="float64"`` a tensor
-    fixed-size lists of those (no bools),   tensor ``(batch, *shape)``
-    fixed-shape tensors
-    lists of those (no bools)               ragged tensor: ``torch.nested``, jagged
-    structs                                 dict of columns
-    strings, binaries                       list of str or bytes
-    other lists, maps, anything else        list with the Python object of each row
+    integers, floats, booleans              tensor ``(batch,)`` of the same dtype dates, times,
+    timestamps, durations     tensor ``(batch,)`` of the integers Arrow stores decimals refused, or
+    with ``decimals="float64"`` a tensor fixed-size lists of those (no bools),   tensor ``(batch,
+    *shape)`` fixed-shape tensors lists of those (no bools)               ragged tensor:
+    ``torch.nested``, jagged structs                                 dict of columns strings,
+    binaries                       list of str or bytes other lists, maps, anything else        list
+    with the Python object of each row
     ======================================  =================================================
 
     With another ``collate_fn``, such as one that pads, samples are dicts with a tensor of its own
@@ -63,12 +61,11 @@ class ArrowDataset(TableDataset):
         fill: Values in the place of nulls, by column; these are no error and have no mask.
         transform: Called with each sample, a dict; what it returns is the sample.
         batch_transform: Called with the columns of a batch, a dict as in the table above; what it
-            returns is the batch. It must return columns with as many rows, in
-            dicts or tuples.
+            returns is the batch. It must return columns with as many rows, in dicts or tuples.
         verify: Compare checksums, or, in a file without them, validate each record batch, before
             it is first read in a process.
-        cache_bytes: Of compressed files, the most memory a process takes for record
-            batches that it has read; one is kept at least.
+        cache_bytes: The most memory a process takes for record batches of compressed files that
+            it has read; one is kept at least.
         decimals: ``"error"`` refuses columns of decimal numbers; ``"float64"`` reads them as the
             nearest floats.
 
@@ -148,7 +145,7 @@ class ArrowDataset(TableDataset):
 
 
 def _in_one_piece(table: Any, types: dict[str, Any]) -> list[Any]:
-    """Tables of one chunk a column: one, unless strings are too many for one chunk."""
+    """Return tables of one chunk a column: one, unless strings are too many for one chunk."""
     columns = [convert(table.column(name), kind) for name, kind in types.items()]
     converted = pa.table(columns, list(types)) if types else table.select([])
     combined = converted.combine_chunks()

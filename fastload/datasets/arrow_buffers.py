@@ -1,8 +1,11 @@
-"""Buffers of an Arrow column, over all of its chunks.
+"""Read the buffers of an Arrow column, over all of its chunks.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: the chunks of a column.
 Gives: where in memory its rows lie, and which of them are not null.
+
+Arrow keeps a column as chunks, and a chunk as buffers: its values, its offsets, one bit a row that
+says whether the row is valid (not null).
 """
 
 from __future__ import annotations
@@ -17,17 +20,22 @@ Bools = npt.NDArray[np.bool_]
 
 
 class BufferRows(NamedTuple):
-    """Rows of a block."""
+    """Rows of a block, as numbers of chunks and of rows within them."""
 
     within: Ints
-    """Number within its chunk."""
+    """Holds the number of each row within its chunk."""
 
     chunks: Ints | int
-    """Number of its chunk."""
+    """Holds the number of the chunk of each row, or one number for all."""
 
 
 class Bytes:
-    """The memory of one kind of buffer of a column, over all chunks."""
+    """The memory of one kind of buffer of a column, over all chunks.
+
+    Args:
+        whole: A buffer in which the buffers of all chunks lie; None: there is one chunk, anywhere.
+        chunks: The number of chunks; each must be attached before it is read.
+    """
 
     def __init__(self, whole: Any, chunks: int) -> None:
         self._whole = whole
@@ -51,23 +59,23 @@ class Bytes:
         self._first[chunk] = start // bits + position
 
     def view(self, dtype: Any) -> npt.NDArray[Any]:
-        """All of the memory as numbers."""
+        """Return all of the memory as numbers."""
         if self._memory is None:
             return np.empty(0, dtype)
         size = np.dtype(dtype).itemsize
         return self._memory[: len(self._memory) // size * size].view(dtype)
 
     def start(self) -> int:
-        """The element that belongs to the first row of the only chunk."""
+        """Return the element that belongs to the first row of the only chunk."""
         return int(self._first[0])
 
     def at(self, rows: BufferRows) -> Ints:
-        """Of each row, the element that belongs to its chunk's first row."""
+        """Return for each row the element that belongs to its chunk's first row."""
         return self._first[rows.chunks]
 
 
 class Validity:
-    """Which rows are not null."""
+    """Knows which rows are not null."""
 
     def __init__(self, whole: Any, chunks: int) -> None:
         self._bits = Bytes(whole, chunks)
@@ -81,7 +89,7 @@ class Validity:
             self._has_bits[chunk] = self._is_needed = True
 
     def take(self, rows: BufferRows) -> Bools | None:
-        """True where a row is not null; None: everywhere."""
+        """Return a mask of rows, True where a row is not null; None if none is null."""
         if not self._is_needed:
             return None
         has_bits = self._has_bits[rows.chunks]
@@ -93,7 +101,7 @@ class Validity:
         return None if valid.all() else valid
 
     def slice(self, first: int, count: int) -> Bools | None:
-        """As ``take``, of consecutive rows of the only chunk."""
+        """Return the same as ``take`` for consecutive rows of the only chunk."""
         if not self._is_needed:
             return None
         valid = slice_bits(self._bits, first, count)
@@ -101,14 +109,14 @@ class Validity:
 
 
 def take_bits(bits: Bytes, rows: BufferRows) -> Bools:
-    """Bits of rows as booleans."""
+    """Return the bits of rows as booleans."""
     at = bits.at(rows) + rows.within
     taken = (bits.view(np.uint8)[at >> 3] >> (at & 7).astype(np.uint8)) & 1
     return taken.astype(np.bool_)  # type: ignore[no-any-return]
 
 
 def slice_bits(bits: Bytes, first: int, count: int) -> Bools:
-    """Bits of consecutive rows of the only chunk as booleans."""
+    """Return the bits of consecutive rows of the only chunk as booleans."""
     start = bits.start() + first
     packed = bits.view(np.uint8)[start >> 3 : (start + count + 7) >> 3]
     found = np.unpackbits(packed, bitorder="little")[start & 7 :][:count]

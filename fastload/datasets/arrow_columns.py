@@ -1,12 +1,12 @@
-"""Rows of an Arrow column as tensors, read where they lie.
+"""Read rows of an Arrow column as tensors, from where they lie.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: the chunks of a column, and rows of them.
 Gives: a tensor of the rows, or the values of all rows and the length of each.
 
-A column may have thousands of chunks (one a record batch) that all lie in one mapped file. Then
-the whole file is viewed as numbers of the column's type, a row is a place in it, and rows of any
-chunks are read with one index operation.
+A column may have thousands of chunks (one a record batch) that all lie in one mapped file. Then the
+whole file is viewed as numbers of the column's type, a row is a place in it, and rows of any chunks
+are read with one index operation.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from fastload.datasets.nodes import Parts, merge_tensors
 
 
 class RaggedValues(NamedTuple):
-    """Rows of several lengths."""
+    """Rows of several lengths, one after another."""
 
     values: Tensor
-    """The rows one after another: ``(sum of lengths, ...)``."""
+    """Holds the rows one after another: ``(sum of lengths, ...)``."""
 
     lengths: Ints
-    """``(rows,)``."""
+    """Holds the length of each row: ``(rows,)``."""
 
 
 class Column:
-    """One column of a block."""
+    """One column of a block; ``make_column`` chooses the class by the Arrow type."""
 
     def __init__(self, whole: Any, chunks: int) -> None:
         self.validity = Validity(whole, chunks)
@@ -56,28 +56,28 @@ class Column:
         self.validity.attach(chunk, array)
 
     def valid(self, rows: BufferRows) -> Bools | None:
-        """True where a row is not null; None: everywhere."""
+        """Return a mask of rows, True where a row is not null; None if none is null."""
         return self.validity.take(rows)
 
     def take(self, rows: BufferRows, place: Place) -> Any:
-        """The rows; of null ones, anything."""
+        """Return the rows; for null ones, anything."""
         raise NotImplementedError
 
     def valid_slice(self, first: int, count: int) -> Bools | None:
-        """As ``valid``, of consecutive rows of the only chunk."""
+        """Return the same as ``valid`` for consecutive rows of the only chunk."""
         return self.validity.slice(first, count)
 
     def slice(self, first: int, count: int, place: Place) -> Any:
-        """As ``take``, of consecutive rows of the only chunk: copied as they lie."""
+        """Return the same as ``take`` for consecutive rows of the only chunk; they are copied."""
         raise NotImplementedError
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """Rows of several blocks as one."""
+        """Join rows of several blocks."""
         raise NotImplementedError
 
 
 class FixedColumn(Column):
-    """Numbers, or arrays of numbers of one shape: a tensor ``(rows, *shape)``."""
+    """A column of numbers, or arrays of numbers of one shape: a tensor ``(rows, *shape)``."""
 
     def __init__(self, whole: Any, chunks: int, dtype: np.dtype[Any], shape: Shape) -> None:
         super().__init__(whole, chunks)
@@ -90,13 +90,13 @@ class FixedColumn(Column):
         self._in_a_row: npt.NDArray[Any] | None = None
 
     def attach(self, chunk: int, array: Any) -> None:
-        """As ``Column`` says."""
+        """Do what ``Column.attach`` says."""
         super().attach(chunk, array)
         position, array = _innermost(array)
         self._bytes.attach(chunk, array.buffers()[-1], position, self._dtype.itemsize * 8)
 
     def take(self, rows: BufferRows, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.take`` says."""
         count = len(rows.within)
         out = place.tensor((count, *self._shape), self._torch_dtype)
         if not self._width or not count:
@@ -111,7 +111,7 @@ class FixedColumn(Column):
         return out
 
     def slice(self, first: int, count: int, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.slice`` says."""
         out = place.tensor((count, *self._shape), self._torch_dtype)
         if not self._width or not count:
             return out
@@ -124,42 +124,42 @@ class FixedColumn(Column):
         return out
 
     def merge(self, parts: Parts, count: int, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.merge`` says."""
         return merge_tensors(parts, count, place)
 
 
 class BoolColumn(Column):
-    """Bits: a tensor ``(rows,)`` of bool."""
+    """A column of bits: a tensor ``(rows,)`` of bool."""
 
     def __init__(self, whole: Any, chunks: int) -> None:
         super().__init__(whole, chunks)
         self._bits = Bytes(whole, chunks)
 
     def attach(self, chunk: int, array: Any) -> None:
-        """As ``Column`` says."""
+        """Do what ``Column.attach`` says."""
         super().attach(chunk, array)
         self._bits.attach(chunk, array.buffers()[1], array.offset, 1)
 
     def take(self, rows: BufferRows, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.take`` says."""
         out = place.tensor((len(rows.within),), torch.bool)
         out.numpy()[:] = take_bits(self._bits, rows)
         return out
 
     def slice(self, first: int, count: int, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.slice`` says."""
         out = place.tensor((count,), torch.bool)
         if count:
             out.numpy()[:] = slice_bits(self._bits, first, count)
         return out
 
     def merge(self, parts: Parts, count: int, place: Place) -> Tensor:
-        """As ``Column`` says."""
+        """Do what ``Column.merge`` says."""
         return merge_tensors(parts, count, place)
 
 
 class RaggedColumn(Column):
-    """Lists of numbers."""
+    """A column of lists of numbers, of any lengths."""
 
     def __init__(
         self, whole: Any, chunks: int, dtype: np.dtype[Any], shape: Shape, offsets: type
@@ -170,14 +170,14 @@ class RaggedColumn(Column):
         self._offset_type = offsets
 
     def attach(self, chunk: int, array: Any) -> None:
-        """As ``Column`` says."""
+        """Do what ``Column.attach`` says."""
         super().attach(chunk, array)
         self._values.attach(chunk, array.values)
         bits = np.dtype(self._offset_type).itemsize * 8
         self._offsets.attach(chunk, array.buffers()[1], array.offset, bits)
 
     def take(self, rows: BufferRows, place: Place) -> RaggedValues:
-        """As ``Column`` says."""
+        """Do what ``Column.take`` says."""
         at = self._offsets.at(rows) + rows.within
         offsets = self._offsets.view(self._offset_type)
         starts = offsets[at].astype(np.int64)
@@ -190,7 +190,7 @@ class RaggedColumn(Column):
         return RaggedValues(self._values.take(within, place), lengths)
 
     def slice(self, first: int, count: int, place: Place) -> RaggedValues:
-        """As ``Column`` says."""
+        """Do what ``Column.slice`` says."""
         if not count or self.valid_slice(first, count) is not None:
             return self.take(BufferRows(np.arange(first, first + count), 0), place)
         start = self._offsets.start() + first
@@ -199,12 +199,12 @@ class RaggedColumn(Column):
         return RaggedValues(values, np.diff(offsets).astype(np.int64))
 
     def merge(self, parts: Parts, count: int, place: Place) -> RaggedValues:
-        """As ``Column`` says."""
+        """Do what ``Column.merge`` says."""
         return merge_ragged(parts, count, place)
 
 
 def merge_ragged(parts: Parts, count: int, place: Place) -> RaggedValues:
-    """Rows of several lengths, of several blocks, as one."""
+    """Join rows of several lengths from several blocks."""
     lengths = np.zeros(count, np.int64)
     for at, part in parts:
         lengths[at] = part.lengths
@@ -214,7 +214,7 @@ def merge_ragged(parts: Parts, count: int, place: Place) -> RaggedValues:
 
 
 def _innermost(array: Any) -> tuple[int, Any]:
-    """The numbers inside nested fixed-size lists, and which is the first row's first."""
+    """Return the first row's number among the numbers inside nested fixed-size lists, and these."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     position = array.offset
@@ -226,7 +226,7 @@ def _innermost(array: Any) -> tuple[int, Any]:
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """The numbers from each start on, as many as each length says, one after another."""
+    """Return the numbers from each start on, as many as each length says, one after another."""
     ends = lengths.cumsum()
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - ends + lengths, lengths) + np.arange(total)

@@ -1,4 +1,4 @@
-"""Columns that are not one tensor: Python objects, structs, and what is converted before.
+"""Read Arrow columns that are not one tensor: Python objects, structs, and converted ones.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: an Arrow type, then the chunks of a column, and rows of them.
@@ -21,11 +21,11 @@ from fastload.datasets.nodes import Parts, merge_tensors
 
 
 class StructRows(dict[str, tuple[Any, Bools | None]]):
-    """Rows of a struct: of each field its rows, and which of them are not null."""
+    """Maps each field of a struct to its rows and to which of them are not null."""
 
 
 class _ObjectColumn(Column):
-    """A list of Python objects, as pyarrow makes them."""
+    """A column whose rows are Python objects, as pyarrow makes them."""
 
     def __init__(self, whole: Any, chunks: int) -> None:
         super().__init__(whole, chunks)
@@ -65,7 +65,7 @@ class _ObjectColumn(Column):
 
 
 class _StructColumn(Column):
-    """A column for each field."""
+    """A column of structs, which has a column for each field."""
 
     def __init__(self, kind: Any, whole: Any, chunks: int) -> None:
         super().__init__(whole, chunks)
@@ -116,11 +116,11 @@ class ScatteredColumn(Column):
         column.attach(0, array)
 
     def valid(self, rows: BufferRows) -> Bools | None:
-        """As ``Column`` says."""
+        """Do what ``Column.valid`` says."""
         return self._read(rows, HEAP)[1]
 
     def take(self, rows: BufferRows, place: Place) -> Any:
-        """As ``Column`` says."""
+        """Do what ``Column.take`` says."""
         return self._read(rows, place)[0]
 
     def _read(self, rows: BufferRows, place: Place) -> tuple[Any, Bools | None]:
@@ -136,20 +136,20 @@ class ScatteredColumn(Column):
         return merged(column, parts, len(rows.within), place)
 
     def slice(self, first: int, count: int, place: Place) -> Any:
-        """As ``Column`` says."""
+        """Do what ``Column.slice`` says."""
         return self._columns[0].slice(first, count, place)
 
     def valid_slice(self, first: int, count: int) -> Bools | None:
-        """As ``Column`` says."""
+        """Do what ``Column.valid_slice`` says."""
         return self._columns[0].valid_slice(first, count)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """As ``Column`` says."""
+        """Do what ``Column.merge`` says."""
         return make_column(self.type, None, 1).merge(parts, count, place)
 
 
 class ConstantColumn(Column):
-    """One value in all rows of a file, which its path says.
+    """A column with one value in all rows of a file, which the file's path says.
 
     Args:
         value: An integer, a string, or None.
@@ -162,28 +162,28 @@ class ConstantColumn(Column):
         self._is_number = pa.types.is_integer(kind)
 
     def attach(self, chunk: int, array: Any) -> None:
-        """Nothing of the file belongs to it."""
+        """Do nothing, since nothing in the file belongs to the column."""
 
     def valid(self, rows: BufferRows) -> Bools | None:
-        """As ``Column`` says."""
+        """Do what ``Column.valid`` says."""
         return np.zeros(len(rows.within), np.bool_) if self._value is None else None
 
     def take(self, rows: BufferRows, place: Place) -> Any:
-        """As ``Column`` says."""
+        """Do what ``Column.take`` says."""
         count = len(rows.within)
         if not self._is_number:
             return [self._value] * count
         return place.tensor((count,), torch.int64).fill_(int(self._value or 0))
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """As ``Column`` says."""
+        """Do what ``Column.merge`` says."""
         if self._is_number:
             return merge_tensors(parts, count, place)
         return merge_objects(parts, count)
 
 
 def make_column(kind: Any, whole: Any, chunks: int) -> Column:
-    """How a column of an Arrow type is read.
+    """Make the column that reads an Arrow type.
 
     Args:
         kind: Its ``pyarrow.DataType``.
@@ -203,9 +203,15 @@ def make_column(kind: Any, whole: Any, chunks: int) -> Column:
 
 
 def column_of(kind: Any, target: Any, whole: Any, chunks: int) -> Column:
-    """As ``make_column``, of a mapped column that is read as another type.
+    """Make the column that reads an Arrow type of a mapped file as another type.
 
     What becomes Python objects in any case is read where it lies.
+
+    Args:
+        kind: The ``pyarrow.DataType`` in the file.
+        target: The type as which it is read.
+        whole: The buffer in which all chunks lie.
+        chunks: The number of chunks.
     """
     is_object = type(make_column(target, None, 1)) is _ObjectColumn
     has_decimals = readable(kind, "error") != readable(kind, "float64")
@@ -217,7 +223,7 @@ def column_of(kind: Any, target: Any, whole: Any, chunks: int) -> Column:
 def merged(
     column: Column, parts: list[tuple[Ints, Any, Bools | None]], count: int, place: Place
 ) -> tuple[Any, Bools | None]:
-    """Rows of several blocks, each with where it goes, and which of them are not null."""
+    """Join rows of several blocks, each with where it goes; say also which rows are not null."""
     valid = np.ones(count, np.bool_)
     for at, _, validity in parts:
         if validity is not None:
@@ -227,7 +233,7 @@ def merged(
 
 
 def merge_objects(parts: Parts, count: int) -> list[Any]:
-    """Python objects of several blocks as one list."""
+    """Join Python objects of several blocks to one list."""
     joined: list[Any] = [None] * count
     for at, values in parts:
         for position, value in zip(at.tolist(), values, strict=True):
@@ -241,7 +247,7 @@ def _not_none(values: list[Any]) -> Bools | None:
 
 
 def _may_be_null(array: Any) -> bool:
-    """Whether a row may be None, which a dictionary or a union says too."""
+    """Return whether a row may be None, which a dictionary or a union has in its values too."""
     kind = array.type
     is_told = is_text(kind) or pa.types.is_nested(kind) or isinstance(kind, pa.UuidType)
     if pa.types.is_dictionary(kind) or pa.types.is_union(kind):

@@ -1,4 +1,4 @@
-"""Which Arrow types can be read, what they are converted to before, and what they become.
+"""Say which Arrow types can be read, what they are converted to before, and what they become.
 
 Runs in: the process that makes the dataset, and its workers.
 Takes: Arrow types and arrays.
@@ -34,24 +34,24 @@ _DECIMALS = (
 
 
 def is_text(kind: Any) -> bool:
-    """Whether rows of a type are strings or bytes."""
+    """Return whether rows of a type are strings or bytes."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return any(test(kind) for test in _TEXT)
 
 
 def is_decimal(kind: Any) -> bool:
-    """Whether rows of a type are decimal numbers, of any width."""
+    """Return whether rows of a type are decimal numbers, of any width."""
     return any(test(kind) for test in _DECIMALS)
 
 
 def is_list_view(kind: Any) -> bool:
-    """Whether rows of a type are lists that may lie in any order."""
+    """Return whether rows of a type are lists that may lie in any order."""
     return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
 
 
 def fixed(kind: Any) -> tuple[np.dtype[Any], Shape] | None:
-    """Dtype and shape of rows that are all of one size in memory, or None."""
+    """Return dtype and shape of rows that are all of one size in memory; None for other types."""
     shape: Shape = ()
     if isinstance(kind, pa.FixedShapeTensorType):
         if kind.permutation not in (None, list(range(len(kind.shape)))):
@@ -69,13 +69,13 @@ def fixed(kind: Any) -> tuple[np.dtype[Any], Shape] | None:
 
 
 def ragged(kind: Any) -> tuple[np.dtype[Any], Shape] | None:
-    """Dtype and shape of the elements of lists of any length, or None."""
+    """Return dtype and shape of the elements of lists of any length; None for other types."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     return fixed(kind.value_type) if is_list else None
 
 
 def readable(kind: Any, decimals: Decimals = "error") -> Any:
-    """The type to which a column of a type is converted before it is read; often the same."""
+    """Return the type to which a column is converted before it is read; often it is the same."""
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind, decimals)
     if pa.types.is_run_end_encoded(kind):
@@ -103,7 +103,7 @@ def _of_extension(kind: Any, decimals: Decimals) -> Any:
 
 
 def _inside(kind: Any, decimals: Decimals) -> Any:
-    """As ``readable``, of what a cast alone converts: strings and decimals inside of lists."""
+    """Do as ``readable`` for what a cast alone converts: strings and decimals inside of lists."""
     if pa.types.is_map(kind):
         key, item = (_inside(each, decimals) for each in (kind.key_type, kind.item_type))
         is_same = key == kind.key_type and item == kind.item_type
@@ -126,7 +126,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def convert(array: Any, kind: Any) -> Any:
-    """An array, or all chunks of one, as the type that ``readable`` gave for its type."""
+    """Convert an array, or all chunks of one, to the type that ``readable`` gave for its type."""
     if array.type == kind:
         return array
     if isinstance(array, pa.ChunkedArray):
@@ -166,7 +166,7 @@ def _fields(array: Any, kind: Any) -> Any:
 
 
 def _in_order(array: Any, kind: Any) -> Any:
-    """Lists one after another, in their order."""
+    """Convert lists that lie in any order to lists one after another."""
     lengths = pc.fill_null(array.value_lengths(), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate(([0], lengths.cumsum(dtype=np.int64)))
     values = convert(array.flatten(), kind.value_type)
@@ -185,7 +185,7 @@ _CONVERSIONS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]], ...
 
 
 def take(array: Any, rows: Any) -> Any:
-    """Rows of an array or of chunks; pyarrow itself can't take rows of every type."""
+    """Return rows of an array or of chunks; pyarrow itself can't take rows of every type."""
     try:
         return array.take(rows)
     except pa.ArrowNotImplementedError:
@@ -197,10 +197,10 @@ def take(array: Any, rows: Any) -> Any:
 
 
 def refuse_unreadable(schema: Any, decimals: Decimals, allows_null: Callable[[str], bool]) -> None:
-    """Refuse columns that can't be read, before anything is.
+    """Refuse columns that can't be read, before anything is read.
 
     Args:
-        schema: As the files have it.
+        schema: The schema of the files.
         decimals: What shall become of decimal numbers.
         allows_null: Whether nulls of a column of this name are no error.
 
@@ -223,7 +223,7 @@ def refuse_unreadable(schema: Any, decimals: Decimals, allows_null: Callable[[st
 
 
 def _reasons(kind: Any, *, is_object: bool = False) -> Iterator[str]:
-    """Why a type can't be read; ``is_object``: its values become objects of Python."""
+    """Yield why a type can't be read; ``is_object`` says that its values become Python objects."""
     if is_decimal(kind):
         yield (
             "a tensor has no decimal numbers; pass decimals='float64' to get the nearest floats, "
@@ -248,7 +248,7 @@ def _reasons(kind: Any, *, is_object: bool = False) -> Iterator[str]:
 
 
 def _within(kind: Any) -> list[Any]:
-    """The types inside of a type."""
+    """Return the types inside of a type."""
     if isinstance(kind, pa.BaseExtensionType):
         return [kind.storage_type]
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
@@ -257,7 +257,7 @@ def _within(kind: Any) -> list[Any]:
 
 
 def null_within(array: Any) -> int | None:
-    """The first row of a column of tensors or lists of numbers with a null inside, or None."""
+    """Return the first row of tensors or lists of numbers with a null inside, or None."""
     if ragged(array.type) is None and fixed(array.type) is None:
         return None
     if isinstance(array, pa.ExtensionArray):

@@ -1,13 +1,14 @@
-"""Checksums of an Arrow or Parquet file, inside the file, where other readers don't look.
+"""Keep checksums of an Arrow or Parquet file inside the file, where other readers don't look.
+
+Runs in: any process.
 
 Both formats end with a footer, its size and a magic word, and find everything else by offsets in
 the footer. So a table may lie just before the footer; every reader skips it::
 
     contents | table: JSON, TABLE_END | footer | size of footer | magic word
 
-The table holds a CRC-32 of each extent (a record batch; a column of a row group) and of the
-footer. The schema's metadata says that there is a table, so that a damaged table is not taken for
-none.
+The table holds a CRC-32 of each extent (a record batch; a column of a row group) and of the footer.
+The schema's metadata says that there is a table, so that a damaged table is not taken for none.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing import Any, NamedTuple
 from fastload.errors import CorruptDataError
 
 MARK = b"fastload.checksums"
-"""Key in the schema's metadata of a file that has a table."""
+"""A file that has a table has this key in its schema's metadata."""
 
 ARROW = b"ARROW1"
 PARQUET = b"PAR1"
 
 _TABLE_END = struct.Struct("<IQI8s")
-"""CRC-32 of the JSON, its size, CRC-32 of all after the table, magic word."""
+"""Holds the CRC-32 of the JSON, its size, the CRC-32 of all after the table, the magic word."""
 
 _MAGIC = b"FASTLOAD"
 _SIZE_BYTES = 4
@@ -41,13 +42,15 @@ class Extent(NamedTuple):
 
 
 class Extents(NamedTuple):
-    """What the table of a file says."""
+    """What the table of a file says.
+
+    Attributes:
+        rows: The number of rows of each record batch or row group.
+        extents: The extents of each, in the order of its columns; a record batch has one.
+    """
 
     rows: tuple[int, ...]
-    """Rows of each record batch or row group."""
-
     extents: tuple[tuple[Extent, ...], ...]
-    """The extents of each, in the order of its columns; of a record batch, one."""
 
 
 def add_table(path: str, magic: bytes, rows: list[int], spans: list[list[tuple[int, int]]]) -> None:
@@ -72,12 +75,12 @@ def add_table(path: str, magic: bytes, rows: list[int], spans: list[list[tuple[i
 
 
 def read_table(file: Any, magic: bytes, path: str) -> Extents | None:
-    """The table of an open file, after the footer was found undamaged; None if it has no table.
+    """Return the table of an open file whose footer is undamaged; None if it has no table.
 
     Args:
         file: Seekable and readable, such as a ``pyarrow.NativeFile``.
         magic: ``ARROW`` or ``PARQUET``.
-        path: For errors.
+        path: Named in errors.
 
     Raises:
         CorruptDataError: The file has no footer, or table or footer are damaged.
@@ -119,7 +122,7 @@ def expect_table(table: Extents | None, metadata: Any, path: str) -> None:
 
 
 def is_intact(content: Any, extent: Extent) -> bool:
-    """Whether the bytes of an extent are those that were written."""
+    """Return whether the bytes of an extent are those that were written."""
     return len(content) == extent.size_bytes and zlib.crc32(content) == extent.crc
 
 

@@ -37,18 +37,20 @@ _UNSUPPORTED = {
 
 
 class Files(NamedTuple):
-    """The files of a dataset."""
+    """The files of a dataset, and where they are.
+
+    Attributes:
+        filesystem: A ``pyarrow.fs.FileSystem``; None: the local disk.
+        paths: The paths in it, in a fixed order.
+        partitions: The columns that the paths say.
+    """
 
     filesystem: Any
-    """A ``pyarrow.fs.FileSystem``; None: the local disk."""
-
     paths: tuple[str, ...]
-
     partitions: Partitions = Partitions()
-    """The columns that the paths say."""
 
     def open(self, path: str) -> Any:
-        """A ``pyarrow.NativeFile``; a local file is mapped.
+        """Open a file as a ``pyarrow.NativeFile``; a local one is mapped.
 
         Raises:
             OSError: It can't be opened.
@@ -67,7 +69,7 @@ def find_files(source: Any, filesystem: Any, suffixes: tuple[str, ...]) -> Files
             such. Files from a pattern or a folder are sorted by path.
         filesystem: A file system of pyarrow's or fsspec's; None: the local disk, or that of the
             URI.
-        suffixes: Of files in a folder.
+        suffixes: What names of files in a folder must end with.
 
     Raises:
         FileNotFoundError: There is no such file, or no file matches.
@@ -104,7 +106,7 @@ def _names(source: Any) -> list[str]:
 
 
 def _of_uri(uri: str) -> tuple[Any, str]:
-    """The file system of a URI and the path in it; fsspec knows some that pyarrow does not."""
+    """Return the file system of a URI, pyarrow's or else fsspec's, and the path in it."""
     try:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -115,7 +117,7 @@ def _of_uri(uri: str) -> tuple[Any, str]:
 
 
 def _of_pyarrow(filesystem: Any) -> Any:
-    """A file system as pyarrow's; None: the local disk."""
+    """Return a file system as pyarrow's; None stands for the local disk."""
     if filesystem is None or isinstance(filesystem, pyarrow.fs.LocalFileSystem):
         return None
     if isinstance(filesystem, pyarrow.fs.FileSystem):
@@ -131,7 +133,7 @@ def _of_pyarrow(filesystem: Any) -> Any:
 
 
 def _usable_here(filesystem: Any) -> Any:
-    """A file system that may be used in this process: fsspec's refuse to be used after a fork."""
+    """Return a file system that works in this process; after a fork, fsspec's must be made anew."""
     inner = getattr(getattr(filesystem, "handler", None), "fs", None)
     if getattr(inner, "_pid", None) in {None, os.getpid()}:
         return filesystem
@@ -140,7 +142,7 @@ def _usable_here(filesystem: Any) -> Any:
 
 
 def _refuse_other_format(path: str, suffixes: tuple[str, ...]) -> None:
-    """Say of a file by its name that another class reads it, or none does yet."""
+    """Raise an error for a file that, by its name, another class reads, or none does yet."""
     name = PurePosixPath(path.lower())
     suffix = name.suffix
     if suffix in {".gz", ".bz2", ".xz", ".zst", ".zip"}:
@@ -157,7 +159,7 @@ def _refuse_other_format(path: str, suffixes: tuple[str, ...]) -> None:
 
 
 def one_schema(schemas: Iterable[tuple[str, Any]], columns: Sequence[str] | None) -> Any:
-    """The schema that all files have, of the columns that are read.
+    """Return the schema that all files have, of the columns that are read.
 
     Metadata, the order of columns and whether they may be null don't count.
 
@@ -201,7 +203,7 @@ def _differences(first: Any, schema: Any, names: list[str], columns: Any) -> lis
 
 
 Found = list[tuple[str, str]]
-"""Paths, each with the beginning of it below which folders may say columns."""
+"""Lists paths, each with the beginning of it below which folders may say columns."""
 
 
 def _find_locally(name: str, _: Any, suffixes: tuple[str, ...]) -> Found:
@@ -233,7 +235,7 @@ def _find_in(name: str, filesystem: Any, suffixes: tuple[str, ...]) -> Found:
 
 
 def _without_wildcards(pattern: str) -> str:
-    """The folders of a pattern before the first one with a wildcard."""
+    """Return the folders of a pattern before the first one with a wildcard."""
     parts = pattern.split("/")
     plain = next(i for i, part in enumerate(parts) if not WILDCARDS.isdisjoint(part))
     return "/".join(parts[:plain]) or ("/" if pattern.startswith("/") else "")
@@ -246,7 +248,7 @@ def _files_below(filesystem: Any, folder: str) -> list[str]:
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """As on a local disk, ``*`` stays within a folder and ``**`` does not."""
+    """Match as on a local disk, where ``*`` stays within a folder and ``**`` does not."""
     if "**" in pattern:
         return fnmatch.fnmatchcase(path, pattern)
     parts, patterns = path.split("/"), pattern.split("/")

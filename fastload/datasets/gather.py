@@ -1,7 +1,7 @@
 """Read a batch of a dataset that lies in memory with one index operation a field.
 
 Runs in: worker (consumer with ``num_workers=0``).
-Takes: a dataset of a kind that is known in ``kinds.py``, and a list of indices.
+Takes: a dataset of a kind that ``fastload.datasets.kinds`` knows, and a list of indices.
 Gives: what the default collate makes of those samples.
 
 Only exact types are recognised, and only if all datasets inside are: a subclass may do anything in
@@ -24,7 +24,7 @@ from fastload.datasets.nodes import NotGatherableError, RowNumbers, gather_withi
 
 
 def gatherer(dataset: Any, *, is_live: bool = False) -> Callable[[Any, Place], Any] | None:
-    """How to gather from this dataset, or None if it must be read sample by sample.
+    """Return how to gather from a dataset, or None if it must be read sample by sample.
 
     What it returns takes indices and a place, and may raise ``NotGatherableError``.
 

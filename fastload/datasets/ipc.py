@@ -1,8 +1,8 @@
-"""One Arrow IPC file: mapped, checked batch by batch when it is first touched.
+"""Read one Arrow IPC file, which is mapped and checked batch by batch when it is first touched.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a path.
-Gives: blocks of rows.
+Gives: blocks of rows, read where they lie, or, of a compressed file, one record batch each.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from fastload.datasets.row_blocks import (
 from fastload.errors import CorruptDataError
 
 _STREAM_STARTS = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00")
-"""First bytes of the format without a footer, new and old style, as far as they are fixed."""
+"""The format without a footer begins with these bytes, new and old style."""
 
 
 class IpcFile:
-    """Record batches of an Arrow file; of a stream file, as Hugging Face's, too.
+    """The record batches of an Arrow file, or of a stream file, such as Hugging Face's.
 
     Args:
         files: Says where the path is.
@@ -77,23 +77,23 @@ class IpcFile:
                 self._check(number)
 
     def blocks(self) -> list[int | None]:
-        """Of each block the record batch; None: all of them as one, mapped."""
+        """Return the record batch of each block; None stands for all of them as one, mapped."""
         return [None] if self._is_mapped else list(range(self._count))
 
     def block_lengths(self) -> list[int]:
-        """Rows of each block."""
+        """Return the number of rows of each block."""
         return [sum(self._rows)] if self._is_mapped else list(self._rows)
 
     def mapped(self, types: dict[str, Any]) -> MappedBlock:
-        """All rows, read where they lie in the mapped file.
+        """Return all rows as one block, read where they lie in the mapped file.
 
         Args:
-            types: Of each column that is read, what it is converted to.
+            types: For each column that is read, the type it is converted to.
         """
         return MappedBlock(self, types, self._whole, self._rows)
 
     def read(self, number: int, types: dict[str, Any]) -> TableBlock:
-        """The rows of one record batch, uncompressed; ``types`` as for ``mapped``."""
+        """Return the rows of one record batch, uncompressed; ``types`` is as for ``mapped``."""
         batch = self.batch(number)
         table = pa.Table.from_batches([batch])
         for name, value in self._said.items():
@@ -101,13 +101,13 @@ class IpcFile:
         return TableBlock(as_types(table, types), place(self.path, number, None))
 
     def column(self, name: str, target: Any, whole: Any, chunks: int) -> Column:
-        """How a column of the mapped file is read."""
+        """Make the column that reads a column of the mapped file."""
         if name in self._said:
             return ConstantColumn(self._said[name].as_py(), target)
         return column_of(self.schema.field(name).type, target, whole, chunks)
 
     def batch(self, number: int) -> Any:
-        """A record batch, after it was checked.
+        """Return a record batch, after it was checked.
 
         Raises:
             CorruptDataError: It is damaged.
@@ -149,7 +149,7 @@ class IpcFile:
             return [self._reader.get_batch(number).num_rows for number in range(self._count)]
 
     def _lies_in_file(self) -> bool:
-        """Whether columns can be read in the file itself: it is not compressed."""
+        """Return whether columns can be read in the file itself, because it is not compressed."""
         if not self._count:
             return True
         start, end = self._whole.address, self._whole.address + self._whole.size
@@ -181,7 +181,7 @@ class MappedBlock:
         }
 
     def locate(self, rows: Ints) -> BufferRows:
-        """As ``Block`` says."""
+        """Do what ``Block.locate`` says."""
         chunks = np.searchsorted(self._ends, rows, side="right")
         if not self._is_attached[chunks].all():
             for chunk in np.unique(chunks[~self._is_attached[chunks]]).tolist():

@@ -1,4 +1,4 @@
-"""The kinds of dataset that lie in memory, and what each of them is made of.
+"""Know the kinds of dataset that lie in memory, and what each of them is made of.
 
 Runs in: consumer and worker.
 Takes: a dataset.
@@ -28,14 +28,14 @@ from fastload.datasets.nodes import Chain, Field, Fields, Node, Selection, end_i
 
 
 class Kind:
-    """How datasets of one class lie in memory.
+    """Says how datasets of one class lie in memory.
 
     Args:
         cls: The class. Datasets of a subclass are of another kind.
     """
 
     is_field = False
-    """Whether it is a single tensor or array, which nothing else is inside of."""
+    """Says whether it is a single tensor or array, which nothing else is inside of."""
 
     def __init__(self, cls: Any) -> None:
         self._cls = cls
@@ -43,7 +43,7 @@ class Kind:
         self._many = getattr(cls, "__getitems__", None)
 
     def is_unchanged(self, dataset: Any) -> bool:
-        """Whether samples are read by the methods that the class had when it was imported."""
+        """Return whether samples are read by the methods that the class had at its import."""
         cls = self._cls
         return (
             cls.__getitem__ is self._one
@@ -52,19 +52,19 @@ class Kind:
         )
 
     def parts(self, dataset: Any) -> Sequence[Any]:
-        """The datasets inside, none for a single tensor or array."""
+        """Return the datasets inside; a single tensor or array has none."""
         raise NotImplementedError
 
     def identity(self, dataset: Any) -> Any:
-        """Equal as long as the node of the dataset, its parts left aside, stays right."""
+        """Return what is equal as long as the node of a dataset, without its parts, is right."""
         raise NotImplementedError
 
     def node(self, dataset: Any, parts: list[Node]) -> Node | None:
-        """The node, made of the nodes of the parts; None: read it sample by sample."""
+        """Make the node of the nodes of the parts; None: the dataset is read sample by sample."""
         raise NotImplementedError
 
     def sample_bytes(self, dataset: Any, parts: list[int]) -> int | None:
-        """Bytes of a sample that lies ready in memory, given those of the parts."""
+        """Return the bytes of a sample that lies ready in memory, given those of the parts."""
         raise NotImplementedError
 
 
@@ -141,9 +141,10 @@ class _Arrays(Kind):
 
 
 def _stays_in_place(array: npt.NDArray[Any]) -> Callable[[], bool]:
-    """Whether an array still is where it was: ``ndarray.resize`` moves one that owns its memory.
+    """Return a function that says whether an array still is where it was.
 
-    The function also keeps the array alive, so that no other array gets its ``id``.
+    ``ndarray.resize`` moves an array that owns its memory. The function also keeps the array alive,
+    so that no other array gets its ``id``.
     """
     if not array.flags.owndata:
         return lambda: array is not None
@@ -157,14 +158,14 @@ def _stays_in_place(array: npt.NDArray[Any]) -> Callable[[], bool]:
 
 
 def viewed(array: npt.NDArray[Any]) -> Tensor:
-    """An array as a tensor; nobody writes to it, so it may be a read-only one."""
+    """Return an array as a tensor; nobody writes to it, so the array may be read-only."""
     if not array.flags.writeable:
         array = np.asarray(_Writable(array))
     return torch.from_numpy(array.view(np.ndarray))
 
 
 class _Writable:
-    """Says of a read-only array that it is not, because torch warns of every one that is."""
+    """Says that a read-only array is writable, because torch warns of every one that is not."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         address, _ = array.__array_interface__["data"]
@@ -173,7 +174,7 @@ class _Writable:
 
 
 class _Rows(Kind):
-    """A sample has a value of each part.
+    """Datasets whose sample has a value of each part.
 
     Args:
         cls: The class.
@@ -266,7 +267,7 @@ def _kind_of(dataset: Any) -> Kind | None:
 
 
 class _Unknown:
-    """A dataset of no kind that is known here, equal to itself alone."""
+    """The signature of a dataset of no known kind, which is equal to that of itself alone."""
 
     __slots__ = ("_dataset", "_unchanged")
 
@@ -280,11 +281,11 @@ class _Unknown:
 
 
 _ENDLESS = object()
-"""The signature of a dataset that contains itself."""
+"""Stands for the signature of a dataset that contains itself."""
 
 
 def node_of(dataset: Any) -> Node | None:
-    """The node of a dataset; None: it must be read sample by sample."""
+    """Return the node of a dataset; None: it must be read sample by sample."""
     try:
         return _node(dataset)
     except RecursionError:  # it contains itself
@@ -292,7 +293,7 @@ def node_of(dataset: Any) -> Node | None:
 
 
 def signature_of(dataset: Any) -> Any:
-    """What the node of a dataset is made of: if it is not equal to what it was, make a new node."""
+    """Return what the node of a dataset is made of; when it changes, a new node must be made."""
     try:
         return _signature(dataset)
     except RecursionError:
@@ -300,7 +301,7 @@ def signature_of(dataset: Any) -> Any:
 
 
 def sample_bytes(dataset: Any) -> int | None:
-    """Bytes of one sample, of the largest where they differ.
+    """Return the bytes of one sample; of the largest, where they differ.
 
     None: a sample may have to be made, or read from a file, first.
     """

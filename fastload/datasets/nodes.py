@@ -1,11 +1,12 @@
-"""The parts of a dataset in memory, each of which reads a batch with one index operation.
+"""The nodes of a dataset in memory, each of which reads a batch with one index operation.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: row numbers.
 Gives: the batch of those rows, in a slot or in ordinary memory.
 
 A dataset is a tree of nodes: fields (one tensor or array each) at the leaves; above them tuples and
-dicts of fields, selections of rows, and chains of datasets. ``kinds.py`` makes the tree.
+dicts of fields, selections of rows, and chains of datasets. ``fastload.datasets.kinds`` makes the
+tree.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastload._memory.write import HEAP, Place
 
 RowNumbers = npt.NDArray[np.int64]
 Parts = Sequence[tuple[RowNumbers, Any]]
-"""Batches and the places of their rows in the batch that is made of them."""
+"""Lists batches, each with the places of its rows in the batch that is made of them all."""
 
 INTEGERS = frozenset({int, np.int64})
 
@@ -34,36 +35,36 @@ _SELECTABLE = {
 
 
 def carrier_of(dtype: torch.dtype) -> torch.dtype:
-    """A dtype of the same size whose rows torch can select, which it can't for every dtype."""
+    """Return a dtype of the same size whose rows torch can select; of some it can't."""
     return dtype if dtype in _SELECTABLE else CARRIERS.get(dtype.itemsize, dtype)
 
 
 class NotGatherableError(Exception):
-    """These indices must be read sample by sample."""
+    """Raised for indices that must be read sample by sample."""
 
 
 class Node(Protocol):
-    """A dataset, or a field of one, as it is gathered."""
+    """A dataset, or a field of one, that gathers whole batches."""
 
     length: int
 
     @property
     def kind(self) -> Any:
-        """Equal for nodes whose batches can be put together."""
+        """Return what is equal for nodes whose batches can be put together."""
 
     def gather(self, rows: RowNumbers, place: Place) -> Any:
-        """The batch of these rows, each at least 0 and below ``length``.
+        """Return the batch of these rows, each at least 0 and below ``length``.
 
         Raises:
             NotGatherableError: They must be read sample by sample.
         """
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """One batch of ``count`` rows, made of batches of nodes of this kind."""
+        """Make one batch of ``count`` rows of batches of nodes of this kind."""
 
 
 def row_numbers(indices: list[Any]) -> RowNumbers:
-    """A list of indices as an array.
+    """Return a list of indices as an array.
 
     Raises:
         NotGatherableError: There are none, or one of them is not an integer (a bool would count
@@ -79,19 +80,23 @@ def row_numbers(indices: list[Any]) -> RowNumbers:
 
 
 def gather_within(node: Node, rows: RowNumbers, place: Place) -> Any:
-    """What a node gathers, if it has all these rows."""
+    """Gather rows from a node that has them all.
+
+    Raises:
+        NotGatherableError: The rows must be read sample by sample.
+    """
     _check(rows, node.length)
     return node.gather(rows, place)
 
 
 def _check(rows: RowNumbers, length: int) -> None:
-    """Negative rows count from the end and others raise, each dataset in its way."""
+    """Leave negative rows and those out of range to the dataset, sample by sample."""
     if int(rows.view(np.uint64).max()) >= length:
         raise NotGatherableError
 
 
 class Field:
-    """One tensor, of which a row is a sample.
+    """A node for one tensor, of which a row is a sample.
 
     Args:
         tensor: Its memory is read as it is when a batch is made.
@@ -111,11 +116,11 @@ class Field:
 
     @property
     def kind(self) -> Any:
-        """As ``Node`` says."""
+        """Return what ``Node.kind`` says."""
         return Field, self._dtype, self._shape
 
     def gather(self, rows: RowNumbers, place: Place) -> Tensor:
-        """As ``Node`` says."""
+        """Do what ``Node.gather`` says."""
         # The dataset's owner may have freed the memory meanwhile: nothing may be read there then.
         is_there = self._is_there
         if self._storage.nbytes() < self._needed_bytes or not (is_there is None or is_there()):
@@ -129,12 +134,12 @@ class Field:
         return out
 
     def merge(self, parts: Parts, count: int, place: Place) -> Tensor:
-        """As ``Node`` says."""
+        """Do what ``Node.merge`` says."""
         return merge_tensors(parts, count, place)
 
 
 class Fields:
-    """A sample is a tuple or a dict of what several nodes give for the same row."""
+    """A node whose sample is a tuple or a dict of what several nodes give for the same row."""
 
     def __init__(self, nodes: list[Node], keys: list[Any] | None) -> None:
         self._nodes = nodes
@@ -143,16 +148,16 @@ class Fields:
 
     @property
     def kind(self) -> Any:
-        """As ``Node`` says."""
+        """Return what ``Node.kind`` says."""
         keys = None if self._keys is None else tuple(self._keys)
         return Fields, keys, tuple(node.kind for node in self._nodes)
 
     def gather(self, rows: RowNumbers, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.gather`` says."""
         return self._join([node.gather(rows, place) for node in self._nodes])
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.merge`` says."""
         keys = range(len(self._nodes)) if self._keys is None else self._keys
         return self._join(
             [
@@ -166,7 +171,7 @@ class Fields:
 
 
 class Selection:
-    """A ``Subset``: rows of another dataset."""
+    """A node for a ``Subset``: rows of another dataset."""
 
     def __init__(self, node: Node, indices: Any) -> None:
         self._node = node
@@ -176,11 +181,11 @@ class Selection:
 
     @property
     def kind(self) -> Any:
-        """As ``Node`` says."""
+        """Return what ``Node.kind`` says."""
         return self._node.kind
 
     def gather(self, rows: RowNumbers, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.gather`` says."""
         _check(rows, len(self._indices))
         if self._is_array:
             chosen = np.asarray(self._indices[rows]).astype(np.int64)
@@ -189,12 +194,12 @@ class Selection:
         return gather_within(self._node, chosen, place)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.merge`` says."""
         return self._node.merge(parts, count, place)
 
 
 class Chain:
-    """A ``ConcatDataset``: the rows of one dataset after those of another."""
+    """A node for a ``ConcatDataset``: the rows of one dataset after those of another."""
 
     def __init__(self, nodes: list[Node], ends: list[int]) -> None:
         self._nodes = nodes
@@ -204,11 +209,11 @@ class Chain:
 
     @property
     def kind(self) -> Any:
-        """As ``Node`` says."""
+        """Return what ``Node.kind`` says."""
         return self._nodes[0].kind
 
     def gather(self, rows: RowNumbers, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.gather`` says."""
         numbers = np.searchsorted(self._ends, rows, side="right")
         rows = rows - self._starts[numbers]
         first = int(numbers[0])
@@ -221,12 +226,12 @@ class Chain:
         return self._nodes[first].merge(parts, len(rows), place)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
-        """As ``Node`` says."""
+        """Do what ``Node.merge`` says."""
         return self._nodes[0].merge(parts, count, place)
 
 
 def merge_tensors(parts: Parts, count: int, place: Place) -> Tensor:
-    """Tensors of equal dtype and row shape as one, each row where its part says."""
+    """Join tensors of equal dtype and row shape, each row where its part says."""
     first = parts[0][1]
     out = place.tensor((count, *first.shape[1:]), first.dtype)
     carrier = carrier_of(first.dtype)
@@ -237,7 +242,7 @@ def merge_tensors(parts: Parts, count: int, place: Place) -> Tensor:
 
 
 def end_in_storage(tensor: Tensor) -> int:
-    """How many bytes a tensor's storage must have for all of its elements to lie in it."""
+    """Return how many bytes a tensor's storage must have for all of its elements to lie in it."""
     if not tensor.numel():
         return 0
     reach = zip(tensor.shape, tensor.stride(), strict=True)

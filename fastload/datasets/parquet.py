@@ -2,7 +2,7 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: indices.
-Gives: rows, from row groups that are read whole and kept for a while.
+Gives: rows, from row groups that are read whole and kept in a cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastload.datasets.tabular import ColumnOptions, Nulls, TableDataset, Values
 
 CACHE_BYTES = 256 << 20
 _PATIENCE = 8
-"""How often all row groups may be read, on average, before a warning."""
+"""All row groups may be read so often, on average, before a warning."""
 
 
 class ParquetDataset(TableDataset):
@@ -35,16 +35,16 @@ class ParquetDataset(TableDataset):
     Args:
         source: Path, glob pattern, folder, URI, or an iterable of those.
         columns: Names of the columns to read; None: all. Others are not touched.
-        filesystem: As for ``ArrowDataset``.
-        nulls: As for ``ArrowDataset``.
-        fill: As for ``ArrowDataset``.
-        transform: As for ``ArrowDataset``.
-        batch_transform: As for ``ArrowDataset``.
+        filesystem: The same as for ``ArrowDataset``.
+        nulls: The same as for ``ArrowDataset``.
+        fill: The same as for ``ArrowDataset``.
+        transform: The same as for ``ArrowDataset``.
+        batch_transform: The same as for ``ArrowDataset``.
         verify: Compare checksums: of whole columns in files of ``write_parquet``, of pages in
             others that have them.
         cache_bytes: The most memory a process takes for row groups that it has read; one is kept
             at least. It should hold the window of the sampler.
-        decimals: As for ``ArrowDataset``.
+        decimals: The same as for ``ArrowDataset``.
 
     Raises:
         FileNotFoundError: No file was found.
@@ -83,7 +83,7 @@ class ParquetDataset(TableDataset):
 
     @property
     def block_lengths(self) -> list[int]:
-        """Rows of each row group, in the order of the dataset's rows."""
+        """Return the number of rows of each row group, in the order of the dataset's rows."""
         return [group.rows for group in self._row_groups.groups]
 
     def _block(self, number: int) -> Block:

@@ -1,4 +1,4 @@
-"""Columns that the folders of a file say: ``day=2025-01-01/part-0.parquet`` (hive partitions).
+"""Find the columns that the folders of a file say: ``day=2025-01-01/part-0.parquet`` (hive).
 
 Runs in: the process that makes the dataset, and its workers.
 Takes: paths, each with the folder below which its own folders count.
@@ -22,16 +22,18 @@ Value = int | str | None
 
 
 class Partitions(NamedTuple):
-    """The columns that are in paths and not in files."""
+    """The columns that are in paths and not in files.
+
+    Attributes:
+        fields: A ``pyarrow.Field`` each: int64 if all of its values are integers, else string.
+        values: Each path with its values, in the order of the fields.
+    """
 
     fields: tuple[Any, ...] = ()
-    """A ``pyarrow.Field`` each: int64 if all of its values are integers, else string."""
-
     values: tuple[tuple[str, tuple[Value, ...]], ...] = ()
-    """Each path with its values, in the order of the fields."""
 
     def of(self, path: str, schema: Any) -> dict[str, Any]:
-        """The columns that a file gets of its path, as scalars: those that it has not itself."""
+        """Return as scalars the columns that a file has of its path and not itself."""
         if not self.fields:
             return {}
         values = dict(self.values)[path]
@@ -43,7 +45,7 @@ class Partitions(NamedTuple):
         }
 
     def schema(self, schema: Any) -> Any:
-        """The schema of a file with the columns of its path behind its own."""
+        """Return the schema of a file with the columns of its path behind its own."""
         for field in self.fields:
             if field.name not in schema.names:
                 schema = schema.append(field)
@@ -51,7 +53,7 @@ class Partitions(NamedTuple):
 
 
 def find_partitions(files: Iterable[tuple[str, str]]) -> Partitions:
-    """What the folders of files say.
+    """Return the columns that the folders of files say.
 
     Args:
         files: Each path, and the beginning of it that does not count.

@@ -1,6 +1,8 @@
-"""Who reads what of a stream: ranks and workers, and the epoch that all of them are in.
+"""Say who reads what of a stream: its ranks and workers, and the epoch that all of them are in.
 
 Runs in: the consumer and its workers.
+Takes: the rank and world size that the user gave, torch's process group, the environment.
+Gives: this process's share of a stream's parts, and the number of the epoch.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 
 class StreamShare(NamedTuple):
-    """A reader's place among all readers."""
+    """A reader's place among all readers: a rank of how many, a worker of how many."""
 
     rank: int
     world_size: int
@@ -24,19 +26,19 @@ class StreamShare(NamedTuple):
     workers: int
 
     def of(self, items: list[int]) -> list[int]:
-        """The reader's items: those of its rank, dealt in turn, and of these its worker's."""
+        """Return the reader's items: its worker's of those of its rank, each dealt in turn."""
         return items[self.rank :: self.world_size][self.worker :: self.workers]
 
 
 def this_share(rank: int, world_size: int) -> StreamShare:
-    """The place of the calling process."""
+    """Return the place of the calling process."""
     info = get_worker_info()
     worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
     return StreamShare(rank, world_size, worker, workers)
 
 
 def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size: as given, of the process group, of torchrun, or 0 of 1.
+    """Return rank and world size: as given, of the process group, of torchrun, or 0 of 1.
 
     Raises:
         ValueError: Only one is given, or there is no such rank.
@@ -55,7 +57,7 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def epoch_of(dataset: Any) -> int | None:
-    """What ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
+    """Return what ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
     with contextlib.suppress(Exception):  # attributes of the user's, which torch doesn't look at
         if callable(dataset.set_epoch) and isinstance(dataset.epoch, int):
             return int(dataset.epoch)
@@ -65,7 +67,7 @@ def epoch_of(dataset: Any) -> int | None:
 class Epoch:
     """A number that forked workers see change, also those of other loaders than ours.
 
-    A copy in another process has its own, and so has a child that sets it.
+    A copy in another process has its own number, and so has a child that sets it.
     """
 
     _FORM = struct.Struct("=q")
@@ -76,13 +78,13 @@ class Epoch:
         self.set(value)
 
     def set(self, value: int) -> None:
-        """Change it, here and in children that were forked since and did not set it."""
+        """Change the number, here and in children that were forked since and did not set it."""
         if self._owner != os.getpid():
             self._memory, self._owner = mmap.mmap(-1, self._FORM.size), os.getpid()
         self._FORM.pack_into(self._memory, 0, value)
 
     def get(self) -> int:
-        """The number that was set last."""
+        """Return the number that was set last."""
         value: int = self._FORM.unpack_from(self._memory, 0)[0]
         return value
 

@@ -1,4 +1,4 @@
-"""Rows of a table that are read together, and the cache of those that were.
+"""Rows of a table that are read together, and the cache of those that were read.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: a table of one chunk a column, or the record batches of a mapped file.
@@ -27,12 +27,12 @@ _OF_DAMAGE = (pa.ArrowException, UnicodeDecodeError, OverflowError)
 
 
 class Block(Protocol):
-    """Some consecutive rows of a dataset."""
+    """Some consecutive rows of a dataset, as columns."""
 
     columns: dict[str, Column]
 
     def locate(self, rows: Ints) -> BufferRows:
-        """Where rows lie, by their number in the block; they may be taken from the columns then.
+        """Make rows, given by their number in the block, ready to be taken; return where they lie.
 
         Raises:
             CorruptDataError: What holds them is damaged.
@@ -40,10 +40,10 @@ class Block(Protocol):
 
 
 class TableBlock:
-    """A table in memory.
+    """A block that is a table in memory.
 
     Args:
-        table: Of one chunk a column, or none if it is empty.
+        table: A table of one chunk a column, or of none if it is empty.
         name: What it is, for errors.
     """
 
@@ -58,15 +58,15 @@ class TableBlock:
             made.attach(0, in_one_piece(column))
 
     def locate(self, rows: Ints) -> BufferRows:
-        """As ``Block`` says."""
+        """Do what ``Block.locate`` says."""
         return BufferRows(rows, 0)
 
 
 class BlockCache:
-    """The blocks that were read last, within a number of bytes; one at least.
+    """Keeps the blocks that were read last, within a number of bytes, but one at least.
 
-    Any number of threads may use it. The lock is never held while something is read, so that a
-    fork finds it free; two threads may therefore read the same block.
+    Any number of threads may use it. The lock is never held while something is read, so that a fork
+    finds it free; two threads may therefore read the same block.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -76,7 +76,7 @@ class BlockCache:
         self._size_bytes = 0
 
     def get(self, key: Any, read: Callable[[], TableBlock]) -> TableBlock:
-        """The block of this key, from the cache or read now."""
+        """Return the block of this key, from the cache or read now."""
         with self._lock:
             if (block := self._blocks.get(key)) is not None:
                 self._blocks.move_to_end(key)
@@ -96,13 +96,15 @@ class BlockCache:
 
 
 def as_types(table: Any, types: dict[str, Any]) -> Any:
-    """Columns of a table, converted to the types in which they are read, of one chunk each."""
+    """Convert columns of a table to the types in which they are read, of one chunk each."""
     columns = [in_one_piece(convert(table.column(name), kind)) for name, kind in types.items()]
     return pa.table(columns, list(types)) if types else table.select([])
 
 
 def in_one_piece(column: Any, most_bytes: int = _MOST_BYTES) -> Any:
-    """The chunks of a column as one array; with 64-bit offsets if 32 bits can't count its bytes.
+    """Return the chunks of a column as one array.
+
+    It gets 64-bit offsets if 32 bits can't count its bytes.
 
     Args:
         column: A ``pyarrow.ChunkedArray``.
@@ -180,7 +182,7 @@ def _widened(kind: Any) -> Any:
 
 
 def place(path: str, row_group: int | None, rows: tuple[int, int] | None) -> str:
-    """A part of a file in words."""
+    """Name a part of a file."""
     where = path
     if row_group is not None:
         where += f", row group {row_group}"
@@ -190,6 +192,6 @@ def place(path: str, row_group: int | None, rows: tuple[int, int] | None) -> str
 
 
 def group(numbers: Ints) -> Iterator[tuple[int, Ints]]:
-    """Each number that occurs, and where."""
+    """Yield each number that occurs, and where."""
     for number in np.unique(numbers).tolist():
         yield number, np.flatnonzero(numbers == number)

@@ -1,4 +1,4 @@
-"""The row groups of Parquet files, read one at a time and checked.
+"""Read the row groups of Parquet files, one at a time, and check them.
 
 Runs in: worker (consumer with ``num_workers=0``); footers are read where the dataset is made.
 Takes: files and the columns to read.
@@ -31,16 +31,20 @@ SUFFIXES = (".parquet", ".pq", ".parq")
 
 
 class Group(NamedTuple):
-    """One row group of a dataset."""
+    """One row group of a dataset.
+
+    Attributes:
+        path: Its file.
+        number: Its number within the file.
+        rows: Its number of rows.
+        first: The number of its first row, counted over all rows of the dataset.
+        first_in_file: The same, counted within the file.
+    """
 
     path: str
     number: int
-    """Within its file."""
-
     rows: int
     first: int
-    """Its first row, of all rows of the dataset."""
-
     first_in_file: int
 
     def __str__(self) -> str:
@@ -48,7 +52,7 @@ class Group(NamedTuple):
 
     @property
     def span(self) -> tuple[int, int]:
-        """Its first row within the file and the one after its last."""
+        """Return its first row within the file and the one after its last."""
         return self.first_in_file, self.first_in_file + self.rows
 
 
@@ -61,7 +65,7 @@ class RowGroups:
     """All row groups of some files, in order.
 
     Args:
-        source: As ``find_files`` takes it.
+        source: What ``find_files`` takes.
         columns: Names of the columns to read; None: all.
         filesystem: A file system of pyarrow's or fsspec's; None: the local disk.
         verify: Compare checksums where a file has them.
@@ -100,7 +104,7 @@ class RowGroups:
         return {**vars(self), "_footers": {}, "_fragments": {}}
 
     def read(self, group: Group) -> Any:
-        """A row group as a table of one chunk a column.
+        """Return a row group as a table of one chunk a column.
 
         Raises:
             CorruptDataError: It is damaged.
@@ -129,10 +133,10 @@ class RowGroups:
             return self._ready(group, table, group.rows, is_checked=is_checked)
 
     def read_filtered(self, group: Group, filters: Any) -> Any:
-        """Those rows of a row group that a ``pyarrow.compute.Expression`` is true of.
+        """Return those rows of a row group that a ``pyarrow.compute.Expression`` is true of.
 
-        Columns that the expression names need not be among those that are read; a group that
-        cannot have such rows, by its statistics, is not read at all.
+        Columns that the expression names need not be among those that are read; a group that cannot
+        have such rows, by its statistics, is not read at all.
 
         Raises:
             CorruptDataError: It is damaged.
@@ -165,7 +169,7 @@ class RowGroups:
         return table
 
     def _said(self, path: str) -> dict[str, Any]:
-        """The columns that a file has of its path alone, and the value of each."""
+        """Return the columns that a file has of its path alone, and the value of each."""
         partitions = self._files.partitions
         if not partitions.fields:
             return {}

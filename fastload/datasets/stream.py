@@ -1,7 +1,7 @@
-"""An iterable dataset on Parquet files: row groups dealt to ranks and workers, read ahead.
+"""An iterable dataset on Parquet files: row groups are dealt to ranks and workers, and read ahead.
 
 Runs in: worker (consumer with ``num_workers=0``).
-Takes: nothing.
+Takes: nothing but an epoch; it is iterated over.
 Gives: samples, or ready batches of columns.
 
 The order of a reader is a function of the seed, the epoch and the reader's share alone::
@@ -39,16 +39,16 @@ from fastload.datasets.woven import WovenRows
 BUFFER_ROWS = 65_536
 
 CANONICAL_SHARDS = 16
-"""Shards that take turns in a seeded stream; as many windows of rows are in memory."""
+"""So many shards take turns in a seeded stream; as many windows of rows are in memory."""
 
 TURN_ROWS = 1024
-"""Rows of a turn: a batch of so many rows lies in one shard."""
+"""A turn has so many rows; a batch of as many lies in one shard."""
 _SAMPLES_AT_ONCE = 256
 _VERSION = 1
 
 
 class StreamPosition(NamedTuple):
-    """Where a reader stands in its order."""
+    """Says where a reader stands in its order."""
 
     epoch: int
     window: int
@@ -56,10 +56,11 @@ class StreamPosition(NamedTuple):
 
 
 class ParquetStream(IterableDataset[Any]):
-    """Rows of Parquet files, one row group after another, at the speed of the file.
+    """Yields rows of Parquet files, one row group after another, at the speed of the file.
 
-    Whole row groups are dealt to ranks and then to workers: every row is read once in an epoch,
-    by one of them, whatever loader is used. The next row groups are read in a thread meanwhile.
+    Whole row groups are dealt to ranks and then to workers: every row is read once in an epoch, by
+    one of them, whatever loader is used. The next row groups are read in a thread meanwhile.
+    Samples and batches are those of ``ArrowDataset``.
 
     With ``batch_size=`` the stream makes the batches itself, which is many times faster than from
     single samples; give the loader ``batch_size=None`` then. Each worker ends with a batch of its
@@ -74,25 +75,24 @@ class ParquetStream(IterableDataset[Any]):
         buffer_rows: Row groups are read into the buffer until it has at least so many rows; it
             is emptied in random order, then filled anew. Memory holds two buffers, three while
             one is shuffled.
-        seed: Of the random order, with the epoch.
+        seed: Chooses the random order together with the epoch.
         canonical_shards: With a loader that has ``seed=``: the row groups of an epoch are dealt to
             so many shards, which take turns. The order then depends on neither workers nor ranks.
         turn_rows: Rows of a turn. A row group is read by one worker if this divides the batch size,
             and batch size times workers times ranks divides ``canonical_shards * turn_rows``.
         filters: Only rows of which this is true: a ``pyarrow.compute.Expression``, or a list as
             ``pyarrow.parquet.read_table`` takes. Row groups are left out by their statistics.
-        rank: Of this process among ``world_size``; None: of the process group if there is one, or
-            torchrun's, when the stream is made.
+        rank: The number of this process among ``world_size``; None: that of the process group if
+            there is one, or torchrun's, when the stream is made.
         world_size: Number of processes that share the rows. Ranks get whole row groups, so their
             numbers of rows differ by a row group or more.
-        filesystem: As for ``ParquetDataset``; ``nulls``, ``fill``, ``transform``,
-            ``batch_transform``, ``verify`` and ``decimals`` too.
-        nulls: As above.
-        fill: As above.
-        transform: As above.
-        batch_transform: As above.
-        verify: As above.
-        decimals: As above.
+        filesystem: The same as for ``ArrowDataset``.
+        nulls: The same as for ``ArrowDataset``.
+        fill: The same as for ``ArrowDataset``.
+        transform: The same as for ``ArrowDataset``.
+        batch_transform: The same as for ``ArrowDataset``.
+        verify: The same as for ``ParquetDataset``.
+        decimals: The same as for ``ArrowDataset``.
 
     Raises:
         FileNotFoundError: No file was found.
@@ -163,6 +163,9 @@ class ParquetStream(IterableDataset[Any]):
 
         All workers of fastload's loader are told. Of other loaders' persistent workers, those that
         were forked see it, those of spawn and forkserver do not.
+
+        Raises:
+            ValueError: ``epoch`` is negative.
         """
         if epoch < 0:
             raise ValueError(f"epoch is at least 0, but got {epoch}")
@@ -170,21 +173,26 @@ class ParquetStream(IterableDataset[Any]):
 
     @property
     def epoch(self) -> int:
-        """What ``set_epoch`` was given."""
+        """Return what ``set_epoch`` was given, at first 0."""
         return self._epoch.get()
 
     def __len__(self) -> int:
-        """Batches (or samples, without ``batch_size``) of this rank, read by one reader."""
+        """Return how many batches, or samples, this rank's only reader yields.
+
+        Raises:
+            TypeError: There are filters: the number is known only once all was read.
+        """
         return self.count_batches()
 
     def count_batches(
         self, workers: int = 1, batch_size: int | None = None, *, drop_last: bool = False
     ) -> int:
-        """How many batches, or samples, this rank's workers yield in this epoch; exact.
+        """Return exactly how many batches, or samples, this rank's workers yield in this epoch.
 
         Args:
             workers: How many read; ``fastload.DataLoader`` says so when asked for its length.
-            batch_size: Of a loader that makes batches of what is yielded; None: none does.
+            batch_size: The size of the batches that a loader makes of what is yielded; None: it
+                makes none.
             drop_last: Whether that loader leaves out short batches.
 
         Raises:
@@ -202,7 +210,7 @@ class ParquetStream(IterableDataset[Any]):
         return total
 
     def warn_of_loader(self, batch_size: int | None) -> None:
-        """Say what a loader makes that puts batches of this stream together once more."""
+        """Warn of a loader that puts batches of this stream together once more."""
         if self.batch_size is None or batch_size is None:
             return
         warnings.warn(
@@ -221,7 +229,7 @@ class ParquetStream(IterableDataset[Any]):
         return _Reader(self._read(share, start, hand), hand)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the newest iterator in this process stands, as plain values.
+        """Return where the newest iterator in this process stands, as plain values.
 
         One that has ended leaves nothing to go on with: what is loaded then begins an epoch, that
         of ``set_epoch``, for any number of ranks and workers.
@@ -254,7 +262,7 @@ class ParquetStream(IterableDataset[Any]):
         self._position, self._is_finished = None, bool(state_dict.get("is_finished"))
 
     def seeded_rows(self, epoch: int) -> WovenRows:
-        """The rows of an epoch by their position in the stream of a loader with ``seed=``.
+        """Return the rows of an epoch by their position in the stream of a loader with ``seed=``.
 
         Raises:
             ValueError: There are filters: the number of rows is known only once all were read.
@@ -269,11 +277,11 @@ class ParquetStream(IterableDataset[Any]):
 
     @property
     def seeded_length(self) -> int:
-        """Rows of an epoch in the stream of a loader with ``seed=``."""
+        """Return the number of rows of an epoch in the stream of a loader with ``seed=``."""
         return sum(group.rows for group in self._row_groups.groups)
 
     def seeded_identity(self) -> dict[str, Any]:
-        """What the order of ``seeded_rows`` follows from, besides the epoch; plain values."""
+        """Return as plain values what, beside the epoch, ``seeded_rows`` follows from."""
         return {
             "stream": self._fingerprint(),
             "canonical_shards": self.canonical_shards,
@@ -281,14 +289,14 @@ class ParquetStream(IterableDataset[Any]):
         }
 
     def _shards(self, epoch: int) -> list[list[list[int]]]:
-        """The windows of each canonical shard: numbers of row groups that are read together."""
+        """Return the windows of each canonical shard: row groups that are read together."""
         order = self._order(epoch)
         number = max(1, min(self.canonical_shards, len(order)))
         least = self.buffer_rows // number if self.shuffle else 0
         return [self._cut_windows(order[shard::number], least) for shard in range(number)]
 
     def _cut_windows(self, numbers: list[int], least_rows: int) -> list[list[int]]:
-        """Row groups in windows of at least so many rows each, but for the last."""
+        """Cut row groups into windows of at least so many rows each, but for the last."""
         windows: list[list[int]] = []
         rows = least_rows
         for number in numbers:
@@ -337,6 +345,7 @@ class ParquetStream(IterableDataset[Any]):
             first = start.row if number == start.window else 0
             for pieces, end in cutter.cut(window, first):
                 for row, item in self._items(pieces, end, hand):
+                    # Set before: whoever asks for the state while it has the item counts it.
                     self._position = StreamPosition(start.epoch, number, row)
                     yield item
         self._position = StreamPosition(start.epoch, len(windows), 0)
@@ -347,7 +356,7 @@ class ParquetStream(IterableDataset[Any]):
     def _read_ahead(
         self, windows: list[list[int]], start: StreamPosition
     ) -> Iterator[tuple[int, RowWindow]]:
-        """Each window; the next one is read while it is used."""
+        """Yield each window, while the next one is read."""
         if start.window >= len(windows):
             return
         with ThreadPoolExecutor(1, thread_name_prefix="fastload-parquet") as thread:
@@ -359,7 +368,7 @@ class ParquetStream(IterableDataset[Any]):
                 yield number, window
 
     def _fill(self, numbers: list[int], epoch: int) -> RowWindow:
-        """The rows of some row groups; without shuffling, of one."""
+        """Return the rows of some row groups as a window; without shuffling, of one."""
         tables, spans = [], []
         for group in (self._row_groups.groups[number] for number in numbers):
             if self._filters is None:
@@ -371,12 +380,13 @@ class ParquetStream(IterableDataset[Any]):
             spans.append(range(group.first, group.first + table.num_rows))
         if not self.shuffle:
             return RowWindow(tables[0], spans)
+        # By its first row group, not by its place: a window has one order in whatever share it is.
         draw = np.random.default_rng([self.seed, epoch, numbers[0]])
         order = draw.permutation(sum(map(len, spans)))
         return RowWindow(shuffled(tables, order), spans, order)
 
     def _items(self, pieces: list[Piece], end: int, hand: _Hand) -> Iterator[tuple[int, Any]]:
-        """What is yielded of pieces that end at a row, and the row that comes then."""
+        """Yield what is made of pieces that end at a row, each with the row that comes then."""
         if self.batch_size is not None:
             yield end, self._batch(pieces, hand)
             return
@@ -398,7 +408,7 @@ class _Hand:
 
 
 class _Reader(Iterator[Any]):
-    """What ``iter(stream)`` gives."""
+    """The iterator of a stream, which the loader may give the place for a batch."""
 
     def __init__(self, items: Iterator[Any], hand: _Hand) -> None:
         self._items = items
@@ -408,7 +418,7 @@ class _Reader(Iterator[Any]):
         return next(self._items)
 
     def next_into(self, place: Place) -> Any:
-        """The next item; tensors of a batch lie in ``place`` if they can."""
+        """Return the next item; tensors of a batch lie in ``place`` if they can."""
         self._hand.place = place
         try:
             return next(self._items)

@@ -1,4 +1,4 @@
-"""What map-style datasets on tables have in common: samples and batches of named columns.
+"""The base of map-style datasets on tables: samples and batches of named columns.
 
 Runs in: worker (consumer with ``num_workers=0``).
 Takes: indices.
@@ -30,14 +30,16 @@ MASK_SUFFIX = "_valid"
 
 
 class ColumnOptions:
-    """What becomes of columns: nulls, transforms, batches, samples. Shared with the stream.
+    """What becomes of columns: nulls, transforms, batches, samples.
+
+    Map-style datasets and the stream share it.
 
     Args:
-        schema: Of the columns that are read.
+        schema: The schema of the columns that are read.
         nulls: ``"error"`` or ``"mask"``.
         fill: Values in the place of nulls, by column.
-        transform: Of a sample.
-        batch_transform: Of the columns of a batch.
+        transform: Called with each sample.
+        batch_transform: Called with the columns of a batch.
         decimals: ``"error"`` or ``"float64"``.
 
     Raises:
@@ -86,10 +88,10 @@ class ColumnOptions:
         valid: Bools | None,
         number: Callable[[int], int],
     ) -> Values:
-        """A column with its nulls as they were asked for.
+        """Return a column, with its nulls as they were asked for.
 
         Args:
-            name: Of the column.
+            name: The column's name.
             values: Its rows.
             valid: True where a row is not null; None: everywhere.
             number: The number of a row in the dataset, by its position here; for errors.
@@ -132,12 +134,12 @@ class ColumnOptions:
             target[name + MASK_SUFFIX] = mask
 
     def batch(self, columns: Values) -> Any:
-        """What the loader delivers of columns, with the default collate."""
+        """Return what the loader delivers of columns, with the default collate."""
         ready = {name: _as_ragged_tensor(values) for name, values in columns.items()}
         return ready if self.batch_transform is None else self.batch_transform(ready)
 
     def samples(self, columns: Values, count: int) -> list[Any]:
-        """One sample a row."""
+        """Return the samples of columns, one a row."""
         if self.batch_transform is not None:
             return split(self.batch(columns), count)
         rows = split(columns, count)
@@ -145,12 +147,12 @@ class ColumnOptions:
 
 
 class TableDataset(Dataset[Any]):
-    """Rows of blocks of a table; subclasses say where the blocks are.
+    """A map-style dataset of rows in blocks of a table; subclasses say where the blocks are.
 
     Args:
-        schema: Of the columns that are read.
+        schema: The schema of the columns that are read.
         form: What becomes of them.
-        lengths: Rows of each block.
+        lengths: The number of rows of each block.
     """
 
     def __init__(self, schema: Any, form: ColumnOptions, lengths: list[int]) -> None:
@@ -179,7 +181,7 @@ class TableDataset(Dataset[Any]):
         return self._form.samples(self.read(rows, HEAP), len(rows))
 
     def read(self, rows: Ints, place: Place) -> Values:
-        """The columns of rows: tensors, ``RaggedValues`` ones, or lists of Python objects."""
+        """Return the columns of rows: tensors, ``RaggedValues``, or lists of Python objects."""
         found = self._find(rows)
         columns: Values = {}
         for name in self.schema.names:
@@ -189,7 +191,7 @@ class TableDataset(Dataset[Any]):
         return columns
 
     def _find(self, rows: Ints) -> list[tuple[Ints, Block, BufferRows]]:
-        """Which of the rows lie in which block, and where."""
+        """Return which of the rows lie in which block, and where."""
         if len(self._ends) == 1:
             block = self._block(0)
             return [(rows, block, block.locate(rows))]
@@ -200,7 +202,7 @@ class TableDataset(Dataset[Any]):
         return found
 
     def gather_node(self) -> Node | None:
-        """How a loader reads batches, unless samples are changed one by one."""
+        """Return how a loader reads batches; None if samples are changed one by one."""
         kind = type(self)
         is_as_here = (
             kind.__getitem__ is TableDataset.__getitem__
@@ -213,7 +215,7 @@ class TableDataset(Dataset[Any]):
 
 
 class _TableNode:
-    """A dataset on a table, as it is gathered."""
+    """The node of a dataset on a table."""
 
     def __init__(self, dataset: TableDataset, form: ColumnOptions) -> None:
         self._dataset = dataset
@@ -239,7 +241,7 @@ class _TableNode:
 
 
 def _merge_batches(parts: Parts, count: int, place: Place) -> Any:
-    """Columns of several batches as one; of structs, field by field."""
+    """Join columns of several batches; of structs, field by field."""
     first = parts[0][1]
     if isinstance(first, dict):
         return {
@@ -257,7 +259,11 @@ def _merge_batches(parts: Parts, count: int, place: Place) -> Any:
 
 
 def split(columns: Any, count: int) -> list[Any]:
-    """Columns as rows: dicts and tuples of columns become dicts and tuples of values."""
+    """Return columns as rows: dicts and tuples of columns become dicts and tuples of values.
+
+    Raises:
+        ValueError: A column has not ``count`` rows.
+    """
     if isinstance(columns, dict):
         parts = [split(values, count) for values in columns.values()]
         if not parts:
@@ -305,7 +311,7 @@ def _both(valid: Bools | None, inner: Bools | None) -> Bools | None:
 
 
 def _count(values: Any) -> int:
-    """How many rows a column has."""
+    """Return how many rows a column has."""
     if isinstance(values, RaggedValues):
         return len(values.lengths)
     if isinstance(values, StructRows):
@@ -314,7 +320,7 @@ def _count(values: Any) -> int:
 
 
 def _filled(values: Any, valid: Bools, fill: Any) -> Any:
-    """A column with ``fill`` in place of nulls; without it zero, an empty list, or None."""
+    """Return a column with ``fill`` in place of nulls; without it, zero, an empty list, or None."""
     if isinstance(values, Tensor):
         number = torch.as_tensor(0 if fill is None else fill)
         values[torch.from_numpy(~valid)] = number.to(values.dtype)

@@ -1,4 +1,4 @@
-"""What a stream has in its buffer: rows in the order in which they are delivered.
+"""Hold the rows of a stream's buffer in the order in which they are delivered.
 
 Runs in: worker (consumer with ``num_workers=0``); windows are made by the thread that reads.
 Takes: tables of whole row groups, and their order.
@@ -28,8 +28,8 @@ class RowWindow:
     """Some rows in memory, in order.
 
     Args:
-        table: Of one chunk a column.
-        spans: Numbers in the dataset of the rows that were read.
+        table: A table of one chunk a column.
+        spans: The numbers in the dataset of the rows that were read.
         order: Which of those each row is; None: they are as they were read.
         skipped: How many rows of the order come before the first that is here.
     """
@@ -44,11 +44,11 @@ class RowWindow:
         self.columns = TableBlock(table, "the buffer").columns
 
     def locate(self, rows: Ints) -> BufferRows:
-        """Where rows lie in the columns, by their number in the window."""
+        """Return where rows lie in the columns, given by their number in the window."""
         return BufferRows(rows, 0)
 
     def rest(self, first: int) -> RowWindow:
-        """The rows from one on in memory of their own, so that the others need not be kept."""
+        """Copy the rows from one on, so that the others need not be kept."""
         if first == 0:
             return self
         rows = pa.array(np.arange(first, self.rows))
@@ -57,7 +57,7 @@ class RowWindow:
         return RowWindow(table, self._spans, self._order, self._skipped + first)
 
     def number(self, row: int) -> int:
-        """The number of a row in the dataset, for errors."""
+        """Return the number of a row in the dataset, for errors."""
         at = self._skipped + row
         if self._order is not None:
             at = int(self._order[at])
@@ -77,10 +77,10 @@ class Piece(NamedTuple):
 
 
 class Cutter:
-    """Cuts what is to be delivered at once from window after window.
+    """Cuts the rows of a batch from window after window.
 
     Args:
-        count: Rows of a full batch.
+        count: The number of rows of a full batch.
         spans_windows: Whether rows left at the end of a window wait for those of the next.
     """
 
@@ -90,7 +90,7 @@ class Cutter:
         self.waiting: list[Piece] = []
 
     def cut(self, window: RowWindow, first: int) -> Iterator[tuple[list[Piece], int]]:
-        """The pieces of each batch that is full, and the row of the window that comes then."""
+        """Yield the pieces of each full batch, and the row of the window that comes then."""
         missing = self._count - sum(piece.rows for piece in self.waiting)
         while first < window.rows:
             end = min(first + missing, window.rows)
@@ -104,7 +104,7 @@ class Cutter:
 
 
 def shuffled(tables: list[Any], order: Ints) -> Any:
-    """All rows of tables in another order, as one table; takes the tables out of the list.
+    """Put all rows of tables into another order, in one table; the list is emptied.
 
     A column is let go as soon as it was moved, so two of them are in memory twice, not all.
     """
@@ -120,7 +120,7 @@ def shuffled(tables: list[Any], order: Ints) -> Any:
 
 
 def read(pieces: list[Piece], form: ColumnOptions, place: Place) -> Values:
-    """The columns of a batch, as ``TableDataset.read`` gives them."""
+    """Return the columns of a batch, as ``TableDataset.read`` gives them."""
     count = sum(piece.rows for piece in pieces)
     columns: Values = {}
     for name, column in pieces[0].window.columns.items():
@@ -135,7 +135,7 @@ def read(pieces: list[Piece], form: ColumnOptions, place: Place) -> Values:
 
 
 def _joined(name: str, pieces: list[Piece], count: int, place: Place) -> tuple[Any, Bools | None]:
-    """A column of several windows: once a window, where a batch spans two."""
+    """Join a column of several windows; it is only done for a batch that spans two of them."""
     parts, start = [], 0
     for window, first, rows in pieces:
         column = window.columns[name]

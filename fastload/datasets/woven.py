@@ -1,7 +1,7 @@
-"""The rows of a ``ParquetStream`` as a seeded stream: any position can be read by any worker.
+"""Read the rows of a ``ParquetStream`` by position, so that any worker can load any batch.
 
 Runs in: worker (consumer with ``num_workers=0``).
-Takes: a ``ParquetStream``, an epoch, and positions in the stream.
+Takes: a ``ParquetStream``, an epoch, and positions in the stream of a loader with ``seed=``.
 Gives: the rows at these positions.
 
 The row groups of an epoch are dealt to a fixed number of *canonical shards*, which take turns of a
@@ -31,8 +31,8 @@ class Weave:
     """The order in which shards take turns until each has run out.
 
     Args:
-        lengths: Rows of each shard.
-        turn: Rows of a turn; the last turn of a shard may be shorter.
+        lengths: The number of rows of each shard.
+        turn: The number of rows of a turn; the last turn of a shard may be shorter.
     """
 
     def __init__(self, lengths: list[int], turn: int) -> None:
@@ -45,7 +45,7 @@ class Weave:
         self._begins = np.minimum(self._lengths[:, None], ends[None, :]).sum(axis=0)
 
     def rows(self, positions: Ints) -> Ints:
-        """The rows at positions; rows are counted shard after shard."""
+        """Return the rows at positions; rows are counted shard after shard."""
         rounds = np.searchsorted(self._begins, positions, side="right") - 1
         found = np.empty_like(positions)
         for number in np.unique(rounds):
@@ -61,14 +61,14 @@ class Weave:
 
 
 class WovenRows(TableDataset):
-    """The rows of one epoch of a stream, by position; read a window of a shard at a time.
+    """The rows of one epoch of a stream, by position; they are read a window of a shard at a time.
 
-    Of each shard the window that was read last is kept: shards take turns, so of the windows of all
+    Of each shard the window that was read last is kept. Shards take turns, so of the windows of all
     shards together the one that was not used for the longest is the one that comes next.
 
     Args:
-        stream: Its files, its order and its options.
-        epoch: Which epoch.
+        stream: The stream, with its files, its order and its options.
+        epoch: The number of the epoch.
     """
 
     def __init__(self, stream: ParquetStream, epoch: int) -> None:
@@ -84,7 +84,7 @@ class WovenRows(TableDataset):
         self._kept: dict[int, tuple[int, RowWindow]] = {}
 
     def batch(self, positions: Sequence[int], place: Place) -> Any:
-        """The rows at positions as one batch, as the stream itself makes it."""
+        """Return the rows at positions as one batch, as the stream itself makes it."""
         if self._form.batch_transform is not None:
             place = HEAP  # it may keep what it sees, so it must not see the slot
         return self._form.batch(self.read(np.asarray(positions, np.int64), place))

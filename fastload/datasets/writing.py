@@ -32,9 +32,9 @@ def write_arrow(data: Any, path: str | Path, *, rows_per_batch: int = ROWS_PER_B
 
     Args:
         data: A ``pyarrow.Table``, a record batch, an iterable of either with one schema, a
-            DataFrame of pandas or polars, or a
-            mapping of names to arrays and tensors ``(rows, ...)`` or lists. An array of several
-            dimensions becomes a column of fixed-size lists.
+            DataFrame of pandas or polars, or a mapping of names to arrays and tensors
+            ``(rows, ...)`` or lists. An array of several dimensions becomes a column of fixed-size
+            lists.
         path: The file to write, on a local disk.
         rows_per_batch: The most rows in a record batch.
 
@@ -69,7 +69,7 @@ def write_parquet(
     file appears under its name only when it is whole.
 
     Args:
-        data: As for ``write_arrow``.
+        data: The same as for ``write_arrow``.
         path: The file to write, on a local disk.
         rows_per_group: The most rows in a row group: what is read at once.
         **options: Of ``pyarrow.parquet.ParquetWriter``, such as ``compression``.
@@ -97,7 +97,7 @@ def write_parquet(
 
 
 def column_span(column: Any) -> tuple[int, int]:
-    """Offset and size in the file of a column of a row group."""
+    """Return offset and size in the file, in bytes, of a column of a row group."""
     offset = column.data_page_offset
     if column.has_dictionary_page and column.dictionary_page_offset:
         offset = min(offset, column.dictionary_page_offset)
@@ -106,7 +106,7 @@ def column_span(column: Any) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _whole_file(path: str | Path) -> Iterator[str]:
-    """A path to write to that gets the right name once everything went well."""
+    """Give a path to write to, which gets the right name once everything went well."""
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -117,7 +117,7 @@ def _whole_file(path: str | Path) -> Iterator[str]:
 
 
 def _tables(data: Any) -> tuple[Any, Iterator[Any]]:
-    """The schema, marked, and tables of it."""
+    """Return the schema, marked, and tables of it."""
     if isinstance(data, Mapping):
         data = pa.table({name: _array(value) for name, value in data.items()})
     if hasattr(data, "__arrow_c_stream__") and not isinstance(data, pa.RecordBatchReader):
@@ -153,7 +153,7 @@ def _table(piece: Any) -> Any:
 
 
 def _pieces(tables: Iterable[Any], rows: int) -> Iterator[Any]:
-    """The same rows in tables of ``rows`` rows, the last of what is left."""
+    """Yield the same rows in tables of ``rows`` rows, the last of what is left."""
     if rows < 1:
         raise ValueError(f"expected at least one row, but got {rows}")
     waiting: list[Any] = []

@@ -1,9 +1,10 @@
-"""Which samples, in which order, on which rank.
+"""Samplers: they say which samples are loaded, in which order, on which rank.
 
 Runs in: consumer.
 
-torch's six, with torch's order and random numbers, at any scale; and samplers that torch lacks,
-whose order follows from a seed and an epoch (``epochs``).
+Six are torch's, with torch's order and random numbers at any scale. The others torch lacks; their
+order follows from a seed and an epoch alone (``EpochSampler``), and ``shard`` deals any of them to
+ranks.
 """
 
 from torch.utils.data import BatchSampler, Sampler, SequentialSampler

@@ -1,9 +1,9 @@
-"""The index batches of a loader's own batch sampler, without a list of Python integers each.
+"""Make the index batches of a loader's own batch sampler without a list of Python integers each.
 
 Runs in: consumer.
 Takes: torch's ``BatchSampler`` over a sampler that is known here.
-Gives: what its pass gives, batch for batch and draw for draw, in a form that costs less to make, to
-send and to gather with.
+Gives: the batches that its pass gives, with the same random draws, in a form that costs less to
+make, to send and to gather with.
 
 Only exact types are known: whatever a user wrote is asked as torch asks it.
 """
@@ -24,7 +24,7 @@ from fastload.samplers.random import RandomSampler
 
 
 def is_known(batch_sampler: Any) -> bool:
-    """Whether nothing of a user's takes part: all randomness in it is torch's."""
+    """Return whether nothing of a user's takes part, so that all randomness is torch's."""
     if type(batch_sampler) is not BatchSampler or BatchSampler.__iter__ is not _BATCHES:
         return False
     kind = type(batch_sampler.sampler)
@@ -32,15 +32,15 @@ def is_known(batch_sampler: Any) -> bool:
 
 
 def compact(batch_sampler: Any) -> Iterator[Compact] | None:
-    """A pass over a batch sampler's batches, or None if it must be asked itself.
+    """Return a pass over a batch sampler's batches, or None if it must be asked itself.
 
-    As torch's, it draws nothing and asks nobody before the first batch is wanted.
+    As torch's, the pass draws nothing and asks nobody before the first batch is wanted.
     """
     return _KNOWN[type(batch_sampler.sampler)](batch_sampler) if is_known(batch_sampler) else None
 
 
 class _Cut:
-    """How a pass is cut; torch asks for ``drop_last`` once, and for the size once or always."""
+    """Says how a pass is cut; asks for ``drop_last`` and ``batch_size`` exactly when torch does."""
 
     def __init__(self, batch_sampler: Any) -> None:
         self.drop_last = batch_sampler.drop_last
@@ -48,7 +48,7 @@ class _Cut:
         self._size = batch_sampler.batch_size
 
     def size(self) -> int:
-        """Of the next batch; 0 ends the pass."""
+        """Return the size of the next batch; 0 ends the pass."""
         size: int = self._size if self.drop_last else self._batch_sampler.batch_size
         if size < 0:
             itertools.islice((), size)  # raises torch's error
@@ -66,14 +66,17 @@ def _in_order(batch_sampler: Any) -> Iterator[Compact]:
 
 
 def _for_ever(batch_sampler: Any) -> Iterator[Compact]:
-    """Of a stream's indices only the number means anything."""
+    """Yield batches for a stream, of whose indices only the number means anything."""
     cut = _Cut(batch_sampler)
     while size := cut.size():
         yield Compact(range(size))
 
 
 def _shuffled(batch_sampler: Any) -> Iterator[Compact]:
-    """Cut arrays; the next one is drawn when torch draws it: before a batch that it would fill."""
+    """Cut drawn arrays to batches.
+
+    Each array is drawn when torch draws it: before the first batch that needs any of it.
+    """
     cut = _Cut(batch_sampler)
     rest: npt.NDArray[Any] = np.empty(0, np.int32)
     size = cut.size()

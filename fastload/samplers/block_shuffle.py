@@ -1,6 +1,8 @@
 """Shuffle data that likes locality: blocks in random order, and indices within a few blocks.
 
 Runs in: consumer.
+Takes: the lengths of the blocks, a seed and an epoch.
+Gives: every index once, so that few blocks are in use at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _OF_BLOCKS, _OF_WINDOW = 0, 1
 
 
 class BlockShuffleSampler(EpochSampler[int]):
-    """Every index once; those that are drawn near one another lie in few blocks.
+    """Yields every index once; those that are drawn near one another lie in few blocks.
 
     A block is what is cheap to read together: a row group, a file, a chunk. The blocks are
     shuffled, ``window`` of them at a time are opened, and the indices of these are shuffled among
@@ -76,7 +78,7 @@ class BlockShuffleSampler(EpochSampler[int]):
 
 
 class _Window:
-    """A few blocks, their indices counted through."""
+    """A few blocks, of which the indices are counted through."""
 
     def __init__(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         self._ends = np.cumsum(lengths)

@@ -1,4 +1,4 @@
-"""Which elements of a stream belong to which rank.
+"""Say which elements of a stream belong to which rank.
 
 Runs in: consumer.
 Takes: an iterable that is the same on every rank.
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 _INDICES_AT_ONCE = 1 << 16
 _BATCHES_AT_ONCE = 64
-"""Taken ahead of what is asked for, over all ranks: taking has a cost each time (``isolation``)."""
+"""So many are taken ahead, over all ranks, since putting generators in place costs time."""
 
 
 class Dealing(ABC):
     """One rank's share of a stream.
 
     Args:
-        rank: This process.
-        ranks: All processes.
+        rank: The number of this process.
+        ranks: The number of processes.
         even: "pad" and "mask" repeat the first elements until all ranks have as many as the one
             with the most, "drop" leaves out the last ones, "none" does neither.
     """
@@ -36,21 +36,25 @@ class Dealing(ABC):
         self.pads = even in {"pad", "mask"}
 
     def length(self, total: int) -> int:
-        """How many elements this rank gets of ``total``, repeats included."""
+        """Return how many elements this rank gets of ``total``, repeats included."""
         if self.pads:
             return -(-total // self.ranks)
         return total // self.ranks if self.even == "drop" else self.own(total)
 
     @abstractmethod
     def own(self, total: int) -> int:
-        """How many of them are no repeats; the repeats come last."""
+        """Return how many of this rank's elements are no repeats; the repeats come last."""
 
     @abstractmethod
     def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
-        """This rank's elements from its element ``position`` on."""
+        """Yield this rank's elements, from its element ``position`` on, in lists."""
 
     def merge(self, parts: Sequence[Sequence[T]], total: int) -> list[T]:
-        """The ranks' parts in the order of the stream, without repeats."""
+        """Join the ranks' parts in the order of the stream, without repeats.
+
+        Raises:
+            ValueError: Their number, or the length of one, is not what the ranks have yielded.
+        """
         dealings = [type(self)(rank, self.ranks, self.even) for rank in range(self.ranks)]
         lengths = [dealing.length(total) for dealing in dealings]
         if [len(part) for part in parts] != lengths:
@@ -66,15 +70,15 @@ class Dealing(ABC):
 
 
 class Stride(Dealing):
-    """Rank r gets the elements r, r + ranks, r + 2 * ranks, …; the stream needs no length."""
+    """Deals the elements r, r + ranks, r + 2 * ranks, … to rank r; the stream needs no length."""
 
     def own(self, total: int) -> int:
-        """All whole rounds, and the last one if the rank has an element in it."""
+        """Return all whole rounds, and the last one if the rank has an element in it."""
         most = -(-max(total - self.rank, 0) // self.ranks)
         return min(most, total // self.ranks) if self.even == "drop" else most
 
     def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
-        """Every round of the stream is taken whole, of which one element is this rank's.
+        """Take every round of the stream whole; one element of it is this rank's.
 
         A source that computes any of its elements by itself is asked for this rank's alone.
         """
@@ -82,6 +86,7 @@ class Stride(Dealing):
             yield from self._computed(source, position)
             return
         first, stream = _started(source, position * self.ranks, self.ranks)
+        # A multiple of the ranks, so that no round but the last can be incomplete.
         many = max(_at_once(first) // self.ranks, 1) * self.ranks
         while True:
             taken, error = _take(stream, many)
@@ -106,7 +111,7 @@ class Stride(Dealing):
             yield [first[(self.rank + place * self.ranks) % total] for place in repeats]
 
     def _last(self, rest: list[Any], first: list[Any]) -> list[Any]:
-        """Of the round that not all ranks have an element of."""
+        """Return this rank's element of the round that is not whole, if it gets one."""
         if not rest or self.even == "drop":
             return []
         if self.pads:
@@ -119,15 +124,15 @@ class Stride(Dealing):
 
 
 class Contiguous(Dealing):
-    """Each rank gets one stretch of the stream, in the order of ranks."""
+    """Deals one stretch of the stream to each rank, in the order of ranks."""
 
     def own(self, total: int) -> int:
-        """The part of the stretch that lies within the stream."""
+        """Return the length of the part of the stretch that lies within the stream."""
         start, stop = self._stretch(total)
         return max(min(stop, total) - start, 0)
 
     def chunks(self, source: Any, position: int) -> Iterator[list[Any]]:
-        """A source that can begin anywhere is asked for this rank's stretch alone."""
+        """Ask for this rank's stretch alone, if the source can begin anywhere."""
         total = len(source)
         start, stop = self._stretch(total)
         start += position
@@ -154,7 +159,7 @@ class Contiguous(Dealing):
 
 
 def _started(source: Any, position: int, count: int) -> tuple[list[Any], Iterator[Any]]:
-    """The first ``count`` elements, and a pass from a position on."""
+    """Return the first ``count`` elements, and a pass from a position on."""
     jumped = iter_from(source, position)
     if jumped is not None:
         return list(islice(iter_from(source, 0) or (), count)), jumped
@@ -168,7 +173,7 @@ def _at_once(first: list[Any]) -> int:
 
 
 def _take(stream: Iterator[Any], count: int) -> tuple[list[Any], Exception | None]:
-    """Up to ``count`` elements; and the error that came after them, to be raised in its place."""
+    """Return up to ``count`` elements, and the error that came after them, to be raised then."""
     taken: list[Any] = []
     try:
         taken.extend(islice(stream, count))  # Unlike list(), keeps what came before an error.

@@ -1,4 +1,4 @@
-"""torch's distributed order of positions; samplers are refused instead of misread.
+"""torch's distributed order of positions, in less memory; samplers in place of data are refused.
 
 Runs in: consumer, on every rank.
 """
@@ -19,7 +19,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class DistributedSampler(torch.utils.data.DistributedSampler[T_co]):
-    """torch's ``DistributedSampler``: the same indices on each rank, for a fraction of the memory.
+    """torch's ``DistributedSampler``: the same indices on each rank for a fraction of the memory.
 
     Raises:
         TypeError: ``dataset`` is a sampler. torch takes its length for a dataset's and yields

@@ -1,4 +1,4 @@
-"""What samplers share whose order follows from a seed and an epoch alone.
+"""The base of samplers whose order follows from a seed and an epoch alone.
 
 Runs in: consumer.
 Takes: a seed, an epoch, a position to start from.
@@ -26,7 +26,7 @@ _DEEPEST = 16
 
 
 def keys(seed: int, *purpose: int, count: int = 1) -> npt.NDArray[np.uint64]:
-    """Independent 64-bit keys for one purpose, such as one epoch; shape ``(count,)``.
+    """Return independent 64-bit keys ``(count,)`` for one purpose, such as one epoch.
 
     NumPy's ``SeedSequence`` gives the same ones on every machine and in every version of NumPy.
     """
@@ -35,7 +35,7 @@ def keys(seed: int, *purpose: int, count: int = 1) -> npt.NDArray[np.uint64]:
 
 
 def natural(name: str, value: Any, least: int = 0) -> int:
-    """An argument that must be a whole number of at least ``least``.
+    """Return an argument that must be a whole number of at least ``least``.
 
     Raises:
         TypeError: It is no integer.
@@ -59,7 +59,7 @@ class EpochSampler(Sampler[T_co]):
     ``iter_from(position)`` gives what ``iter()`` gives from its element ``position`` on.
 
     Attributes:
-        seed: As given.
+        seed: The seed, as it was given.
         epoch: The epoch of the next pass.
     """
 
@@ -75,7 +75,7 @@ class EpochSampler(Sampler[T_co]):
 
     @property
     def inside(self) -> list[Any]:
-        """The samplers that this one asks."""
+        """Return the samplers that this one asks."""
         return []
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class EpochSampler(Sampler[T_co]):
         self._finished_epoch = None
 
     def iter_from(self, position: int) -> Iterator[T_co]:
-        """A pass that leaves out its first ``position`` elements, without drawing them.
+        """Begin a pass that leaves out its first ``position`` elements, without drawing them.
 
         Raises:
             TypeError, ValueError: ``position`` is not an integer of at least zero.
@@ -105,10 +105,11 @@ class EpochSampler(Sampler[T_co]):
         return self._begin(_Pass(self.epoch, natural("position", position), is_whole=False))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the newest pass stands: what was taken from it, delivered or not.
+        """Return where the newest pass stands, as ``seed``, ``epoch`` and ``position``.
 
-        A loader with workers takes ahead; ``fastload.DataLoader.state_dict()`` counts what was
-        delivered, and is what to save with it.
+        The position counts what was taken from the pass, delivered or not. A loader with workers
+        takes ahead; ``fastload.DataLoader.state_dict()`` counts what was delivered, and is what to
+        save with it.
         """
         newest = self._newest
         epoch, position = (self.epoch, 0) if newest is None else (newest.epoch, newest.position)
@@ -136,7 +137,7 @@ class EpochSampler(Sampler[T_co]):
         self._newest = None
 
     def _chunks(self, epoch: int, position: int) -> Iterator[Sequence[T_co]]:
-        """The order of an epoch from a position on, in pieces of any length."""
+        """Yield the order of an epoch, from a position on, in pieces of any length."""
         raise NotImplementedError
 
     def _begin(self, one: _Pass) -> Iterator[T_co]:
@@ -145,6 +146,7 @@ class EpochSampler(Sampler[T_co]):
         return chain.from_iterable(self._walk(one))
 
     def _walk(self, one: _Pass) -> Iterator[Iterator[T_co]]:
+        # Now, at the first element, and not in `__iter__`: loaders make an iterator too many.
         self._start = 0
         if one.is_whole:
             self._warn_of_a_repeated(one.epoch)
@@ -167,12 +169,12 @@ class EpochBatchSampler(EpochSampler[list[int]]):
 
     @property
     def sampler(self) -> EpochBatchSampler:
-        """Itself: Lightning and others call ``set_epoch`` on ``loader.batch_sampler.sampler``."""
+        """Return itself: Lightning and others call ``loader.batch_sampler.sampler.set_epoch``."""
         return self
 
 
 class _Pass:
-    """How far one pass has come, without a step of Python for each index."""
+    """Knows how far one pass has come, without a step of Python for each index."""
 
     def __init__(self, epoch: int, position: int, *, is_whole: bool) -> None:
         self.epoch = epoch
@@ -191,7 +193,7 @@ class _Pass:
 
 
 def nested(sampler: Any) -> list[Any]:
-    """A sampler and the samplers inside it, each once, outermost first."""
+    """List a sampler and the samplers inside it, each once, outermost first."""
     found: dict[int, Any] = {}
     waiting = [sampler]
     # The limit is for objects that invent any attribute they are asked for.
@@ -207,7 +209,7 @@ def nested(sampler: Any) -> list[Any]:
 
 
 def iter_from(sampler: Any, position: int) -> Iterator[Any] | None:
-    """Start a sampler or batch sampler in the middle, where that needs no walk; otherwise None."""
+    """Start a sampler or batch sampler in the middle; return None where that needs a walk."""
     if hasattr(sampler, "iter_from"):
         return sampler.iter_from(position)  # type: ignore[no-any-return]
     inner: Any = getattr(sampler, "sampler", None)

@@ -19,16 +19,16 @@ from fastload.samplers.epochs import keys
 
 
 class NoDraws:
-    """For samplers that are known to draw from no global generator."""
+    """Stands for samplers that are known to draw from no global generator."""
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Nothing to put in place."""
+        """Put nothing in place."""
         yield
 
 
 class OwnDraws(NoDraws):
-    """Global random state that belongs to one pass: put in place while the pass advances.
+    """Global random state that belongs to one pass, put in place while the pass advances.
 
     To put it in place and back takes 0.3 ms, most of it NumPy's.
 
@@ -48,7 +48,7 @@ class OwnDraws(NoDraws):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Draws inside go on where those of the last time ended."""
+        """Let draws in the block go on where those of the last block ended."""
         programs = _taken()
         _put(self._states)
         try:

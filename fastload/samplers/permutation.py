@@ -21,16 +21,16 @@ import numpy.typing as npt
 from fastload.samplers.epochs import keys
 
 ROUNDS = 8
-"""Luby and Rackoff need 4 of an ideal round function; ours is a hash, so twice as many."""
+"""Luby and Rackoff need 4 rounds of an ideal round function; ours is a hash, so there are 8."""
 
 LARGEST_TABLE = 1 << 16
-"""Up to here a permutation is stored: half a megabyte, made in 5 ms."""
+"""Up to this length a permutation is stored: half a megabyte, made in 5 ms."""
 
 LARGEST = 1 << 62
-"""Beyond it, a half of a position would not fit 32 bits."""
+"""Beyond this length, a half of a position would not fit 32 bits."""
 
 CHUNK = 1 << 14
-"""Positions computed at once: their temporary arrays fit a core's cache."""
+"""So many positions are computed at once, because their temporary arrays fit a core's cache."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -47,7 +47,7 @@ class Permutation:
     Constant memory for any length; equal arguments give the same one everywhere.
 
     Args:
-        length: From 0 to 2**62.
+        length: An integer from 0 to 2**62.
         seed: Any integer of at least zero.
         purpose: Numbers that tell apart permutations of one seed, such as the epoch.
 
@@ -70,7 +70,7 @@ class Permutation:
         self._keys = [(drawn[i] | np.uint64(1), drawn[i + 1]) for i in range(0, 2 * ROUNDS, 2)]
 
     def __call__(self, positions: Indices) -> Indices:
-        """The elements at ``positions``, int64 of any one-dimensional shape.
+        """Return the elements at ``positions``, both int64 and one-dimensional.
 
         Each position must be from 0 to ``length - 1``; that is not checked.
         """
@@ -108,7 +108,7 @@ def _add_hash(
     hashed: _Words,
     scratch: _Words,
 ) -> None:
-    """``target = (target + hash(source)) % size``, in place; all below 2**32."""
+    """Compute ``target = (target + hash(source)) % size`` in place; all are below 2**32."""
     np.multiply(source, factor, out=hashed)
     hashed += offset
     np.right_shift(hashed, _S32, out=scratch)
@@ -125,7 +125,7 @@ def _add_hash(
 
 
 def _hashed(length: int, key: np.uint64) -> _Words:
-    """SplitMix64's first outputs from a state."""
+    """Return SplitMix64's first outputs from a state."""
     words = np.arange(1, length + 1, dtype=np.uint64)
     words *= _GOLDEN
     words += key

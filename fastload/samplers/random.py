@@ -1,4 +1,4 @@
-"""torch's random order, held as a tensor instead of a list of Python integers.
+"""torch's random order, held as an array instead of a list of Python integers.
 
 Runs in: consumer.
 Takes: the generators, exactly as torch's sampler does.
@@ -17,14 +17,14 @@ import torch
 import torch.utils.data
 
 CHUNK = 1 << 14
-"""Indices that are Python integers at one time."""
+"""So many indices are Python integers at one time."""
 
 _DRAWN_AT_ONCE = 32
-"""What torch draws with replacement in one call; seen by whoever shares the generator."""
+"""torch draws so many with replacement in one call, as whoever shares the generator sees."""
 
 
 class RandomSampler(torch.utils.data.RandomSampler):
-    """torch's ``RandomSampler``: the same indices and the same draws, for a tenth of the memory.
+    """torch's ``RandomSampler``: the same indices and draws, for a tenth of the memory.
 
     Arguments, errors and ``len`` are torch's. A permutation takes four bytes an index (eight from
     2**31 on) and is freed before the next one is drawn.
@@ -40,7 +40,7 @@ class RandomSampler(torch.utils.data.RandomSampler):
         return chain.from_iterable(chain.from_iterable(map(in_chunks, self.arrays())))
 
     def arrays(self) -> Iterator[npt.NDArray[Any]]:
-        """The same indices, as they are drawn: a permutation as one array."""
+        """Yield the same indices as they are drawn: a permutation as one array."""
         length = len(self.data_source)
         is_shared = self.generator is not None
         generator = self.generator if is_shared else own_generator()
@@ -58,14 +58,14 @@ class RandomSampler(torch.utils.data.RandomSampler):
 
 
 def own_generator() -> torch.Generator:
-    """A generator seeded by one draw from torch's global one, as torch's samplers make it."""
+    """Make a generator as torch's samplers do: seeded by one draw from torch's global one."""
     generator = torch.Generator()
     generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
     return generator
 
 
 def permutation(length: int, generator: torch.Generator | None) -> npt.NDArray[Any]:
-    """``torch.randperm``'s elements, int32 where that is wide enough; shape ``(length,)``."""
+    """Return ``torch.randperm``'s elements ``(length,)``, as int32 where that is wide enough."""
     if _is_elsewhere(generator):
         return torch.randperm(length, generator=generator).cpu().numpy()
     wide = length > np.iinfo(np.int32).max
@@ -77,13 +77,13 @@ def permutation(length: int, generator: torch.Generator | None) -> npt.NDArray[A
 
 
 def _is_elsewhere(generator: torch.Generator | None) -> bool:
-    """Whether torch draws on another device: the default one, or the generator's."""
+    """Return whether torch draws on another device: the default one, or the generator's."""
     device = torch.get_default_device() if generator is None else generator.device
     return device.type != "cpu"
 
 
 def in_chunks(indices: npt.NDArray[Any]) -> Iterator[list[int]]:
-    """An array of indices as lists of Python integers."""
+    """Yield an array of indices as lists of Python integers."""
     for start in range(0, len(indices), CHUNK):
         yield indices[start : start + CHUNK].tolist()
 
@@ -91,7 +91,10 @@ def in_chunks(indices: npt.NDArray[Any]) -> Iterator[list[int]]:
 def _drawn(
     length: int, count: int, generator: torch.Generator | None, is_shared: bool
 ) -> Iterator[npt.NDArray[Any]]:
-    """With replacement; a generator that others see advances as early and as far as torch's."""
+    """Draw with replacement, at once from a generator of our own.
+
+    A generator that others see advances as early and as far as torch's.
+    """
     step = _DRAWN_AT_ONCE if is_shared else CHUNK
     for start in range(0, count, step):
         size = (min(step, count - start),)

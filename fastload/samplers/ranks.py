@@ -1,6 +1,8 @@
-"""Which process of how many this is.
+"""Find out which process of how many this is.
 
 Runs in: consumer.
+Takes: what the user said, torch's process group, the environment.
+Gives: the rank of this process and the number of ranks.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from fastload.samplers.epochs import natural
 
 
 def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """What was given; else ``torch.distributed``'s; else ``RANK`` and ``WORLD_SIZE``; else 0 of 1.
+    """Return rank and world size: as given, as torch.distributed or the environment says, or 0, 1.
+
+    The environment's are ``RANK`` and ``WORLD_SIZE``, which torchrun sets.
 
     Raises:
         TypeError: One of them is no integer.

@@ -44,7 +44,7 @@ def shard(
     split: Split = "stride",
     seed: int = 0,
 ) -> Shard[T]:
-    """This rank's part of what a sampler, batch sampler or any other iterable yields.
+    """Return this rank's part of what a sampler, batch sampler or any other iterable yields.
 
     Every rank iterates over the sampler itself, so the samplers must yield the same on all ranks.
     Those that draw from global generators do: they draw from ones that belong to the shard and
@@ -79,15 +79,15 @@ def shard(
 
 
 class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
-    """What ``shard`` returns.
+    """What ``shard`` returns: a sampler that yields one rank's part of another.
 
     It is a ``DistributedSampler`` for trainers, which then leave it alone; nothing of torch's is
     used but the names of its attributes.
 
     Attributes:
-        source: The sampler.
-        rank, num_replicas: This process of how many.
-        even, split: As given to ``shard``.
+        source: The sampler that is dealt.
+        rank, num_replicas: The number of this process, and of how many.
+        even, split: What was given to ``shard``.
     """
 
     def __init__(
@@ -115,17 +115,17 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
 
     @property
     def sampler(self) -> Shard[T_co]:
-        """Itself: Lightning and others call ``set_epoch`` on ``loader.batch_sampler.sampler``."""
+        """Return itself: Lightning and others call ``loader.batch_sampler.sampler.set_epoch``."""
         return self
 
     @property
     def inside(self) -> list[Any]:
-        """The sampler that is dealt."""
+        """Return the sampler that is dealt."""
         return [self.source]
 
     @property
     def batch_size(self) -> Any:
-        """The batch sampler's, if it has one."""
+        """Return the batch sampler's ``batch_size``, or None if it has none."""
         return getattr(self.source, "batch_size", None)
 
     def __len__(self) -> int:
@@ -140,21 +140,25 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
                 forward(epoch)
 
     def mask(self) -> torch.Tensor:
-        """Which of this rank's elements are its own; False: a repeat. Bool, ``(len(self),)``.
+        """Say which of this rank's elements are its own, as bool ``(len(self),)``; repeats are not.
 
         ``zip(loader, sampler.mask().split(batch_size))`` gives each batch its part.
+
+        Raises:
+            TypeError: The sampler has no length.
         """
         return torch.arange(len(self)) < self._dealing.own(self._total())
 
     def merge(self, parts: Sequence[Sequence[T]]) -> list[T]:
-        """What the ranks made of their elements, in the order of one process, without repeats.
+        """Join what the ranks made of their elements, in the order of one process, without repeats.
 
         Args:
             parts: One sequence for each rank, in the order of ranks, such as
                 ``torch.distributed.all_gather_object`` gives them.
 
         Raises:
-            ValueError: Their number or a length is not what the ranks have yielded.
+            TypeError: The sampler has no length.
+            ValueError: Their number, or the length of one, is not what the ranks have yielded.
         """
         return self._dealing.merge(parts, self._total())
 
@@ -179,7 +183,7 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
 
 
 def _draws_nothing(sampler: Any) -> bool:
-    """Whether all samplers are of kinds that draw from no global generator."""
+    """Return whether all samplers are of kinds that draw from no global generator."""
     return all(
         isinstance(one, EpochSampler | SequentialSampler | Sequence) or type(one) is BatchSampler
         for one in nested(sampler)
@@ -187,7 +191,7 @@ def _draws_nothing(sampler: Any) -> bool:
 
 
 def _repeats_each_epoch(sampler: Any) -> bool:
-    """Whether the order is random, and the same again if ``set_epoch`` is forgotten."""
+    """Return whether the order is random, and is repeated if ``set_epoch`` is forgotten."""
     return any(
         (isinstance(one, EpochSampler) and one.is_shuffled)
         or (isinstance(one, _RANDOM) and one.generator is None)

@@ -1,6 +1,8 @@
 """Shuffle any number of indices without storing them.
 
 Runs in: consumer.
+Takes: a length, a seed and an epoch.
+Gives: every index once, computed when it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from fastload.samplers.permutation import CHUNK, LARGEST, Permutation
 
 
 class ShuffleSampler(EpochSampler[int]):
-    """Every index once, in random order, in constant memory.
+    """Yields every index once, in random order, in constant memory.
 
     The order is a keyed permutation of ``seed`` and ``epoch``. It is not torch's order (that is
     ``RandomSampler``), but there is nothing to set up or to store: the first index of 10**9 comes
@@ -44,7 +46,7 @@ class ShuffleSampler(EpochSampler[int]):
         return self.length
 
     def strided(self, start: int, step: int) -> Iterator[int]:
-        """Every ``step``-th index of a pass from its index ``start`` on, and no other computed."""
+        """Yield every ``step``-th index of a pass from index ``start`` on, and compute no other."""
         return chain.from_iterable(self._computed(self.epoch, start, step))
 
     def _chunks(self, epoch: int, position: int) -> Iterator[Sequence[int]]:

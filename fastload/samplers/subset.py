@@ -13,7 +13,9 @@ from fastload.samplers.random import in_chunks, permutation
 
 
 class SubsetRandomSampler(torch.utils.data.SubsetRandomSampler):
-    """torch's ``SubsetRandomSampler``: the same indices and the same draws.
+    """torch's ``SubsetRandomSampler``: the same indices and the same draws, for less memory.
+
+    Arguments, errors and ``len`` are torch's.
 
     Example:
         >>> sorted(SubsetRandomSampler([3, 5, 8]))

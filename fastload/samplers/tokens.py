@@ -1,4 +1,4 @@
-"""Batches of as many samples as a budget of padded tokens allows.
+"""Make batches of as many samples as a budget of padded tokens allows.
 
 Runs in: consumer.
 Takes: the length of every sample and the most tokens that a padded batch may have.
@@ -17,7 +17,7 @@ from fastload.samplers.permutation import Permutation
 
 
 class TokenBudgetBatchSampler(WindowedBatchSampler):
-    """Batches with ``longest * samples <= max_tokens``, of similar lengths, in random order.
+    """Yields batches with ``longest * samples <= max_tokens``, of similar lengths, in random order.
 
     Every sample comes once an epoch. How many batches an epoch has depends on the order, so ``len``
     is that of the epoch chosen by ``set_epoch``; it takes one pass over the lengths, once an epoch.
@@ -78,7 +78,7 @@ class TokenBudgetBatchSampler(WindowedBatchSampler):
         return int(ends[-1]) if ends.size else 0
 
     def _fitting(self) -> Indices | None:
-        """The samples that fit the budget; None: all."""
+        """Return the samples that fit the budget; None stands for all."""
         (too_long,) = np.nonzero(self.lengths > self.max_tokens)
         if not too_long.size:
             return None
@@ -121,7 +121,7 @@ class TokenBudgetBatchSampler(WindowedBatchSampler):
         return self._shuffled(batches, epoch, number)
 
     def _cuts(self, lengths: Indices) -> list[int]:
-        """Where batches end among samples that are sorted, longest first."""
+        """Return where batches end among samples that are sorted, longest first."""
         longest, cuts, place = lengths.tolist(), [], 0
         most = self.max_samples or len(longest)
         while place < len(longest):
@@ -130,7 +130,7 @@ class TokenBudgetBatchSampler(WindowedBatchSampler):
         return cuts
 
     def _batch_ends(self, epoch: int) -> Indices:
-        """The number of batches up to the end of each window, kept for one epoch."""
+        """Return the number of batches up to the end of each window, kept for one epoch."""
         if self._counted is None or self._counted[0] != epoch:
             order = Permutation(self._samples(), self.seed, epoch, 0)
             counts = [

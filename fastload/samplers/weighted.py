@@ -2,8 +2,9 @@
 
 Runs in: consumer.
 Takes: weights, checked when the sampler is made.
-Gives: torch's own draws up to 2**24 weights, which is where torch ends; beyond, draws by inverting
-the cumulative sum, and without replacement by sorting exponential variates, both in float64.
+Gives: torch's own draws up to 2**24 weights, which is where torch ends. Beyond, indices are drawn
+by inverting the cumulative sum, or, without replacement, by sorting exponential variates; both in
+float64.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ LARGEST_OF_TORCH = 1 << 24
 """``torch.multinomial`` refuses more categories."""
 
 DRAWN_AT_ONCE = 1 << 20
-"""Draws that are looked up together: sorted first, they walk through the sums in order."""
+"""So many draws are looked up together: sorted first, they walk through the sums in order."""
 
 
 class WeightedRandomSampler(torch.utils.data.WeightedRandomSampler):
-    """torch's ``WeightedRandomSampler``, with weights checked at construction and without a limit.
+    """torch's ``WeightedRandomSampler`` without its limit, which checks weights when it is made.
 
     Up to 2**24 weights the draws are torch's. Beyond, with replacement, an index is the place of a
     uniform float64 in the cumulative sum, so a weight of zero is never drawn; without replacement
@@ -83,7 +84,7 @@ class WeightedRandomSampler(torch.utils.data.WeightedRandomSampler):
 
 
 def check_weights(weights: npt.NDArray[np.float64]) -> None:
-    """Refuse what is no distribution.
+    """Refuse weights that make no distribution.
 
     Raises:
         ValueError: A weight is negative, infinite or not a number, with its index; or all are
@@ -108,7 +109,7 @@ def check_weights(weights: npt.NDArray[np.float64]) -> None:
 def drawn_by_sum(
     weights: npt.NDArray[np.float64], count: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
-    """Draw with replacement."""
+    """Draw with replacement; yield lists of indices."""
     sums = np.cumsum(weights)
     last = int(np.searchsorted(sums, sums[-1]))  # The last index with a weight above zero.
     for start in range(0, count, DRAWN_AT_ONCE):
@@ -124,12 +125,12 @@ def drawn_by_sum(
 def drawn_by_race(
     weights: npt.NDArray[np.float64], count: int, generator: torch.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw without replacement: whose exponential clock of rate ``weight`` rings first."""
+    """Draw without replacement those whose exponential clock of rate ``weight`` rings first."""
     clocks = torch.empty(weights.shape, dtype=torch.float64).exponential_(generator=generator)
     torch.div(torch.from_numpy(weights), clocks, out=clocks)
     return on_host(torch.topk(clocks, count).indices)
 
 
 def on_host(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """A tensor's elements, wherever they are."""
+    """Return a tensor's elements, wherever they are."""
     return tensor.detach().cpu().numpy()

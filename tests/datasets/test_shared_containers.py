@@ -242,7 +242,7 @@ class Reading(Dataset):
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("lock", [False, True])
 def test_workers_see_the_same_file(method: str, lock: bool) -> None:
-    """Nothing is copied on the way to a worker, in a parcel or (with a lock) beside one."""
+    """Nothing is copied on the way to a worker, in a shared pickle or (with a lock) beside it."""
     context = multiprocessing.get_context(method)
     dataset = Reading(context.Lock() if lock else None)
     with DataLoader(

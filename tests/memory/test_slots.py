@@ -105,7 +105,7 @@ class SlotProtocol(RuleBasedStateMachine):
         self.workers[worker] = Grants(self.slots.arena, worker)
 
     @rule(most_bytes=st.sampled_from([0, 2 * STRIDE, SLOTS * STRIDE]))
-    def rest_and_begin_again(self, most_bytes: int) -> None:
+    def park_and_begin_again(self, most_bytes: int) -> None:
         stale, self.in_flight = self.in_flight, []
         for slot, worker in stale[1:]:  # its report arrives, but nobody takes the batch
             self.slots.returned(slot, worker)
@@ -219,7 +219,7 @@ def test_slots_that_only_a_burst_needed_give_their_memory_back() -> None:
     assert all(slots.arena.slot(slot)[0] == (7 if slot in kept else 0) for slot in taken)
 
 
-def test_resting_slots_keep_only_so_many_pages() -> None:
+def test_parked_slots_keep_only_so_many_pages() -> None:
     """Also one whose batch is dropped later, when there is no worker that could use it."""
     slots = make_slots()
     slots.provide(0, SLOTS)
@@ -240,7 +240,19 @@ def test_resting_slots_keep_only_so_many_pages() -> None:
     assert not any(slots.arena.slot(slot)[0] for slot in range(SLOTS))
 
 
-def test_slots_that_rested_are_given_out_with_their_pages_first() -> None:
+def test_a_slot_in_hand_when_the_workers_end_is_freed_once() -> None:
+    """Whoever had the batch in hand may still say that it is not needed."""
+    slots = make_slots()
+    slot = take(slots, 0)
+    slots.returned(slot, 0)
+    assert slots.statistics().in_hand == 1
+    slots.park()
+    slots.release(slot, 0)
+    slots.validate()
+    assert slots.statistics().in_hand == 0
+
+
+def test_slots_that_were_parked_are_given_out_with_their_pages_first() -> None:
     """Touching a new page is what costs."""
     slots = make_slots()
     slots.provide(0, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from fastload import DataLoader, WorkerDied
+from fastload._pool.start import Starter
 
 METHODS = ["fork", "forkserver", "spawn"]
 BATCHES = [list(range(start, start + 4)) for start in range(0, 40, 4)]
@@ -175,6 +177,56 @@ def test_stream_without_state_is_not_restarted():
     loader = DataLoader(Counting(1), batch_size=4, num_workers=2, max_worker_restarts=1)
     with pytest.raises(WorkerDied):
         list(loader)
+
+
+def test_stream_that_two_iterators_read_is_not_restarted():
+    """One dataset can't be in the states of both, so the error stays."""
+    loader = DataLoader(
+        Stateful(1), batch_size=4, num_workers=2, max_worker_restarts=1, persistent_workers=True
+    )
+    with pytest.raises(WorkerDied):
+        list(zip(iter(loader), iter(loader), strict=True))
+    loader.close()
+
+
+def test_death_stays_an_error_where_no_new_worker_can_be_started(monkeypatch):
+    """The program hears of the death and its indices, not of the process that was refused."""
+    loader = DataLoader(Deadly(1), batch_size=4, num_workers=2, max_worker_restarts=1)
+    iterator = iter(loader)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Starter, "start", refused)
+    with pytest.raises(WorkerDied, match=r"SIGKILL.*\[12, 13, 14, 15\]"):
+        list(iterator)
+
+
+class Lengths(Deadly):
+    """Gives the length of a batch; dies at the first index of one if it is deadly."""
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        self[indices[0]]
+        return [torch.tensor(len(indices))]
+
+
+LONG = 50_000
+"""So many indices are more than a pipe takes at once."""
+
+
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_tasks_that_no_pipe_holds_reach_the_worker(deaths):
+    """What waits to be sent is sent when there is room, to a new worker from the beginning."""
+    batches = [[number] * (LONG + number) for number in range(12)]
+    loader = DataLoader(
+        Lengths(deaths, deadly=(0,)),
+        batch_sampler=batches,
+        num_workers=1,
+        prefetch_factor=4,
+        max_worker_restarts=1,
+    )
+    assert values(loader) == [[len(batch)] for batch in batches]
+    assert loader.stats().worker_restarts == deaths
 
 
 def test_restart_is_told_with_its_cause():

@@ -203,7 +203,7 @@ def test_tasks_of_a_dead_worker_are_counted_once():
     assert all(type(task) is InFlight for _, task in lost[0])
     assert not tasks.has_flying(0)
     tasks.add(1, 0, 0, [0])  # it was started again
-    assert not tasks.drop(0, workers=2)
+    assert not tasks.drop(0, workers=2, size=2)
     for worker_id in (0, 1):
         tasks.on_cancelled(Cancelled(0), worker_id)
     assert tasks.has_flying(0)
@@ -212,3 +212,17 @@ def test_tasks_of_a_dead_worker_are_counted_once():
     assert len(tasks.forget(1)[1]) == 2
     assert not tasks.has_flying(0)
     assert not tasks.has_flying(1)
+
+
+def test_a_dead_worker_counts_as_having_forgotten_a_dropped_run():
+    """It will never say so, and nothing of the run is kept for it."""
+    tasks = Tasks(None)
+    tasks.open(0, Mailbox())
+    for worker_id in (0, 1):
+        tasks.add(0, worker_id, worker_id, [worker_id])
+    assert not tasks.drop(0, workers=2)
+    assert [sequence for sequence, _ in tasks.forget(0)[0]] == [0]
+    tasks.on_cancelled(Cancelled(0), 1)
+    assert not any(map(tasks.has_flying, (0, 1)))
+    with pytest.raises(KeyError):
+        tasks.flying(0)

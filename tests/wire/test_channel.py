@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastload._wire.channel import PatientSender, Receiver, send
+from fastload._wire.channel import FrameWithMemory, PatientSender, Receiver, send
 
 PIPE_BYTES = 1 << 16
 
@@ -100,3 +100,49 @@ def test_receiver_whose_sender_is_gone_says_closed(pipe) -> None:
     frames = [*receiver.receive(), *receiver.receive()]
     assert frames == [b"last"]
     assert receiver.is_closed
+
+
+def test_receiver_whose_sender_dies_in_the_middle_of_a_large_frame_says_closed(pipe) -> None:
+    """What is there of the frame is no message, and nothing is waited for."""
+    read, write = pipe
+    receiver = Receiver(read)
+    os.write(write, (1 << 20).to_bytes(8, "little") + b"x" * 1000)
+    assert receiver.receive() == []
+    os.close(write)
+    assert receiver.receive() == []
+    assert receiver.is_closed
+
+
+def test_sender_whose_reader_dies_drops_what_waited_for_room(pipe) -> None:
+    """A dead worker is not asked for room again."""
+    read, write = pipe
+    sender = PatientSender(write)
+    sender.send(b"a" * 3 * PIPE_BYTES)
+    assert sender.unsent
+    os.close(read)
+    sender.flush()
+    assert not sender.unsent
+
+
+@pytest.mark.parametrize("size", [1, 1000, PIPE_BYTES - 8, PIPE_BYTES, 3 * PIPE_BYTES])
+def test_memory_of_any_size_arrives_with_the_frame_it_is_attached_to(pipe, size) -> None:
+    """It is the next frame's, whether or not one read takes all of it; the one after has none."""
+    read, write = pipe
+    attached = [bytes([1]) * size, bytes([2]) * size]
+
+    def write_all() -> None:
+        send(write, b"first", attached)
+        send(write, b"second")
+
+    writer = threading.Thread(target=write_all)
+    writer.start()
+    receiver, frames = Receiver(read), []
+    while len(frames) < 2:
+        receiver.wait()
+        frames += receiver.receive()
+    writer.join()
+    first, second = frames
+    assert isinstance(first, FrameWithMemory)
+    assert first.frame == b"first"
+    assert [bytes(each) for each in first.attached] == attached
+    assert second == b"second"

@@ -1,4 +1,4 @@
-"""A parcel: pickled once, opened by every worker, large things mapped and not copied."""
+"""A shared pickle: made once, opened by every worker, large things mapped and not copied."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fastload import DataLoader
 from fastload._wire.shipment import NeedsInheritanceError, SharedPickle
 
 
-def through_a_parcel(content):
+def through_a_shared_pickle(content):
     """Pack and open in this process; a second descriptor, as a started process would have."""
-    parcel = SharedPickle.pack(content)
-    parcel._descriptor.number = os.dup(number := parcel._descriptor.number)
+    shared = SharedPickle.pack(content)
+    shared._descriptor.number = os.dup(number := shared._descriptor.number)
     os.close(number)
-    return parcel.open()
+    return shared.open()
 
 
 def test_tensors_and_arrays_arrive_equal() -> None:
@@ -39,7 +39,7 @@ def test_tensors_and_arrays_arrive_equal() -> None:
         "text": "text",
         "parameter": torch.nn.Parameter(torch.ones(2)),
     }
-    opened = through_a_parcel(content)
+    opened = through_a_shared_pickle(content)
     for name, value in content.items():
         other = opened[name]
         assert type(other) is type(value), name
@@ -54,7 +54,7 @@ def test_tensors_and_arrays_arrive_equal() -> None:
 def test_views_of_one_tensor_still_share_it() -> None:
     """The storage is packed once."""
     base = torch.arange(6.0)
-    opened = through_a_parcel([base, base[2:]])
+    opened = through_a_shared_pickle([base, base[2:]])
     opened[0][2] = 100
     assert opened[1][0] == 100
 
@@ -62,7 +62,7 @@ def test_views_of_one_tensor_still_share_it() -> None:
 def test_what_a_worker_writes_stays_its_own() -> None:
     """As with a pickled copy; the original is untouched."""
     original = torch.zeros(4)
-    opened = through_a_parcel([original, np.zeros(4)])
+    opened = through_a_shared_pickle([original, np.zeros(4)])
     opened[0].fill_(1)
     opened[1][:] = 1
     assert original.sum() == 0

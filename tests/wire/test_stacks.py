@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from torch.utils.data import Dataset
 
 import fastload
 from fastload._epoch import diagnosis
+from fastload._memory.arena import anonymous_file
+from fastload._wire.stacks import READY, StackFile
 
 HANG_S = 600
 
@@ -106,6 +109,18 @@ def test_crash_shows_the_stack_where_the_program_has_a_handler_of_its_own():
         signal.signal(signal.SIGSEGV, before or signal.SIG_DFL)
         faulthandler.disable()
         faulthandler.enable(file=sys.__stderr__)
+
+
+def test_a_worker_that_has_just_ended_has_no_stack_to_show():
+    """A timeout stays one, although the worker could not be asked."""
+    descriptor = anonymous_file()
+    os.write(descriptor, READY)
+    ended = multiprocessing.Process(target=int)
+    ended.start()
+    ended.join()
+    stacks = StackFile(descriptor, 0, is_shared=False)
+    assert stacks.ask(ended.pid) == ""
+    stacks.close()
 
 
 def test_without_a_timeout_a_stalled_worker_is_shown_once(monkeypatch):

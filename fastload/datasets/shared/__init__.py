@@ -1,4 +1,7 @@
-"""Large read-only Python containers in memory that all workers share."""
+"""Large read-only Python containers in memory that all workers share.
+
+Runs in: any process.
+"""
 
 from fastload.datasets.shared.mapping import SharedDict
 from fastload.datasets.shared.sequence import SharedList

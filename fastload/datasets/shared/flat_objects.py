@@ -1,11 +1,12 @@
-"""How a sequence of Python objects lies in flat bytes.
+"""Store a sequence of Python objects as flat bytes, and read single objects of it.
 
+Runs in: any process.
 Takes: a list of objects.
-Gives: a kind and one or two chunks of bytes; and, of these, a column that reads single objects.
+Gives: a kind and one or two chunks of bytes; and, of these, a function that reads an object.
 
 Objects of one type lie densely: int (as far as 64 bits go), float and bool as numbers, str and
-bytes one after the other with the offsets of their ends. Anything else, and any mixture, is
-pickled object by object.
+bytes one after the other with the offsets of their ends. Anything else, and any mixture, is pickled
+object by object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from fastload.errors import annotate
 
 Chunk = Any
-"""Anything with the buffer protocol."""
+"""A chunk is anything with the buffer protocol."""
 
 Read = Callable[[int], Any]
 """Gives the object at a position from 0 to length - 1; the caller sees to the bounds."""
@@ -28,7 +29,7 @@ MADE_BY_PICKLE = "objects"
 
 
 def pack(objects: Sequence[Any]) -> tuple[str, list[Chunk]]:
-    """The kind of column these objects make, and its chunks.
+    """Return the kind of column that these objects make, and its chunks.
 
     Raises:
         Exception: An object can't be pickled; a note says at which position it is.
@@ -50,14 +51,14 @@ def pack(objects: Sequence[Any]) -> tuple[str, list[Chunk]]:
 
 
 def reader(kind: str, chunks: Sequence[memoryview]) -> Read:
-    """A function that reads an object of a column."""
+    """Return a function that reads an object of a column."""
     if kind in _NUMBERS:
         return _NUMBERS[kind](chunks[0])
     return _PIECES[kind](chunks[0].cast("q"), chunks[1])
 
 
 def chunks_of(kind: str) -> int:
-    """Of how many chunks a column consists."""
+    """Return of how many chunks a column of a kind consists."""
     return 1 if kind in _NUMBERS else 2
 
 

@@ -1,7 +1,9 @@
-"""Hashes of dictionary keys that are the same in every process.
+"""Hash dictionary keys to numbers that are the same in every process.
 
-Python's own hash of a string differs from process to process. Keys that are equal have equal
-hashes here too, also ``1``, ``1.0`` and ``True``.
+Runs in: any process.
+
+Python's own hash of a string differs from process to process. Keys that are equal have equal hashes
+here too, also ``1``, ``1.0`` and ``True``.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ import numpy.typing as npt
 BITS = 64
 _MASK = (1 << BITS) - 1
 _SPREAD = 0x9E3779B97F4A7C15
-"""Knuth's multiplicative hashing: 2^64 divided by the golden ratio."""
+"""Knuth's multiplicative hashing multiplies by this: 2^64 divided by the golden ratio."""
 
 
 def stable_hash(key: Any) -> int:
-    """A hash from 0 to 2^64 - 1.
+    """Return a hash from 0 to 2^64 - 1.
 
     Raises:
         TypeError: The key is of a type for which there is none.
@@ -60,7 +62,7 @@ class Table:
 
     @classmethod
     def of(cls, keys: Sequence[Any]) -> Table:
-        """The table of these keys, which all differ."""
+        """Make the table of these keys, which all differ."""
         buckets = 1 << max(len(keys) - 1, 0).bit_length()
         hashes = np.fromiter(map(stable_hash, keys), np.uint64, len(keys))
         bucket = (hashes & np.uint64(buckets - 1)).astype(np.int64)
@@ -69,7 +71,7 @@ class Table:
         return cls([starts, np.argsort(bucket, kind="stable").astype(np.int64)])
 
     def find(self, key: Any, read: Callable[[int], Any]) -> int:
-        """The position at which ``read`` gives this key, or -1."""
+        """Return the position at which ``read`` gives this key, or -1."""
         bucket = stable_hash(key) & self._mask
         starts = self._starts
         for entry in range(starts[bucket], starts[bucket + 1]):

@@ -1,4 +1,7 @@
-"""A dict of Python objects that all workers share."""
+"""A dict of Python objects that all workers share.
+
+Runs in: any process.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ V = TypeVar("V")
 
 
 class SharedDict(Mapping[K, V]):
-    """A read-only dict in flat memory, one copy for all processes; see `SharedList`.
+    """A read-only dict in flat memory, one copy for all processes, as `SharedList` is a list.
 
-    Keys are str, bytes, numbers, None, or tuples of these; values are what a `SharedList` can
-    hold. Look-up, ``in``, ``get``, iteration in the order of insertion, ``keys``, ``values``,
-    ``items`` and ``==`` behave as a dict's.
+    Keys are str, bytes, numbers, None, or tuples of these; values are what a `SharedList` can hold.
+    Look-up, ``in``, ``get``, iteration in the order of insertion, ``keys``, ``values``, ``items``
+    and ``==`` behave as a dict's.
 
     Args:
         items: A mapping, or pairs; of equal keys the last one counts.
@@ -86,11 +89,11 @@ class SharedDict(Mapping[K, V]):
         return map(self._read_key, range(self._length))
 
     def values(self) -> ValuesView[V]:
-        """The values, in the order of their keys."""
+        """Return the values, in the order of their keys."""
         return _Values(self)
 
     def items(self) -> ItemsView[K, V]:
-        """The pairs of key and value, in the order of insertion."""
+        """Return the pairs of key and value, in the order of insertion."""
         return _Items(self)
 
     def __repr__(self) -> str:
@@ -99,7 +102,7 @@ class SharedDict(Mapping[K, V]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of shared memory behind this dict."""
+        """Return the bytes of shared memory behind this dict."""
         return self._frozen.nbytes
 
     def __copy__(self) -> SharedDict[K, V]:
@@ -113,7 +116,7 @@ class SharedDict(Mapping[K, V]):
 
 
 class _Values(ValuesView[V]):
-    """Reads the values without looking up their keys."""
+    """A view of the values that reads them without looking up their keys."""
 
     _mapping: SharedDict[Any, V]
 
@@ -122,7 +125,7 @@ class _Values(ValuesView[V]):
 
 
 class _Items(ItemsView[K, V]):
-    """Reads the pairs without looking up their keys."""
+    """A view of the pairs that reads them without looking up their keys."""
 
     _mapping: SharedDict[K, V]
 

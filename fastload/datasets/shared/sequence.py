@@ -1,4 +1,7 @@
-"""A list of Python objects that all workers share."""
+"""A list of Python objects that all workers share.
+
+Runs in: any process.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,12 @@ class SharedList(Sequence[T]):
     @overload
     def __getitem__(self, index: slice) -> SharedList[T]: ...
     def __getitem__(self, index: Any) -> Any:
-        """An object, or a SharedList of the objects in a slice."""
+        """Return an object, or a SharedList of the objects in a slice.
+
+        Raises:
+            IndexError: There is no such object.
+            TypeError: The index is neither an integer nor a slice.
+        """
         try:
             position: Any = self._positions[index]
         except (IndexError, TypeError) as error:
@@ -89,7 +97,7 @@ class SharedList(Sequence[T]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of shared memory behind this list, and behind the list it is a slice of."""
+        """Return the bytes of shared memory behind this list, or the list it is a slice of."""
         return self._frozen.nbytes
 
     def __copy__(self) -> SharedList[T]:
