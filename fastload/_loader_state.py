@@ -19,6 +19,7 @@ from fastload._epoch import resume
 from fastload._epoch.loader import Loader
 from fastload._epoch.seeded_pass import EpochClock
 from fastload._epoch.way import Way
+from fastload._loading.crew import Crew
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.reuse import ArenaUser
 from fastload.stats.counters import Counters
@@ -35,6 +36,7 @@ class LoaderState:
         self.dataset_state: DatasetState | None = None
         self.arena_user = ArenaUser()
         self.epochs = EpochClock()
+        self.crew = Crew()
         self._tuner: Tuner | None = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._newest: weakref.ref[Any] | None = None
@@ -96,9 +98,10 @@ class LoaderState:
         return state
 
     def close(self) -> None:
-        """Close every iterator that somebody still holds, and leave the shared memory."""
+        """Close every iterator that somebody still holds, and leave threads and shared memory."""
         for iterator in tuple(self._iterators):
             iterator.close()
+        self.crew.close()
         self.arena_user.leave()
 
     def __reduce__(self) -> tuple[type[LoaderState], tuple[()]]:

@@ -25,12 +25,15 @@ from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
+from fastload._loading.concurrent import awaits_batches, awaits_samples
 from fastload._loading.on_error import OnError
 from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
 from fastload._seeded.sampler import StreamSampler
 from fastload._seeded.steps import Even
+from fastload._seeded.streams import loads_items
 from fastload.integrations import lightning
+from fastload.samplers.epochs import natural
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
 
@@ -115,6 +118,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             cut into so many parts, and whoever is last collates them. The first batch comes sooner,
             and a slow sample holds up less. "auto": as many parts as are worth it, while batches
             are waited for.
+        concurrent_samples: How many samples of its batch each worker (without workers, the calling
+            process) loads at a time, for datasets that wait for an object store or HTTP:
+            ``__getitem__`` is called in so many threads, and ``__getitems__`` is not. A dataset
+            whose ``__getitem__`` or ``__getitems__`` is an ``async def`` is awaited in an event
+            loop, one for each worker: ``__getitem__`` at most so many times at once,
+            ``__getitems__`` as one call a batch. Order and errors are those of one at a time. It
+            takes a map-style dataset (with ``seed`` also an iterable one with ``load(item)``) that
+            may be called from several threads (where ``no_grad`` and a default device are unset)
+            and draws no random numbers: the first sample of each worker is loaded alone, and a
+            ``ValueError`` names what it drew from. Draws of later samples alone are not found. With
+            ``batch_size=None`` there is one sample to load. On Ctrl-C no other sample is begun;
+            those that load in threads end by themselves.
         worker_method: What workers are. "process"; or "thread": threads of this process, for data
             that can't be forked or pickled, for notebooks and for free-threaded Python. They share
             the dataset and the global random generators; batches arrive as the collate function
@@ -170,9 +185,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         redo: bool = True,
         workers_per_batch: WorkersPerBatch = 1,
         worker_method: WorkerMethod = "process",
+        concurrent_samples: int = 1,
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
         self.worker_method = worker_method
+        self.concurrent_samples = natural("concurrent_samples", concurrent_samples, least=1)
+        _check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self.max_worker_restarts = max_worker_restarts
@@ -189,13 +207,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
-        _check_method(
-            worker_method,
-            multiprocessing_context,
-            max_worker_restarts,
-            workers_per_batch,
-            is_automatic=any(isinstance(each, auto.Auto) for each in (workers, prefetch)),
-        )
+        excluded = {
+            "multiprocessing_context": (multiprocessing_context, "it starts no processes"),
+            "max_worker_restarts": (
+                max_worker_restarts,
+                "a crash in a thread takes the program with it, so nothing is left to restart",
+            ),
+            "workers_per_batch": (workers_per_batch, "threads load whole batches"),
+            "concurrent_samples": (concurrent_samples, "more threads (num_workers) do it too"),
+        }
+        is_automatic = any(isinstance(each, auto.Auto) for each in (workers, prefetch))
+        _check_method(worker_method, dataset, excluded, is_automatic=is_automatic)
         stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
         stream.check(
             dataset,
@@ -460,15 +482,25 @@ def _check(
         )
 
 
+_NOT_GIVEN: dict[str, tuple[Any, ...]] = {
+    "multiprocessing_context": (None,),
+    "max_worker_restarts": (0,),
+    "workers_per_batch": (1, "auto"),
+    "concurrent_samples": (1,),
+}
+"""Values of arguments that say nothing, of those that exclude threads."""
+
+
 def _check_method(
-    method: str,
-    context: object,
-    max_worker_restarts: int,
-    workers_per_batch: WorkersPerBatch,
-    *,
-    is_automatic: bool,
+    method: str, dataset: Any, excluded: dict[str, tuple[Any, str]], *, is_automatic: bool
 ) -> None:
     """Check what workers are, together with what only processes have.
+
+    Args:
+        method: The argument ``worker_method``.
+        dataset: The dataset.
+        excluded: Other arguments that were given, with the reason why threads exclude them.
+        is_automatic: Whether workers, or how much they load ahead, are to be chosen.
 
     Raises:
         ValueError: There is no such method, or arguments exclude each other.
@@ -479,23 +511,40 @@ def _check_method(
         return
     if not HAS_OWN_WORKERS:
         raise ValueError(f"worker_method='thread' is not supported on {os.name!r} systems yet")
-    if context is not None:
+    for name, (value, why) in excluded.items():
+        if value not in _NOT_GIVEN[name]:
+            raise ValueError(
+                f"worker_method='thread' and {name}={value!r} exclude each other: {why}; leave "
+                f"one of them out"
+            )
+    if awaits_samples(dataset) or awaits_batches(dataset):
         raise ValueError(
-            f"worker_method='thread' starts no processes, so it excludes "
-            f"multiprocessing_context={context!r}; leave one of them out"
-        )
-    if max_worker_restarts:
-        raise ValueError(
-            f"worker_method='thread' and max_worker_restarts={max_worker_restarts} exclude each "
-            f"other: a crash in a thread takes the program with it, so nothing is left to restart"
-        )
-    if workers_per_batch not in (1, "auto"):
-        raise ValueError(
-            f"worker_method='thread' and workers_per_batch={workers_per_batch!r} exclude each "
-            f"other: threads load whole batches; leave one of them out"
+            f"worker_method='thread' calls {type(dataset).__name__} in threads, but its "
+            f"`async def` needs an event loop; use worker_method='process'"
         )
     if is_automatic:
         raise ValueError(
             'worker_method=\'thread\' and "auto" do not go together: num_workers="auto" and '
             'prefetch_factor="auto" measure processes; give numbers'
+        )
+
+
+def _check_concurrency(concurrent_samples: int, dataset: Any, *, has_seed: bool) -> None:
+    """Check that several samples can load at a time.
+
+    Raises:
+        ValueError: They can't: of the dataset, or on this system.
+    """
+    if concurrent_samples == 1:
+        return
+    if not HAS_OWN_WORKERS:
+        raise ValueError(
+            f"concurrent_samples={concurrent_samples} is not supported on {os.name!r} systems; "
+            f"leave it out"
+        )
+    if isinstance(dataset, IterableDataset) and not (has_seed and loads_items(dataset)):
+        raise ValueError(
+            f"concurrent_samples={concurrent_samples} needs a map-style dataset, but "
+            f"{type(dataset).__name__} is iterable: its samples come one after another. Give it "
+            f"`__getitem__` and `__len__`, or seed= and a method load(item)"
         )

@@ -25,6 +25,7 @@ from fastload._loading.fetch import EndOfStream, Fetcher, make_fetcher
 from fastload._loading.on_error import NothingLeft, Tolerance
 from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.write import HEAP
+from fastload._seeded.undrawn import concurrency_of
 from fastload._system.interruptions import Guard, is_from_outside
 from fastload._torch_private import (
     BaseIterator,
@@ -82,6 +83,12 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
         self._taken: dict[int, Any] = {}
         self._failure: Exception | None = None
         self._tolerance = None if loader.on_error == "raise" else Tolerance(loader.on_error)
+        self._concurrency = concurrency_of(
+            self._dataset,
+            loader.concurrent_samples,
+            loader._live.crew,
+            is_seeded=loader._stream_seed is not None,
+        )
         self._fetcher = self._make_fetcher(loader._live.take_dataset_state())
         self.source = self._fetcher.source
 
@@ -95,6 +102,7 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
             tolerance=self._tolerance,
             is_live=self._is_live,
             state=state,
+            concurrency=self._concurrency,
         )
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
+from fastload._loading.crew import Crew
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.on_error import OnError
 from fastload._memory.reuse import ArenaUser
@@ -35,6 +36,7 @@ class Live(Protocol):
     dataset_state: DatasetState | None
     arena_user: ArenaUser
     epochs: EpochClock
+    crew: Crew
 
     def tuner_of(self, loader: Loader) -> Any:
         """The ``Tuner`` that chooses the workers of an automatic loader; None for any other."""
@@ -80,6 +82,7 @@ class Loader(Protocol):
     even: Even
     redo: bool
     workers_per_batch: WorkersPerBatch
+    concurrent_samples: int
 
     _stream_seed: int | None
     """The seed of the stream; None without ``seed=``."""

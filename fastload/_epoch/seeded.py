@@ -29,7 +29,7 @@ from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.owned import find_generators
 from fastload._seeded.pass_fetcher import make_pass_fetcher
 from fastload._seeded.seeds import ITERATOR
-from fastload._seeded.streams import LoadedItems, loads_items
+from fastload._seeded.streams import as_map_style, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload._wire import task_queue
 from fastload.collate.inplace import make_collate
@@ -102,6 +102,7 @@ class SeededInlineIterator(InlineIterator):
             tolerance=self._tolerance,
             is_live=self._is_live,
             program=self._program,
+            concurrency=self._concurrency,
         )
 
     _workers: tuple[()] = ()
@@ -154,7 +155,7 @@ class SeededThreadsIterator(SeededPassIterator, ThreadsIterator):
 def _read_items(iterator: Any) -> None:
     """Where the training process reads the items of a dataset, workers load them one by one."""
     if iterator._dataset_kind == is_iterable_kind and loads_items(iterator._dataset):
-        iterator._dataset = LoadedItems(iterator._dataset)
+        iterator._dataset = as_map_style(iterator._dataset)
         iterator._dataset_kind = is_map_kind
 
 

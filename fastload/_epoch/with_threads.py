@@ -27,8 +27,8 @@ from fastload._epoch.run import Run
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import load_into_dataset
 from fastload._memory.fake_tensors import with_fake_tensors
+from fastload._threads.copies import parts_of
 from fastload._threads.first_look import DrawsFromProgramError
-from fastload._threads.parts import parts_of
 from fastload._threads.team import ThreadTeam
 from fastload._threads.thread_loop import Handed, ThreadSpec
 from fastload._torch_private import (

@@ -7,19 +7,30 @@ Gives: the samples, still to be collated, or a batch gathered in one operation.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
+from fastload._loading.concurrent import (
+    Concurrency,
+    ConcurrentFetcher,
+    ConcurrentSampleFetcher,
+    awaits_samples,
+)
 from fastload._loading.dataset_state import (
     DatasetState,
     StateSource,
     load_into_dataset,
     open_stream,
+)
+from fastload._loading.map_style import (
+    MapFetcher,
+    annotate_sample,
+    explain_failure,
+    not_silent,
+    nothing,
 )
 from fastload._loading.on_error import (
     ForgivingDataset,
@@ -30,16 +41,10 @@ from fastload._loading.on_error import (
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
 from fastload._wire.indices import plain
-from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place, convert
-from fastload.collate.propose import propose
 from fastload.datasets.gather import gatherer
 from fastload.datasets.nodes import NotGatherableError
-from fastload.errors import CollateError, annotate, show
-
-
-def _nothing() -> None:
-    """Do nothing between fetching and collating."""
+from fastload.errors import annotate, show
 
 
 class EndOfStream(Exception):  # noqa: N818  (as StopIteration: an end, not an error)
@@ -77,8 +82,9 @@ def make_fetcher(
     is_live: bool = False,
     state: DatasetState | None = None,
     read_through: Callable[[Any], Any] | None = None,
-    before_collate: Callable[[], object] = _nothing,
+    before_collate: Callable[[], object] = nothing,
     gathers: bool = True,
+    concurrency: Concurrency | None = None,
 ) -> Fetcher:
     """Choose the fetcher once; for an iterable dataset this calls its ``__iter__``.
 
@@ -94,41 +100,47 @@ def make_fetcher(
         read_through: Puts an object between a map-style dataset and whatever reads samples of it.
         before_collate: Called between fetching the samples of a map-style dataset and collating.
         gathers: Whether batches of data in memory may be read by one index operation a field.
+        concurrency: How samples of a map-style dataset load at a time; None: one after another.
     """
     if iterable:
         return _StreamFetcher(dataset, batched, collate, drop_last, tolerance, state)
     load_into_dataset(dataset, state)
-    readable: Any = dataset if read_through is None else read_through(dataset)
-    if tolerance is not None:
-        readable = ForgivingDataset(readable, tolerance)
-    fetcher: _SampleFetcher | _BatchFetcher | GatherFetcher
-    if not batched:
-        fetcher = _SampleFetcher(readable, collate, before_collate)
-    else:
-        fetcher = _BatchFetcher(readable, collate, before_collate)
-        may_gather = gathers and collate is collate_in_place
-        gather = gatherer(dataset, is_live=is_live) if may_gather else None
+    fetcher = _make_map_fetcher(
+        dataset if read_through is None else read_through(dataset),
+        collate,
+        before_collate,
+        concurrency,
+        tolerance,
+        batched=batched,
+    )
+    if batched and gathers and collate is collate_in_place:
+        gather = gatherer(dataset, is_live=is_live)
         if gather is not None:
             fetcher = GatherFetcher(gather, fetcher)
     fetcher.source = StateSource(dataset)
     return fetcher
 
 
-class _MapFetcher:
-    """What reads a map-style dataset, a batch or a sample at a time."""
+def _make_map_fetcher(
+    readable: Any,
+    collate: Collate,
+    before_collate: Callable[[], object],
+    concurrency: Concurrency | None,
+    tolerance: Tolerance | None,
+    *,
+    batched: bool,
+) -> _BatchFetcher | _SampleFetcher | ConcurrentFetcher | GatherFetcher:
+    """What reads samples, one after another or at a time."""
+    if concurrency is not None and (batched or awaits_samples(readable)):
+        kind = ConcurrentFetcher if batched else ConcurrentSampleFetcher
+        return kind(readable, collate, before_collate, concurrency, tolerance)
+    if tolerance is not None:
+        readable = ForgivingDataset(readable, tolerance)
+    plain_kind = _BatchFetcher if batched else _SampleFetcher
+    return plain_kind(readable, collate, before_collate)
 
-    source: StateSource | None = None
 
-    def __init__(
-        self, dataset: Any, collate: Collate, before_collate: Callable[[], object]
-    ) -> None:
-        self._dataset = dataset
-        self._collate = collate
-        self._before_collate = before_collate
-        self.watch = Watch()
-
-
-class _BatchFetcher(_MapFetcher):
+class _BatchFetcher(MapFetcher):
     """A batch of a map-style dataset."""
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -144,40 +156,27 @@ class _BatchFetcher(_MapFetcher):
             try:
                 samples = [timed[index := each] for each in indices]
             except StopIteration as error:
-                raise _not_silent(index) from error
+                raise not_silent(index) from error
             except BaseException as error:
-                annotate(error, f"while loading the sample at dataset index {show(index)}")
+                annotate_sample(error, index)
                 raise
-        self.watch.fetched()
-        self._before_collate()
-        try:
-            return self._collate(samples, place)
-        except BaseException as error:
-            annotate(error, f"while collating the samples at dataset indices {show(indices)}")
-            _explain(error, self._collate, samples, indices)
-            raise
+        return self._collate_batch(samples, indices, place)
 
 
-class _SampleFetcher(_MapFetcher):
+class _SampleFetcher(MapFetcher):
     """One sample of a map-style dataset, with automatic batching off."""
 
     def fetch(self, index: Any, place: Place) -> Any:
         try:
             sample = self.watch.start(self._dataset)[index]
-            self.watch.fetched()
         except StopIteration as error:
-            raise _not_silent(index) from error
+            raise not_silent(index) from error
         except NothingLeft:
             raise
         except BaseException as error:
-            annotate(error, f"while loading the sample at dataset index {show(index)}")
+            annotate_sample(error, index)
             raise
-        self._before_collate()
-        try:
-            return self._collate(sample, place)
-        except BaseException as error:
-            annotate(error, f"while collating the sample at dataset index {show(index)}")
-            raise
+        return self._collate_one(sample, index, place)
 
 
 class GatherFetcher:
@@ -191,6 +190,7 @@ class GatherFetcher:
         self.watch = otherwise.watch
 
     def fetch(self, indices: Any, place: Place) -> Any:
+        self.watch.begin()
         try:
             batch = self._gather(indices, place)
         except NotGatherableError:
@@ -247,28 +247,5 @@ class _StreamFetcher:
         try:
             return self._collate(samples, place)
         except BaseException as error:
-            _explain(error, self._collate, samples, None)
+            explain_failure(error, self._collate, samples, None)
             raise
-
-
-def _explain(
-    error: BaseException, collate: Collate, samples: Sequence[Any], indices: Sequence[Any] | None
-) -> None:
-    """Add which samples a collate function failed on, and what would have worked."""
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # samples may be anything
-        warnings.simplefilter("ignore")
-        if collate is collate_in_place and (why := explain(samples, indices)):
-            annotate(error, f"{why}. {propose(samples)}")
-        elif isinstance(error, CollateError) and indices is not None:
-            for position in (error.position, error.compared_with):
-                if position is not None:
-                    at = show(indices[position])
-                    annotate(error, f"position {position} of the batch is dataset index {at}")
-
-
-def _not_silent(index: Any) -> RuntimeError:
-    """Make an error of a stray StopIteration, as PEP 479 does: it must not end the epoch."""
-    return RuntimeError(
-        f"the dataset raised StopIteration for index {show(index)}. In torch's DataLoader this "
-        f"silently ends the epoch. Raise IndexError or another exception instead."
-    )

@@ -22,7 +22,8 @@ class Watch:
 
     Attributes:
         fetched_ns: When the samples of the newest batch were there, not collated yet.
-        fetch_cpu_ns: The thread's CPU time at that moment.
+        fetch_cpu_ns: The thread's CPU time at that moment, and ``elsewhere_cpu_ns``.
+        elsewhere_cpu_ns: CPU time that other threads took for the samples of that batch.
         slowest: Index of the slowest sample of that batch, as text; empty where nobody looked.
         slowest_ns: What it took.
     """
@@ -30,19 +31,31 @@ class Watch:
     def __init__(self) -> None:
         self.fetched_ns = 0
         self.fetch_cpu_ns = 0
+        self.elsewhere_cpu_ns = 0
         self.slowest = ""
         self.slowest_ns = 0
         self._looks_closely = False
 
     def start(self, dataset: Any) -> Any:
         """Begin a batch; returns the dataset, with a clock where samples are slow."""
+        self.begin()
+        return _Clocked(dataset, self) if self._looks_closely else dataset
+
+    def begin(self) -> None:
+        """Begin a batch whose samples are not read through ``start``."""
         self.slowest = ""
         self.slowest_ns = 0
-        return _Clocked(dataset, self) if self._looks_closely else dataset
+        self.elsewhere_cpu_ns = 0
+
+    def saw(self, index: Any, elapsed_ns: int) -> None:
+        """Note how long one sample took."""
+        if elapsed_ns > self.slowest_ns:
+            self.slowest_ns = elapsed_ns
+            self.slowest = show(index)
 
     def fetched(self) -> None:
         """Note that the samples of the batch have been loaded."""
-        self.fetch_cpu_ns = time.thread_time_ns()
+        self.fetch_cpu_ns = time.thread_time_ns() + self.elsewhere_cpu_ns
         self.fetched_ns = time.monotonic_ns()
 
     def note(self, samples: int, elapsed_ns: int) -> None:

@@ -46,6 +46,7 @@ class PoolLoader(Protocol):
     memory_limit: int | None
     max_worker_restarts: int
     on_error: OnError
+    concurrent_samples: int
     _stream_seed: int | None
 
     @property
@@ -92,6 +93,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         workers=workers,
         on_error=loader.on_error,
         sends_state=most_restarts > 0 and is_stream and loader._stream_seed is None,
+        concurrent_samples=loader.concurrent_samples,
     )
     context = context_of(loader.multiprocessing_context)
     with signals_deferred(context), opening_files_for(workers):

@@ -17,6 +17,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from fastload._loading.concurrent import Concurrency
 from fastload._loading.dataset_state import StateSource
 from fastload._loading.fetch import Fetcher, GatherFetcher, make_fetcher
 from fastload._loading.on_error import Tolerance
@@ -166,6 +167,29 @@ class SampleSeeding:
         return bool(new)
 
 
+class CollateSeeding(SampleSeeding):
+    """Sets generators for collate alone: samples load at a time, and draw nothing.
+
+    So the batch can be looked at where its samples are there, always.
+    """
+
+    def begin(self, positions: Sequence[int]) -> None:
+        """A batch with samples at these positions is about to be loaded."""
+        self._positions = positions
+        self._between = None
+
+    def before_collate(self) -> None:
+        """The samples are loaded and about to be collated."""
+        self.drawn.seed(self._draws, COLLATE, self._positions[0])
+        self._between = {
+            each: each.look() for each in GLOBAL if not self.drawn.is_set(COLLATE, each)
+        }
+
+    def found_draws(self) -> bool:
+        """Whether collate drew from a generator that was not set, so the batch is of no use."""
+        return self._between is not None and self._note(COLLATE, self._between)
+
+
 class FirstDrawError(Exception):
     """Samples were loaded with a generator that should have been set; never seen by users."""
 
@@ -254,13 +278,15 @@ def make_seeded_fetcher(
     tolerance: Tolerance | None = None,
     is_live: bool = False,
     program: ProgramGenerators | None = None,
+    concurrency: Concurrency | None = None,
 ) -> Fetcher:
     """A fetcher of one epoch of a map-style dataset, for ``PositionedIndices``.
 
     Arguments are those of ``make_fetcher``; ``program`` keeps the generators of the process, if it
     is the program's own. Where batches are gathered from memory nobody draws, and nothing is set.
     """
-    seeding = SampleSeeding(draws, drawn)
+    kind = SampleSeeding if concurrency is None else CollateSeeding
+    seeding = kind(draws, drawn)
     make = functools.partial(
         make_fetcher,
         dataset,
@@ -272,8 +298,12 @@ def make_seeded_fetcher(
         before_collate=seeding.before_collate,
         gathers=False,
     )
-    seeded = make(read_through=lambda source: SeededDataset(source, seeding))
-    fetcher = SeededFetcher(make(), seeded, seeding, tolerance, program)
+    if concurrency is None:
+        plain = make()
+        seeded = make(read_through=lambda source: SeededDataset(source, seeding))
+    else:
+        plain = seeded = make(concurrency=concurrency)
+    fetcher = SeededFetcher(plain, seeded, seeding, tolerance, program)
     gather = gatherer(dataset, is_live=is_live) if batched and collate is collate_in_place else None
     if gather is None:
         return fetcher

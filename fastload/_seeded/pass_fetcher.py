@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastload._loading.concurrent import Concurrency
 from fastload._loading.fetch import Fetcher
 from fastload._loading.on_error import Tolerance
 from fastload._seeded.loading import DrawnGenerators, ProgramGenerators, make_seeded_fetcher
@@ -24,6 +25,7 @@ def make_part_fetcher(
     drawn: DrawnGenerators,
     keep_samples: Collate,
     tolerance: Tolerance | None,
+    concurrency: Concurrency | None,
 ) -> Fetcher:
     """A fetcher of parts of the batches of a map-style dataset: it gives samples, not collated.
 
@@ -33,10 +35,16 @@ def make_part_fetcher(
         drawn: The generators that are set in this process.
         keep_samples: Stands in the place of a collate function.
         tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
+        concurrency: How samples load at a time; None: one after another.
     """
-    draws = EpochDraws(begin.seed, begin.epoch)
     return make_seeded_fetcher(
-        dataset, draws, drawn, batched=True, collate=keep_samples, tolerance=tolerance
+        dataset,
+        EpochDraws(begin.seed, begin.epoch),
+        drawn,
+        batched=True,
+        collate=keep_samples,
+        tolerance=tolerance,
+        concurrency=concurrency,
     )
 
 
@@ -52,6 +60,7 @@ def make_pass_fetcher(
     tolerance: Tolerance | None,
     is_live: bool = False,
     program: ProgramGenerators | None = None,
+    concurrency: Concurrency | None = None,
 ) -> Fetcher:
     """A fetcher of one pass, for ``PositionedIndices``; it is chosen once.
 
@@ -66,6 +75,7 @@ def make_pass_fetcher(
         tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
         is_live: Whether the program itself has the dataset and may change it between batches.
         program: Keeps the generators of the program; None in a worker.
+        concurrency: How samples of a map-style dataset load at a time; None: one after another.
     """
     draws = EpochDraws(begin.seed, begin.epoch)
     if is_own_stream(dataset):
@@ -92,4 +102,5 @@ def make_pass_fetcher(
         tolerance=tolerance,
         is_live=is_live,
         program=program,
+        concurrency=concurrency,
     )

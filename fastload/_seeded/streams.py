@@ -228,6 +228,19 @@ class LoadedItems:
         return self.dataset.load(item)
 
 
+class AwaitedItems(LoadedItems):
+    """The same where ``load`` is an ``async def``."""
+
+    async def __getitem__(self, item: Any) -> Any:
+        return await self.dataset.load(item)
+
+
+def as_map_style(dataset: Any) -> LoadedItems:
+    """A dataset whose indices are the items that an iterable one yields."""
+    kind = AwaitedItems if inspect.iscoroutinefunction(dataset.load) else LoadedItems
+    return kind(dataset)
+
+
 def loads_items(dataset: Any) -> bool:
     """Whether a dataset's iterator yields items for its ``load``."""
     return callable(getattr(dataset, "load", None))

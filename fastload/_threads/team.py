@@ -25,7 +25,7 @@ from fastload._pool.sharing import SharedTasks
 from fastload._pool.tasks import InFlight, Lost, Mailbox
 from fastload._system.interruptions import Guard
 from fastload._system.warn import warn_program
-from fastload._threads.parts import ThreadParts
+from fastload._threads.copies import ThreadParts
 from fastload._threads.thread_loop import SharedRun, ThreadLoop, ThreadSpec, running
 from fastload._wire.messages import SeededBegin
 from fastload.errors import show

@@ -30,8 +30,8 @@ from fastload._memory.write import HEAP
 from fastload._seeded.loading import DrawnGenerators
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.pass_fetcher import make_pass_fetcher
+from fastload._threads.copies import ThreadParts
 from fastload._threads.first_look import DrawsFromProgramError, load_alone
-from fastload._threads.parts import ThreadParts
 from fastload._threads.worker_info import become_worker
 from fastload._torch_private import set_thread_name, thread_generators
 from fastload._torch_private import worker_module as torch_worker

@@ -21,9 +21,13 @@ from fastload._system import descriptors
 ASK = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
 """The real-time signal that asks for the stack; hardly any program uses it."""
 
-OUR_LOOP = str(Path(__file__).parent)
+OUR_LOOP = str(Path(__file__).parents[1] / "_worker")
+IDLE = f'{Path("concurrent", "futures", "thread.py")}", line'
 READY = b"\n"
 LONGEST_BYTES = 4096
+"""What is shown of a worker's stacks, and how much is read for that: many threads may be idle."""
+
+_READ_BYTES = 1 << 16
 PATIENCE_S = 0.5
 """A worker may take so long to begin writing; one that is stopped never does."""
 
@@ -47,11 +51,19 @@ def arm(descriptor: int) -> None:
 
 
 def _of_the_user(dump: str) -> str:
-    """Return a dump without the frames from our own loop downwards and the list of modules."""
+    """Return a dump without idle threads, our own loop and below, and the list of modules."""
+    threads = dump.partition("\nExtension modules")[0].strip().split("\n\n")
+    return "\n\n".join(short for each in threads if (short := _of_one(each)))[:LONGEST_BYTES]
+
+
+def _of_one(thread: str) -> str:
+    """What is shown of one thread; nothing of one that waits for a sample to load."""
+    frames = [line for line in thread.splitlines() if line.startswith("  File ")]
+    if frames and IDLE in frames[0]:
+        return ""
     lines, is_ours = [], False
-    for line in dump.partition("\nExtension modules")[0].strip().splitlines():
-        is_frame = line.startswith("  File ")
-        is_ours = is_frame and (is_ours or f'"{OUR_LOOP}' in line)
+    for line in thread.splitlines():
+        is_ours = is_ours or f'"{OUR_LOOP}' in line
         if not is_ours:
             lines.append(line)
     return "\n".join(lines)
@@ -82,7 +94,7 @@ class StackFile:
         end = self._end()
         if end <= self._read:
             return ""
-        text = os.pread(self._descriptor, min(LONGEST_BYTES, end - self._read), self._read)
+        text = os.pread(self._descriptor, min(_READ_BYTES, end - self._read), self._read)
         self._read = end
         return _of_the_user(text.decode(errors="replace"))
 

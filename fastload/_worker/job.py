@@ -29,6 +29,7 @@ class WorkerSpec:
     workers: int
     on_error: OnError = "raise"
     sends_state: bool = False
+    concurrent_samples: int = 1
 
 
 def empty_spec() -> WorkerSpec:

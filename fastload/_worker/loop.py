@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch
 from torch.utils.data import IterDataPipe, graph_settings
 
+from fastload._loading.concurrent import Concurrency
+from fastload._loading.crew import Crew
 from fastload._loading.fetch import Fetcher, make_fetcher
 from fastload._loading.on_error import Tolerance
 from fastload._memory.fake_tensors import real_tensors
@@ -29,6 +31,7 @@ from fastload._seeded.loading import DrawnGenerators, make_collating_fetcher
 from fastload._seeded.own_streams import is_own_stream
 from fastload._seeded.pass_fetcher import make_part_fetcher, make_pass_fetcher
 from fastload._seeded.seeds import EpochDraws
+from fastload._seeded.undrawn import concurrency_of
 from fastload._system import pipes, signals
 from fastload._torch_private import set_thread_name
 from fastload._torch_private import worker_module as torch_worker
@@ -91,7 +94,9 @@ def work(ends: WorkerEnds, content: WorkerSpec | SharedPickle) -> None:
         broken, spec = error, empty_spec()
     # A fork copies the mode of the thread that forked; the consumer makes batches fake itself.
     with real_tensors(), contextlib.suppress(BrokenPipeError):  # the consumer no longer listens
-        WorkerLoop(ends, spec, broken).serve()
+        loop = WorkerLoop(ends, spec, broken)
+        loop.serve()
+        loop.crew.close()
 
 
 class WorkerLoop:
@@ -131,6 +136,8 @@ class WorkerLoop:
         self._dataset = spec.dataset
         self._epoch: int | None = None
         self._drawn: DrawnGenerators | None = None
+        self.crew = Crew()
+        self._concurrency: Concurrency | None = None
         try:
             self._prepare()
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
@@ -257,7 +264,12 @@ class WorkerLoop:
         begin = self._seeded[run]
         assert self._drawn is not None
         loading = make_part_fetcher(
-            self._dataset, begin, self._drawn, keep_samples, self._tolerance
+            self._dataset,
+            begin,
+            self._drawn,
+            keep_samples,
+            self._tolerance,
+            self._concurrency,
         )
         draws = EpochDraws(begin.seed, begin.epoch)
         return loading, make_collating_fetcher(samples, draws, self._drawn, self._collate)
@@ -271,6 +283,7 @@ class WorkerLoop:
                 generator = torch.Generator()
                 generator.manual_seed(order.shared_seed)
                 self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
+            self._allow_concurrency(is_seeded=order.seeded is not None)
             if order.seeded is not None:
                 self._seeded[order.run] = order.seeded
                 self._fetchers[order.run] = self._make_seeded_fetcher(order.seeded)
@@ -284,9 +297,18 @@ class WorkerLoop:
                 drop_last=spec.drop_last,
                 tolerance=self._tolerance,
                 state=None if order.dataset_state is None else pickle.loads(order.dataset_state),
+                concurrency=self._concurrency,
             )
         except BaseException as error:  # noqa: BLE001  (it becomes the report of each task)
             self._fetchers[order.run] = error
+
+    def _allow_concurrency(self, *, is_seeded: bool) -> None:
+        """Find out once whether samples load at a time, and look at the first of them once."""
+        spec = self._spec
+        if self._concurrency is None and not spec.iterable:
+            self._concurrency = concurrency_of(
+                self._dataset, spec.concurrent_samples, self.crew, is_seeded=is_seeded
+            )
 
     def _make_seeded_fetcher(self, begin: SeededBegin) -> Fetcher:
         spec = self._spec
@@ -306,6 +328,7 @@ class WorkerLoop:
             collate=self._collate,
             collate_fn=spec.collate_fn,
             tolerance=self._tolerance,
+            concurrency=self._concurrency,
         )
 
     def _set_epoch(self, epoch: int | None) -> None:
@@ -343,7 +366,7 @@ class WorkerLoop:
             collated_ns,
             time.monotonic_ns(),
             watch.fetch_cpu_ns - started_cpu_ns,
-            time.thread_time_ns() - started_cpu_ns,
+            time.thread_time_ns() - started_cpu_ns + watch.elsewhere_cpu_ns,
             watch.slowest,
             watch.slowest_ns,
             self._answers.peak_bytes(),

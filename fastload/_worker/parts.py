@@ -287,7 +287,7 @@ def load_part(
         error,
         take_skipped(),
         time.monotonic_ns() - started_ns,
-        time.thread_time_ns() - started_cpu_ns,
+        time.thread_time_ns() - started_cpu_ns + watch.elsewhere_cpu_ns,
         watch.slowest,
         watch.slowest_ns,
     )

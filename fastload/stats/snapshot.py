@@ -35,7 +35,8 @@ class Stages:
     Attributes:
         sampler: The training process draws the indices of one more batch and sends them.
         fetch: A worker gets the samples from the dataset.
-        fetch_cpu: CPU time of fetching; the rest of ``fetch`` was spent waiting.
+        fetch_cpu: CPU time of fetching; the rest of ``fetch`` was spent waiting. With
+            ``concurrent_samples`` that of all threads, which may be more than ``fetch``.
         collate: A worker makes a batch of the samples.
         write: A worker copies into shared memory what was not collated there.
         hand_off: From the worker's last stamp, or from the moment the consumer asked if that was

@@ -107,7 +107,9 @@ def through(iterator: Any) -> list[Any]:
     [
         ({"worker_method": "threads"}, "'process' or 'thread', but got 'threads'"),
         ({**THREADS, "multiprocessing_context": "fork"}, "multiprocessing_context='fork'"),
-        ({**THREADS, "max_worker_restarts": 2}, "max_worker_restarts=2"),
+        ({**THREADS, "max_worker_restarts": 1}, "max_worker_restarts=1"),
+        ({**THREADS, "concurrent_samples": 2}, "concurrent_samples=2"),
+        ({**THREADS, "workers_per_batch": 2, "seed": 0}, "workers_per_batch=2"),
         ({"worker_method": "thread", "num_workers": "auto"}, 'num_workers="auto"'),
         ({**THREADS, "prefetch_factor": "auto"}, 'prefetch_factor="auto"'),
     ],
@@ -116,6 +118,17 @@ def test_what_does_not_go_with_threads_is_refused_at_construction(options, words
     """With both values."""
     with pytest.raises(ValueError, match=words):
         DataLoader(Numbers(), **options)
+
+
+def test_samples_that_are_awaited_are_refused():
+    """Threads have no event loop."""
+
+    class Awaited(Numbers):
+        async def __getitem__(self, index: int) -> int:
+            return index
+
+    with pytest.raises(ValueError, match=r"Awaited.*`async def`.*'process'"):
+        DataLoader(Awaited(), **THREADS)
 
 
 def test_the_method_survives_copies_and_replace():

@@ -187,6 +187,15 @@ WORKLOADS: tuple[Workload, ...] = (
         quick_samples=16_384,
     ),
     Workload(
+        name="latency",
+        description="samples that wait 20 ms: one at a time against `concurrent_samples=16`",
+        recipe=f"{_FOLDER}.latency:usual",
+        own=f"{_FOLDER}.latency:own",
+        batch_size=16,
+        samples=256,
+        quick_samples=128,
+    ),
+    Workload(
         name="short-epochs",
         description="epochs of 4 batches in a row, workers started anew each time",
         recipe=f"{_FOLDER}.small_rows:tiny_tensor",
