@@ -6,8 +6,10 @@ The tests of ``tests/contract`` fail when one of them changes its meaning. Writt
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from torch.multiprocessing import reductions as _reductions
 from torch.utils import _python_dispatch
@@ -46,6 +48,23 @@ worker_module: Any = _worker
 
 numpy_seed: Any = _worker._generate_state
 """NumPy's seed in a worker, of the base seed and the worker's number."""
+
+
+def thread_generators(base_seed: int, worker_id: int) -> Any:
+    """What ``get_worker_info().rng`` is in a thread: generators of its own, seeded as a worker's.
+
+    ``torch.random.thread_safe_generator`` hands them out; None where torch has no such thing yet.
+    """
+    make = getattr(_worker, "_RNG", None)
+    if make is None:
+        return None
+    seed = base_seed + worker_id
+    return make(
+        random_generator=random.Random(seed),
+        torch_generator=torch.Generator().manual_seed(seed),
+        numpy_generator=np.random.default_rng(numpy_seed(base_seed, worker_id)),
+    )
+
 
 function_modes: Any = torch._C._len_torch_function_stack
 """How many modes change what functions do; a default device other than torch's is one."""

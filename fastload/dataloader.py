@@ -20,10 +20,12 @@ from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._epoch import in_memory, inline, resume
 from fastload._epoch.cut import WorkersPerBatch, check_parts
+from fastload._epoch.loader import WorkerMethod
 from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
+from fastload._loading.concurrent import awaits_batches, awaits_samples
 from fastload._loading.on_error import OnError
 from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
@@ -40,9 +42,14 @@ HAS_OWN_WORKERS = os.name == "posix"
 
 if HAS_OWN_WORKERS:
     from fastload._autotune import segmented_epoch
-    from fastload._epoch import seeded, with_workers
+    from fastload._epoch import seeded, with_threads, with_workers
 
-    PLAIN: tuple[Offer, ...] = (seeded.offer, with_workers.offer, inline.offer)
+    PLAIN: tuple[Offer, ...] = (
+        seeded.offer,
+        with_threads.offer,
+        with_workers.offer,
+        inline.offer,
+    )
     OFFERS: tuple[Offer, ...] = (seeded.offer, in_memory.offer, segmented_epoch.offer, *PLAIN[1:])
     """Who is asked for a way to load an epoch, in this order (see ``fastload._epoch.way``)."""
 else:
@@ -123,6 +130,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             ``ValueError`` names what it drew from. Draws of later samples alone are not found. With
             ``batch_size=None`` there is one sample to load. On Ctrl-C no other sample is begun;
             those that load in threads end by themselves.
+        worker_method: What workers are. "process"; or "thread": threads of this process, for data
+            that can't be forked or pickled, for notebooks and for free-threaded Python. They share
+            the dataset and the global random generators; batches arrive as the collate function
+            returned them; a crash takes the program with it, and a thread that hangs can't be
+            ended: ``timeout`` raises, ``close()`` leaves it behind with a warning, and it ends with
+            the program at the latest. ``memory_limit`` is not used. With ``seed``, a dataset or
+            collate function with generators of its own is copied for each thread, and one whose
+            first batch draws from a global generator is refused.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -169,9 +184,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         even: Even = "pad",
         redo: bool = True,
         workers_per_batch: WorkersPerBatch = 1,
+        worker_method: WorkerMethod = "process",
         concurrent_samples: int = 1,
     ) -> None:
         _check(memory_limit, max_worker_restarts, on_error, max_errors)
+        self.worker_method = worker_method
         self.concurrent_samples = natural("concurrent_samples", concurrent_samples, least=1)
         _check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
         self.snapshot_every_n_steps = snapshot_every_n_steps
@@ -190,6 +207,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._own_order = bool(shuffle) if sampler is None and batch_sampler is None else None
         self._live = LoaderState()
         workers, prefetch = auto.resolve(num_workers, prefetch_factor)
+        excluded = {
+            "multiprocessing_context": (multiprocessing_context, "it starts no processes"),
+            "max_worker_restarts": (
+                max_worker_restarts,
+                "a crash in a thread takes the program with it, so nothing is left to restart",
+            ),
+            "workers_per_batch": (workers_per_batch, "threads load whole batches"),
+            "concurrent_samples": (concurrent_samples, "more threads (num_workers) do it too"),
+        }
+        is_automatic = any(isinstance(each, auto.Auto) for each in (workers, prefetch))
+        _check_method(worker_method, dataset, excluded, is_automatic=is_automatic)
         stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
         stream.check(
             dataset,
@@ -411,8 +439,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
         Iterators that are still open raise; a new ``iter(loader)`` starts new workers.
         """
-        self._iterator = None
+        # Until they are closed, their workers are not left to end by themselves.
+        kept, self._iterator = self._iterator, None
         self._live.close()
+        del kept
 
     def __enter__(self) -> Self:
         return self
@@ -449,6 +479,53 @@ def _check(
         raise ValueError(
             f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
             f"but got {on_error!r}"
+        )
+
+
+_NOT_GIVEN: dict[str, tuple[Any, ...]] = {
+    "multiprocessing_context": (None,),
+    "max_worker_restarts": (0,),
+    "workers_per_batch": (1, "auto"),
+    "concurrent_samples": (1,),
+}
+"""Values of arguments that say nothing, of those that exclude threads."""
+
+
+def _check_method(
+    method: str, dataset: Any, excluded: dict[str, tuple[Any, str]], *, is_automatic: bool
+) -> None:
+    """Check what workers are, together with what only processes have.
+
+    Args:
+        method: The argument ``worker_method``.
+        dataset: The dataset.
+        excluded: Other arguments that were given, with the reason why threads exclude them.
+        is_automatic: Whether workers, or how much they load ahead, are to be chosen.
+
+    Raises:
+        ValueError: There is no such method, or arguments exclude each other.
+    """
+    if method not in ("process", "thread"):
+        raise ValueError(f"worker_method is 'process' or 'thread', but got {method!r}")
+    if method == "process":
+        return
+    if not HAS_OWN_WORKERS:
+        raise ValueError(f"worker_method='thread' is not supported on {os.name!r} systems yet")
+    for name, (value, why) in excluded.items():
+        if value not in _NOT_GIVEN[name]:
+            raise ValueError(
+                f"worker_method='thread' and {name}={value!r} exclude each other: {why}; leave "
+                f"one of them out"
+            )
+    if awaits_samples(dataset) or awaits_batches(dataset):
+        raise ValueError(
+            f"worker_method='thread' calls {type(dataset).__name__} in threads, but its "
+            f"`async def` needs an event loop; use worker_method='process'"
+        )
+    if is_automatic:
+        raise ValueError(
+            'worker_method=\'thread\' and "auto" do not go together: num_workers="auto" and '
+            'prefetch_factor="auto" measure processes; give numbers'
         )
 
 

@@ -25,6 +25,7 @@ LAYERS = (
     ("_seeded",),
     ("_worker",),
     ("_pool",),
+    ("_threads",),
     ("_epoch",),
     ("_autotune",),
     ("_loader_state", "_arguments"),

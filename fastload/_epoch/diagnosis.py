@@ -7,22 +7,19 @@ Gives: exceptions to raise, and warnings that point at the program's own line.
 
 from __future__ import annotations
 
-import sys
 import time
-import warnings
 
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._memory.granted import ANYBODY
 from fastload._pool.deaths import Death
-from fastload._pool.pool import Pool
+from fastload._system.warn import warn_program
 from fastload.errors import LoadingInterrupted, LoadingTimeout, WorkerDied, show
 
 STALL_WARNING_S = 30
 """Without a timeout, a worker that gives nothing for so long is shown once."""
 
-_OURS = ("fastload.", "torch.utils.data.", "torch.autograd.", "contextlib")
 
-
-def died(pool: Pool, run: int, death: Death) -> WorkerDied:
+def died(pool: WorkerPool, run: int, death: Death) -> WorkerDied:
     """The error for a worker that ended although batches of a run were still to come from it."""
     lost = pool.lost[death.worker_id].get(run, [])
     batches = "; ".join(
@@ -40,22 +37,22 @@ def died(pool: Pool, run: int, death: Death) -> WorkerDied:
 
 def warn_of_restart(death: Death) -> None:
     """Tell the program that a worker died and another one has taken its place."""
-    _warn(
+    warn_program(
         f"DataLoader worker {death.worker_id} (pid {death.pid}) {death.how} and was started "
         f"again; the batches it had not finished are loaded again. {death.cause}"
     )
 
 
-def timed_out(pool: Pool, run: int, sequence: int, timeout_s: float) -> LoadingTimeout:
+def timed_out(pool: WorkerPool, run: int, sequence: int, timeout_s: float) -> LoadingTimeout:
     """The error for a batch that did not come within ``timeout`` seconds."""
     return LoadingTimeout(
         f"DataLoader timed out after {timeout_s} seconds{_whereabouts(pool, run, sequence)}"
     )
 
 
-def warn_of_stall(pool: Pool, run: int, sequence: int) -> None:
+def warn_of_stall(pool: WorkerPool, run: int, sequence: int) -> None:
     """Tell the program where a worker is that has given nothing for long."""
-    _warn(
+    warn_program(
         f"no batch has arrived for {STALL_WARNING_S} seconds{_whereabouts(pool, run, sequence)}\n"
         f"This warning comes once; timeout= makes it an error."
     )
@@ -83,9 +80,9 @@ IN_SAMPLER = (
 IN_STREAM = "in the code of the dataset, which can't be asked for the rest of the epoch"
 
 
-def _whereabouts(pool: Pool, run: int, sequence: int) -> str:
+def _whereabouts(pool: WorkerPool, run: int, sequence: int) -> str:
     """Say who was to load a batch, since when, into which memory, and where that worker is now."""
-    task = pool.tasks.flying(run).get(sequence)
+    task = pool.flying(run).get(sequence)
     if task is None:
         return ""
     waited_s = (time.monotonic_ns() - task.sent_ns) / 1e9
@@ -106,7 +103,7 @@ def _whereabouts(pool: Pool, run: int, sequence: int) -> str:
     )
 
 
-def _lack_of_slots(pool: Pool, worker_id: int) -> str:
+def _lack_of_slots(pool: WorkerPool, worker_id: int) -> str:
     """Say why a worker has no slot for what it loads; nothing if it has one, or the pool has none.
 
     It stops no worker, but what comes by pipe instead takes longer, perhaps longer than a timeout.
@@ -126,18 +123,6 @@ def _lack_of_slots(pool: Pool, worker_id: int) -> str:
     )
 
 
-def _stack_of(pool: Pool, worker_id: int) -> str:
+def _stack_of(pool: WorkerPool, worker_id: int) -> str:
     stack = pool.workers[worker_id].stack()
     return f". Its stack:\n{stack}" if stack else ". It does not answer: is it stopped?"
-
-
-def _warn(text: str) -> None:
-    """Warn at the line of the program that waits for a batch, however many calls it is away."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, RuntimeWarning, stacklevel=level)
-
-
-def _is_ours(module: object) -> bool:
-    return isinstance(module, str) and module.startswith(_OURS)

@@ -9,7 +9,7 @@ read is read when an epoch begins, so what was set after construction counts.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
@@ -18,6 +18,9 @@ from fastload._loading.dataset_state import DatasetState
 from fastload._loading.on_error import OnError
 from fastload._memory.reuse import ArenaUser
 from fastload._seeded.steps import Even
+
+WorkerMethod = Literal["process", "thread"]
+"""What workers are."""
 
 if TYPE_CHECKING:
     from fastload._epoch.cut import WorkersPerBatch
@@ -69,6 +72,7 @@ class Loader(Protocol):
     multiprocessing_context: Any
     generator: torch.Generator | None
     in_order: bool
+    worker_method: WorkerMethod
     memory_limit: int | None
     max_worker_restarts: int
     on_error: OnError

@@ -53,6 +53,10 @@ class InOrder:
         self._sent = sequence + 1
         return sequence
 
+    def owner(self, sequence: int) -> int:
+        """The worker that has this task."""
+        return self._owners[sequence]
+
     def is_active(self, worker_id: int) -> bool:
         """Whether a worker may have more to give."""
         return self._active[worker_id]

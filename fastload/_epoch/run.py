@@ -18,6 +18,7 @@ from fastload._epoch.cut import Cut, Whole
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
 from fastload._epoch.order import CONSUMER, AsCompleted, InOrder, Shared
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._loading.dataset_state import DatasetState
 from fastload._memory.granted import ANYBODY
 from fastload._memory.view import BrokenBatchError
@@ -29,12 +30,11 @@ from fastload._wire.indices import Compact, pack
 from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
-Result = Arrival | SamplerFailed
-"""What comes in the place of a batch in the order."""
-
 
 class Run:
     """One pass of one iterator: its sampler, its order and its place in the pool.
+
+    What differs between processes and threads: ``_assign``, ``_wait`` and ``_open``.
 
     Attributes:
         has_more: Whether the sampler has not ended yet.
@@ -42,7 +42,7 @@ class Run:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: WorkerPool,
         draws: Draws,
         seed: int | None,
         counters: Counters,
@@ -96,61 +96,24 @@ class Run:
         A worker may leave when it has done its tasks. A shared task may have to be done again by
         another one, so there all have to be done before any worker leaves.
         """
-        if self.pool.shared is None or not self.pool.tasks.flying(self._number):
+        if self.pool.shared is None or not self.pool.flying(self._number):
             self.pool.dismiss(range(self.pool.size))
             self._ends_pool = False
 
     def _assign(self, indices: Any, delivering: int | None) -> bool:
         """Send a task; False if no worker can take one.
 
-        An error of the sampler takes the place of the batch it would have named, and so does one
-        that is raised while the indices are pickled.
+        An error of the sampler takes the place of the batch it would have named.
         """
-        order, packed = self._order, b""
-        if type(indices) is not SamplerFailed:
-            try:
-                packed = pack(indices)
-            except Exception as error:
-                if is_from_outside(error):
-                    raise
-                indices = SamplerFailed(error)
-        if type(indices) is SamplerFailed:
-            with self.pool.guard:
-                self._mailbox.arrived[order.send(CONSUMER)] = indices
-                self._draws.used()
-                self._asked += 1
-            return True
+        raise NotImplementedError
+
+    def _put_error(self, failed: SamplerFailed) -> bool:
+        """Put an error in the place of a batch; always True, as there was room for it."""
         with self.pool.guard:
-            self.pool.check_open()
-            worker_id = order.choose(delivering)
-            if worker_id is None:
-                return False
-            if worker_id != ANYBODY:
-                self.pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
-            elif not self._share(indices, packed, delivering):
-                return False
+            self._mailbox.arrived[self._order.send(CONSUMER)] = failed
             self._draws.used()
             self._asked += 1
         return True
-
-    def _share(self, indices: Any, packed: bytes, delivering: int | None) -> bool:
-        """Send a task to whoever is idle; False if it must wait for a slot.
-
-        Other iterators may have all slots. The one task that this run waits for is sent in any
-        case, or nothing would ever make the run go on.
-        """
-        on_their_way = self._asked - self._taken - (delivering is not None)
-        parts, is_next = self._parts(indices), on_their_way == 0
-        if not self.pool.share(self._number, self._asked, indices, packed, parts, is_next=is_next):
-            return False
-        self._order.send(ANYBODY)
-        return True
-
-    def _parts(self, indices: Any) -> int:
-        """Into how many parts the next batch is cut."""
-        if not self._mailbox.takes_parts or type(indices.indices) not in (list, tuple, Compact):
-            return 1
-        return self.cut.parts(len(indices))
 
     @property
     def in_flight(self) -> int:
@@ -160,7 +123,7 @@ class Run:
     @property
     def is_loading(self) -> bool:
         """Whether a worker has something to do for this run."""
-        return self.has_more or bool(self.pool.tasks.flying(self._number))
+        return self.has_more or bool(self.pool.flying(self._number))
 
     def set_room(self, most_tasks: int) -> None:
         """From now on so many tasks may be on their way."""
@@ -197,7 +160,7 @@ class Run:
                 self.request()
             ended.pop()
 
-    def next(self, timeout_s: float) -> tuple[int, Result]:
+    def next(self, timeout_s: float) -> tuple[int, Any]:
         """Wait for the next result, which stays where it is until ``deliver``; and its number.
 
         Raises:
@@ -220,12 +183,7 @@ class Run:
                     pool.grow()
                 return sequence, arrived[sequence]
             self._check_deaths()
-            stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
-            if not pool.pump(timeout_s or stall_s) and pool.is_open:
-                if timeout_s:
-                    raise diagnosis.timed_out(pool, self._number, sequence, timeout_s)
-                self._has_warned_of_stall = True
-                diagnosis.warn_of_stall(pool, self._number, sequence)
+            self._wait_or_tell(sequence, timeout_s)
 
     def _end(self) -> Exception:
         """What is raised behind the last batch."""
@@ -235,7 +193,16 @@ class Run:
             self.pool.grow()
         return StopIteration()
 
-    def deliver(self, sequence: int, result: Result) -> tuple[Any, BaseException | None]:
+    def _wait_or_tell(self, sequence: int, timeout_s: float) -> None:
+        """Wait for a result; if none comes in time, raise, or warn once."""
+        stall_s = None if self._has_warned_of_stall else diagnosis.STALL_WARNING_S
+        if not self._wait(sequence, timeout_s or stall_s) and self.pool.is_open:
+            if timeout_s:
+                raise diagnosis.timed_out(self.pool, self._number, sequence, timeout_s)
+            self._has_warned_of_stall = True
+            diagnosis.warn_of_stall(self.pool, self._number, sequence)
+
+    def deliver(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
         """Take a result off: its batch, or None and the exception that took its place.
 
         Of an empty report there is neither. To be called inside the guard.
@@ -246,19 +213,15 @@ class Run:
         self._taken += 1
         if type(result) is SamplerFailed:
             return None, result.error
-        assert isinstance(result, Arrival)
-        worker_id, report, template, slot_of = result
-        if type(report) is Loaded:
-            try:
-                return unwrap(report, template, self.pool.slots, slot_of), None
-            except BrokenBatchError as broken:
-                cause = broken.__cause__
-                if cause is not None and is_from_outside(cause):
-                    raise cause from None
-                return None, cause
-        if type(report) is Empty:
-            return None, None
-        return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")
+        return self._open(sequence, result)
+
+    def _wait(self, sequence: int, timeout_s: float | None) -> bool:
+        """Wait for a result, above all for this one; whether anything has happened."""
+        raise NotImplementedError
+
+    def _open(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
+        """The batch of a worker's result, or None and the exception that took its place."""
+        raise NotImplementedError
 
     def _check_pool(self) -> None:
         if not self.pool.is_open:
@@ -274,3 +237,69 @@ class Run:
     def _tell_of_restart(self) -> None:
         self._counters.restarted()
         diagnosis.warn_of_restart(self.pool.restarts.pop(0))
+
+
+class ProcessRun(Run):
+    """A run on worker processes: tasks and batches are messages and slots."""
+
+    pool: Pool
+
+    def _assign(self, indices: Any, delivering: int | None) -> bool:
+        """Send a task; an error that is raised while indices are pickled takes its place too."""
+        if type(indices) is SamplerFailed:
+            return self._put_error(indices)
+        try:
+            packed = pack(indices)
+        except Exception as error:
+            if is_from_outside(error):
+                raise
+            return self._put_error(SamplerFailed(error))
+        pool, order = self.pool, self._order
+        with pool.guard:
+            pool.check_open()
+            worker_id = order.choose(delivering)
+            if worker_id is None:
+                return False
+            if worker_id != ANYBODY:
+                pool.assign(self._number, order.send(worker_id), worker_id, indices, packed)
+            elif not self._share(indices, packed, delivering):
+                return False
+            self._draws.used()
+            self._asked += 1
+        return True
+
+    def _share(self, indices: Any, packed: bytes, delivering: int | None) -> bool:
+        """Send a task to whoever is idle; False if it must wait for a slot.
+
+        Other iterators may have all slots. The one task that this run waits for is sent in any
+        case, or nothing would ever make the run go on.
+        """
+        on_their_way = self._asked - self._taken - (delivering is not None)
+        parts, is_next = self._parts(indices), on_their_way == 0
+        if not self.pool.share(self._number, self._asked, indices, packed, parts, is_next=is_next):
+            return False
+        self._order.send(ANYBODY)
+        return True
+
+    def _parts(self, indices: Any) -> int:
+        """Into how many parts the next batch is cut."""
+        if not self._mailbox.takes_parts or type(indices.indices) not in (list, tuple, Compact):
+            return 1
+        return self.cut.parts(len(indices))
+
+    def _wait(self, sequence: int, timeout_s: float | None) -> bool:  # noqa: ARG002  (of all)
+        return self.pool.pump(timeout_s)
+
+    def _open(self, sequence: int, result: Arrival) -> tuple[Any, BaseException | None]:
+        worker_id, report, template, slot_of = result
+        if type(report) is Loaded:
+            try:
+                return unwrap(report, template, self.pool.slots, slot_of), None
+            except BrokenBatchError as broken:
+                cause = broken.__cause__
+                if cause is not None and is_from_outside(cause):
+                    raise cause from None
+                return None, cause
+        if type(report) is Empty:
+            return None, None
+        return None, unpack(report.error, f"in fastload worker {worker_id}, batch {sequence}")

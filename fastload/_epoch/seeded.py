@@ -22,8 +22,9 @@ from fastload._epoch.draws import Draws
 from fastload._epoch.in_memory import needs_no_workers
 from fastload._epoch.inline import InlineIterator
 from fastload._epoch.loader import Loader
-from fastload._epoch.run import Run
+from fastload._epoch.run import ProcessRun, Run
 from fastload._epoch.seeded_pass import SeededPass
+from fastload._epoch.with_threads import ThreadsIterator, goes_on_with_threads
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import DatasetState
 from fastload._loading.fetch import Fetcher
@@ -57,7 +58,7 @@ class Seeded:
         self.is_kept = is_kept
         self._before = before
 
-    def begin(self, loader: Loader) -> SeededInlineIterator | SeededWorkersIterator:
+    def begin(self, loader: Loader) -> SeededInlineIterator | SeededPassIterator:
         """Begin the next pass of the loader, in this process or with workers."""
         one = loader._live.epochs.begin(loader)
         is_live = loader.num_workers == 0
@@ -66,6 +67,8 @@ class Seeded:
         kept: PersistentWorkers | None = getattr(self._before, "kept_workers", None)
         if kept is not None and not kept.is_usable:
             kept = None
+        if goes_on_with_threads(loader, kept):
+            return SeededThreadsIterator(loader, one, kept)
         return SeededWorkersIterator(loader, one, kept, self._take_ahead())
 
     def _take_ahead(self) -> EpochAhead | None:
@@ -119,13 +122,44 @@ class SeededInlineIterator(InlineIterator):
         """What trainers call of torch's iterator."""
 
 
-class SeededWorkersIterator(WorkersIterator):
-    """A pass over a seeded stream that is loaded by workers."""
+class SeededPassIterator(WorkersIterator):
+    """Stands before an iterator class with workers: a pass over a seeded stream."""
 
     _pass: SeededPass
+
+    def __init__(
+        self, loader: Loader, one: SeededPass, kept_workers: PersistentWorkers | None = None
+    ) -> None:
+        own = {"_pass": one, "_seeded": one.begin, "position": one.progress}
+        self.__dict__.update(own)
+        if kept_workers is not None:  # what the iterator of the epoch before had
+            kept_workers = kept_workers._replace(state={**kept_workers.state, **own})
+        with programs_generators(loader, one):
+            super().__init__(loader, kept_workers)
+
+    def _prepare_dataset(self) -> None:
+        _read_items(self)
+        # Of our own streams each worker reads row groups of its own, so tasks are dealt in turn.
+        is_map = self._dataset_kind == is_map_kind and not is_own_stream(self._dataset)
+        self.shares_tasks = task_queue.IS_SUPPORTED and is_map and self._num_workers > 1
+
+    def _numbers(self, loader: Loader) -> tuple[int, int]:
+        """One worker reads an iterable dataset, as many batches ahead as all would be."""
+        if self._dataset_kind == is_iterable_kind and not is_own_stream(self._dataset):
+            _warn_of_idle_workers(loader)
+            return 1, loader.num_workers * loader.prefetch_factor
+        return super()._numbers(loader)
+
+    def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
+        self._begin_drawing(self._pass.tasks())
+
+
+class SeededWorkersIterator(SeededPassIterator, WorkersIterator):
+    """A pass over a seeded stream that is loaded by worker processes."""
+
+    _pool: Pool
     _ahead: EpochAhead | None = None
     _has_gone_ahead = False
-    _is_cut = False
     _cut: WorkersPerBatch = 1
 
     def __init__(
@@ -143,48 +177,30 @@ class SeededWorkersIterator(WorkersIterator):
             kept_workers: Those of the epoch before; None: new ones are started.
             ahead: The run that was begun on them for the coming epoch, if this is the one.
         """
-        own = {"_pass": one, "_seeded": one.begin, "position": one.progress}
-        self.__dict__.update(own)
-        if kept_workers is not None:  # what the iterator of the epoch before had
-            state = {**kept_workers.state, **own, "_begun": ahead}
+        if kept_workers is not None:
+            state = {**kept_workers.state, "_begun": ahead}
             kept_workers = kept_workers._replace(state=state)
-        with programs_generators(loader, one):
-            super().__init__(loader, kept_workers)
+        super().__init__(loader, one, kept_workers)
         self.kept_workers.state.pop("_begun", None)  # or that run would live as long as this one
 
-    def _prepare_dataset(self) -> None:
-        _read_items(self)
-        # Of our own streams each worker reads row groups of its own, so tasks are dealt in turn.
-        is_map = self._dataset_kind == is_map_kind and not is_own_stream(self._dataset)
-        self.shares_tasks = task_queue.IS_SUPPORTED and is_map and self._num_workers > 1
-        self._is_cut = self.shares_tasks and self._auto_collation
-
-    def _numbers(self, loader: Loader) -> tuple[int, int]:
-        """One worker reads an iterable dataset, as many batches ahead as all would be."""
-        if self._dataset_kind == is_iterable_kind and not is_own_stream(self._dataset):
-            _warn_of_idle_workers(loader)
-            return 1, loader.num_workers * loader.prefetch_factor
-        return super()._numbers(loader)
-
-    def _start_sampler(self, loader: Loader) -> None:  # noqa: ARG002  (it has a pass of its own)
-        self._begin_drawing(self._pass.tasks())
-
-    def _begin_run(self, pool: Pool, loader: Loader, most_tasks: int) -> Run:
+    def _make_run(
+        self, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+    ) -> Run:
         begun: EpochAhead | None = self.__dict__.pop("_begun", None)
         self._loader = weakref.ref(loader)
-        self._most_tasks = most_tasks
-        if begun is not None and begun.fits(loader, pool, self._pass.begin):
+        self._most_tasks = prefetch_factor * workers
+        if begun is not None and begun.fits(loader, self._pool, self._pass.begin):
             self._draws = begun.draws
-            begun.run.count_with(self._counters)
-            begun.run.set_room(most_tasks)
+            begun.run.count_with(counters)
+            begun.run.set_room(self._most_tasks)
             return begun.run
-        self._cut = loader.workers_per_batch if self._is_cut else 1
-        return self._make_run(self._draws, self._counters, self._pass.begin, most_tasks)
+        self._cut = loader.workers_per_batch if self.shares_tasks and self._auto_collation else 1
+        return self._begin_run(self._draws, counters, self._pass.begin, self._most_tasks)
 
-    def _make_run(
+    def _begin_run(
         self, draws: Draws, counters: Counters, begin: SeededBegin, most_tasks: int
     ) -> Run:
-        return Run(
+        return ProcessRun(
             self._pool,
             draws,
             None,
@@ -203,7 +219,7 @@ class SeededWorkersIterator(WorkersIterator):
             return
         if self._ahead is None and not self._has_gone_ahead:
             self._has_gone_ahead = True
-            self._ahead = begin_ahead(loader, self._pool, self._pass.begin, self._make_run)
+            self._ahead = begin_ahead(loader, self._pool, self._pass.begin, self._begin_run)
         if self._ahead is not None:
             self._ahead.run.set_room(max(0, self._most_tasks - run.in_flight))
 
@@ -211,6 +227,10 @@ class SeededWorkersIterator(WorkersIterator):
         """Give away the run of the next epoch, if it was begun."""
         ahead, self._ahead = self._ahead, None
         return ahead
+
+
+class SeededThreadsIterator(SeededPassIterator, ThreadsIterator):
+    """A pass over a seeded stream that is loaded by threads."""
 
 
 def _read_items(iterator: Any) -> None:

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from fastload._epoch import resume
 from fastload._epoch.base import EpochIterator
 from fastload._epoch.loader import Loader
-from fastload._epoch.run import Run
+from fastload._epoch.run import ProcessRun, Run
+from fastload._epoch.worker_pool import WorkerPool
 from fastload._memory.fake_tensors import real_tensors
 from fastload._pool.make import make_pool
-from fastload._pool.pool import Pool, PoolClosedError
+from fastload._pool.pool import PoolClosedError
 from fastload._system.interruptions import is_from_outside
 from fastload._torch_private import BaseIterator, MultiProcessingIterator, pin_memory
 from fastload._wire.exceptions import reraisable
@@ -42,7 +43,7 @@ class PersistentWorkers(NamedTuple):
     Without a pool, new workers are started, with these seeds.
     """
 
-    pool: Pool | None
+    pool: WorkerPool | None
     state: dict[str, Any]
 
     @property
@@ -102,6 +103,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
 
     _seeded: SeededBegin | None = None
+    _pool: WorkerPool
 
     def __init__(self, loader: Loader, kept_workers: PersistentWorkers | None = None) -> None:
         """Begin an epoch: with new workers, or with those of an earlier epoch."""
@@ -114,7 +116,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self.__dict__.update(kept_workers.state)
         pool = kept_workers.pool
         if pool is None:
-            pool = make_pool(self, loader, *self._numbers(loader))
+            pool = self._make_pool(loader)
         self._reset_as_with_workers(loader, is_new=is_new)
         self.kept_workers = PersistentWorkers(pool, kept_workers.state)
         self._start_sampler(loader)
@@ -123,12 +125,21 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     def _prepare_dataset(self) -> None:
         """Change what workers are given as the dataset; here it is the loader's."""
 
+    def _make_pool(self, loader: Loader) -> WorkerPool:
+        """Start workers."""
+        return make_pool(self, loader, *self._numbers(loader))
+
     def _numbers(self, loader: Loader) -> tuple[int, int]:
         """Number of workers, and of tasks for each of them that are sent ahead."""
         return loader.num_workers, loader.prefetch_factor
 
     def _start(
-        self, pool: Pool, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+        self,
+        pool: WorkerPool,
+        loader: Loader,
+        workers: int,
+        prefetch_factor: int,
+        counters: Counters,
     ) -> None:
         """All but what torch draws at the beginning of an epoch."""
         self._timeout = loader.timeout
@@ -141,19 +152,22 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._is_finished = False
         try:
             with pool.lock, pool.sending_together():
-                self._run = self._begin_run(pool, loader, prefetch_factor * workers)
+                self._run = self._make_run(loader, workers, prefetch_factor, counters)
                 self._run.request()
         except Exception as error:
             self._check_closed(error)
             raise
 
-    def _begin_run(self, pool: Pool, loader: Loader, most_tasks: int) -> Run:
-        return Run(
-            pool,
+    def _make_run(
+        self, loader: Loader, workers: int, prefetch_factor: int, counters: Counters
+    ) -> Run:
+        """Begin a pass on the workers."""
+        return ProcessRun(
+            self._pool,
             self._draws,
             self._pipes_seed,
-            self._counters,
-            most_tasks=most_tasks,
+            counters,
+            most_tasks=prefetch_factor * workers,
             in_order=loader.in_order,
             ends_pool=not loader.persistent_workers,
             dataset_state=loader._live.take_dataset_state(),

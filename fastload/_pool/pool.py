@@ -308,6 +308,10 @@ class Pool:
         self.shared.note_handed(worker_id, task)
         self._send(worker_id, encode(task))
 
+    def flying(self, run: int) -> dict[int, InFlight]:
+        """The tasks of a run that were sent and have no report yet, by sequence number."""
+        return self.tasks.flying(run)
+
     def dismiss(self, worker_ids: Iterable[int]) -> None:
         """These workers get no more tasks: each may leave as soon as it has done those it has."""
         with self.guard:

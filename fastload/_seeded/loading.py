@@ -38,15 +38,25 @@ class DrawnGenerators:
         dataset: Generators that it owns are set in front of each sample.
         collate_fn: Generators that it owns are set in front of each call.
         everything: Set all global generators from the start, so that no batch is loaded twice.
+        shared: The global generators that may be set here at all: none in a thread, which shares
+            them with the program.
     """
 
-    def __init__(self, dataset: Any, collate_fn: Any, *, everything: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        collate_fn: Any,
+        *,
+        everything: bool = False,
+        shared: tuple[GlobalGenerator, ...] = GLOBAL,
+    ) -> None:
+        self.shared = shared
         self.owned: dict[int, list[OwnedGenerator]] = {
             SAMPLE: find_generators(dataset, "dataset"),
             COLLATE: find_generators(collate_fn, "collate_fn"),
         }
         self._set: dict[int, list[GlobalGenerator]] = {
-            purpose: list(GLOBAL) if everything else [] for purpose in (SAMPLE, COLLATE)
+            purpose: list(shared) if everything else [] for purpose in (SAMPLE, COLLATE)
         }
 
     def draws_anything(self, purpose: int) -> bool:
@@ -108,7 +118,7 @@ class SampleSeeding:
         self._loaded = 0
         self._before = {}
         self._between = None
-        for each in GLOBAL:
+        for each in self.drawn.shared:
             if not self.drawn.is_set(SAMPLE, each):
                 if self.drawn.is_set(COLLATE, each):
                     each.seed(0)

@@ -15,7 +15,7 @@ from typing import Any
 from fastload._loading.dataset_state import StateSource
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
-from fastload._seeded.generators import GLOBAL
+from fastload._seeded.generators import GlobalGenerator
 from fastload._seeded.owned import find_generators
 from fastload._seeded.seeds import COLLATE, EpochDraws
 from fastload._wire.indices import PositionedIndices, plain
@@ -39,6 +39,7 @@ class OwnBatchFetcher:
     Args:
         rows: What ``seeded_rows`` returned.
         draws: The seeds of the epoch.
+        shared: The global generators that are set for each batch.
         collate: What the loader does with a ready batch.
         collate_fn: The user's function for that.
         program: Keeps the generators of the program; None in a worker.
@@ -48,6 +49,7 @@ class OwnBatchFetcher:
         self,
         rows: Any,
         draws: EpochDraws,
+        shared: tuple[GlobalGenerator, ...],
         collate: Collate,
         collate_fn: Any,
         program: contextlib.AbstractContextManager[object] | None = None,
@@ -59,7 +61,7 @@ class OwnBatchFetcher:
         self._collate = collate
         self._program = program or contextlib.nullcontext()
         owned = [*find_generators(rows, "dataset"), *find_generators(collate_fn, "collate_fn")]
-        self._generators: list[Any] = [*GLOBAL, *owned]
+        self._generators: list[Any] = [*shared, *owned]
 
     def fetch(self, indices: PositionedIndices, place: Place) -> Any:
         """Read and make one batch; as ``Fetcher.fetch``."""

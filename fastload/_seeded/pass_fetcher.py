@@ -81,7 +81,7 @@ def make_pass_fetcher(
     if is_own_stream(dataset):
         dataset, is_live = dataset.seeded_rows(begin.epoch), False
         if dataset.batch_size is not None:
-            return OwnBatchFetcher(dataset, draws, collate, collate_fn, program)
+            return OwnBatchFetcher(dataset, draws, drawn.shared, collate, collate_fn, program)
     elif iterable:
         return SeededStreamFetcher(
             dataset,
@@ -90,6 +90,7 @@ def make_pass_fetcher(
             collate=collate,
             collate_fn=collate_fn,
             tolerance=tolerance,
+            shared=drawn.shared,
             program=program,
         )
     return make_seeded_fetcher(

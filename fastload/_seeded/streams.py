@@ -21,7 +21,7 @@ from fastload._loading.fetch import EndOfStream
 from fastload._loading.on_error import LEFT_OUT, NothingLeft, Tolerance
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
-from fastload._seeded.generators import GLOBAL
+from fastload._seeded.generators import GLOBAL, GlobalGenerator
 from fastload._seeded.owned import find_generators
 from fastload._seeded.seeds import COLLATE, ITERATOR, SAMPLE, EpochDraws
 from fastload._system.interruptions import is_from_outside
@@ -46,16 +46,22 @@ class StreamReader:
         begin: Where the pass begins, and how it is dealt.
         purpose: Of the draws in front of each ``next``.
         tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
+        shared: The global generators that are set in front of each ``next``.
     """
 
     def __init__(
-        self, dataset: Any, begin: SeededBegin, purpose: int, tolerance: Tolerance | None = None
+        self,
+        dataset: Any,
+        begin: SeededBegin,
+        purpose: int,
+        tolerance: Tolerance | None = None,
+        shared: tuple[GlobalGenerator, ...] = GLOBAL,
     ) -> None:
         self._begin = begin
         self._draws = EpochDraws(begin.seed, begin.epoch)
         self._purpose = purpose
         self._tolerance = tolerance
-        self._generators: list[Any] = [*GLOBAL, *find_generators(dataset, "dataset")]
+        self._generators: list[Any] = [*shared, *find_generators(dataset, "dataset")]
         self._seed(ITERATOR, 0)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(begin.epoch)
@@ -168,6 +174,7 @@ class SeededStreamFetcher:
         collate: Makes a batch of samples, or tensors of what one sample has.
         collate_fn: The user's, whose own generators are set in front of each call.
         tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
+        shared: The global generators that are set in front of each sample and each call.
         program: Keeps the generators of the program; None in a worker.
     """
 
@@ -180,16 +187,17 @@ class SeededStreamFetcher:
         collate: Collate,
         collate_fn: Callable[..., Any],
         tolerance: Tolerance | None = None,
+        shared: tuple[GlobalGenerator, ...] = GLOBAL,
         program: contextlib.AbstractContextManager[object] | None = None,
     ) -> None:
         self.source: StateSource | None = None  # what is delivered again is read again
         self.watch = Watch()
-        self._reader = StreamReader(dataset, begin, SAMPLE, tolerance)
+        self._reader = StreamReader(dataset, begin, SAMPLE, tolerance, shared)
         self._draws = EpochDraws(begin.seed, begin.epoch)
         self._batched = batched
         self._program = program or contextlib.nullcontext()
         self._collate = collate
-        self._generators: list[Any] = [*GLOBAL, *find_generators(collate_fn, "collate_fn")]
+        self._generators: list[Any] = [*shared, *find_generators(collate_fn, "collate_fn")]
 
     def fetch(self, indices: PositionedIndices, place: Place) -> Any:
         """Load and collate the batch that begins at the first position; as ``Fetcher.fetch``."""

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .datasets import Numbers, Stream, numbers_of
-from .ways import with_workers
+from .ways import NO_PROCESS, with_workers
 
 WRONG = {
     "negative workers": (Numbers, {"num_workers": -1}),
@@ -69,6 +69,7 @@ def test_dataset_without_length_has_no_length(make_loader):
 
 
 @with_workers
+@NO_PROCESS
 def test_context_is_kept_as_an_object(make_loader):
     """A start method's name becomes its context; a context stays itself."""
     loader = make_loader(Numbers(2))

@@ -14,7 +14,7 @@ from .cases_objects import Graph
 from .datasets import Made, Stamped, keep
 from .same import assert_same
 from .test_travel import MOST_SHOWN, _difference, _loaded
-from .ways import better_than_torch
+from .ways import AS_RETURNED, SHARED, better_than_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -50,6 +50,7 @@ STRIDED = {
 
 @pytest.mark.parametrize("kind", STRIDED)
 @pytest.mark.parametrize("options", [{"batch_size": 2}, {"batch_size": None}], ids=["two", "one"])
+@AS_RETURNED
 def test_memory_formats_are_torchs(make_loader, make_reference, kind, options):
     """Dense tensors keep their strides, and batches have those that torch gives them."""
     dataset = Made(2, lambda index: STRIDED[kind]())
@@ -158,6 +159,7 @@ class _Buffering:
 
 
 @better_than_torch("the buffer becomes shared memory, so batches that were sent are overwritten")
+@SHARED
 def test_collate_function_may_reuse_its_memory(way, make_loader):
     """Batches that one buffer was used for are apart (without workers they are one tensor)."""
     loader = make_loader(Stamped(40), batch_size=2, collate_fn=_Buffering())

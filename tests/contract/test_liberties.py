@@ -8,7 +8,7 @@ from torch.utils.data._utils import collate as torch_collate
 from torch.utils.data.datapipes.iter import IterableWrapper
 
 from .same import assert_same
-from .ways import with_workers
+from .ways import AS_RETURNED, SHARED, with_workers
 
 
 def same(make_loader, make_reference, make_dataset, **options):
@@ -52,6 +52,7 @@ class Bare(IterableDataset):
 
 
 @pytest.mark.parametrize("make_dataset", [IsItsOwnIterator, Bare])
+@SHARED
 def test_an_iterator_is_asked_for_samples_only(make_loader, make_reference, make_dataset):
     """Never for an iterator again."""
     same(make_loader, make_reference, make_dataset, batch_size=2)
@@ -168,6 +169,7 @@ class Point:
         self.tensor = torch.full((2,), number)
 
 
+@SHARED
 def test_a_users_kernel_may_keep_what_it_collates(make_loader, make_reference, registry):
     """The memory of its tensors is nobody else's."""
 
@@ -197,6 +199,7 @@ class Keeping(dict):
 
 
 @with_workers
+@SHARED
 def test_a_users_container_may_keep_what_it_is_given(make_loader, make_reference):
     """Also for longer than a batch."""
     found = []
@@ -221,6 +224,7 @@ ROWS = np.arange(4 * 2 * 6 * 5 * 3, dtype=np.float32).reshape(4, 2, 6, 5, 3)
         lambda: torch.from_numpy(ROWS[:, 0].transpose(0, 3, 1, 2)),
     ],
 )
+@AS_RETURNED
 def test_channels_last_samples_keep_their_format(make_loader, make_reference, make_dataset):
     """As far as torch keeps it."""
     for ours, torchs in zip(

@@ -15,7 +15,7 @@ from torch import nn
 
 from .datasets import Made, Stamped, keep
 from .same import assert_same
-from .ways import every_way
+from .ways import SHARED, every_way
 
 BATCHES = 60
 ROWS = 4
@@ -201,6 +201,7 @@ def test_two_views_of_one_memory_arrive_with_their_values(make_loader):
         assert_same(sample, views(number))
 
 
+@SHARED
 def test_tensor_kept_by_the_dataset_is_not_the_batch(make_loader):
     """A dataset that hands out one buffer again and again is copied in time."""
     buffer = torch.zeros(4)

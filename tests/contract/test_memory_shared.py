@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from .datasets import Made, Numbers, Stamped
 from .forks import Forked, needs_fork
-from .ways import better_than_torch, with_workers
+from .ways import AS_RETURNED, better_than_torch, with_workers
 
 HANG_S = 60
 
@@ -101,6 +101,7 @@ def test_forked_child_may_use_the_loader_anew(way, make_loader):
 @pytest.mark.leaves("memfd:fastload")  # Nobody can know when such an alias is gone.
 @pytest.mark.parametrize("count", [4, 40])
 @pytest.mark.parametrize("kind", ["numpy", "slice", "view", "detach"])
+@AS_RETURNED
 def test_share_memory_leaves_older_aliases_alone(make_loader, kind, count):
     """After share_memory_() an alias taken before still shows the batch, however many there are."""
     take = {
@@ -132,6 +133,7 @@ def _answer(questions, answers):
 @needs_fork
 @with_workers
 @pytest.mark.leaves("memfd:fastload")
+@AS_RETURNED
 def test_batch_sent_through_a_queue_arrives(make_loader):
     """A batch put on torch's queue reaches another process; older aliases here stay valid."""
     context = mp.get_context("fork")

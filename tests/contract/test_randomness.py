@@ -9,7 +9,7 @@ from torch.utils.data import Sampler, get_worker_info
 
 from .datasets import Draws, Made, Numbers, Stream, keep
 from .same import assert_same
-from .ways import every_way, with_workers
+from .ways import GLOBAL_DRAWS, every_way, with_workers
 
 SEED = 20240607
 
@@ -113,6 +113,7 @@ def _draws(make, dataset, epochs=2, **options):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
+@GLOBAL_DRAWS
 def test_datasets_draw_torchs_numbers(make_loader, make_reference, shuffle):
     """Torch, NumPy and random give in `__getitem__` what they give under torch, each epoch."""
     options = {"batch_size": 2, "shuffle": shuffle}
@@ -121,12 +122,14 @@ def test_datasets_draw_torchs_numbers(make_loader, make_reference, shuffle):
 
 
 @every_way
+@GLOBAL_DRAWS
 def test_first_epoch_draws_torchs_numbers(make_loader, make_reference):
     """However workers are started, they are seeded as torch seeds them."""
     expected = _draws(make_reference, Draws(6), epochs=1, batch_size=2)
     assert_same(_draws(make_loader, Draws(6), epochs=1, batch_size=2), expected)
 
 
+@GLOBAL_DRAWS
 def test_own_generator_seeds_the_workers(make_loader, make_reference):
     """Base seeds come from the loader's generator."""
     expected, drawn = (
@@ -143,6 +146,7 @@ class _Collating:
         return samples, torch.rand(1), np.random.rand(1), random.random()
 
 
+@GLOBAL_DRAWS
 def test_collate_functions_draw_torchs_numbers(make_loader, make_reference):
     """What a collate function draws is drawn after its samples, as with torch."""
     options = {"batch_size": 2, "collate_fn": _Collating()}
@@ -169,6 +173,7 @@ def _draw_at_start(worker_id):
 
 
 @with_workers
+@GLOBAL_DRAWS
 def test_worker_init_function_runs_after_seeding(make_loader, make_reference):
     """worker_init_fn gets the worker's number and draws torch's numbers, in each epoch."""
     options = {"worker_init_fn": _draw_at_start, "collate_fn": keep}
@@ -192,6 +197,7 @@ def _worker_facts(index):
     )
 
 
+@GLOBAL_DRAWS
 def test_worker_info_holds_torchs_facts(make_loader, make_reference):
     """get_worker_info() tells number, count, seed and dataset as torch's, None without workers."""
     dataset = Made(6, _worker_facts)

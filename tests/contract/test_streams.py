@@ -10,7 +10,7 @@ from torch.utils.data import ChainDataset, IterableDataset
 
 from .datasets import SizedStream, Stream, UnevenStream, keep, numbers_of
 from .same import assert_same
-from .ways import every_way, with_workers
+from .ways import GLOBAL_DRAWS, SHARED, every_way, with_workers
 
 
 @pytest.mark.parametrize("is_shared_out", [False, True])
@@ -118,6 +118,7 @@ class _Drawn(IterableDataset):
             yield torch.rand(1), np.random.rand(1), random.random()
 
 
+@GLOBAL_DRAWS
 def test_streams_draw_torchs_numbers(make_loader, make_reference):
     """In the workers and without, in each epoch."""
 
@@ -144,6 +145,7 @@ def test_generator_function_as_dataset_is_streamed(make_loader):
     assert_same(first, torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
 
 
+@SHARED
 def test_stream_that_is_its_own_iterator_continues(make_loader, make_reference):
     """A dataset object that is its own iterator behaves in the next epoch as with torch."""
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from . import cases_arrays, cases_objects, cases_tensors
 from .datasets import Made, keep
 from .same import assert_same
-from .ways import every_way, with_workers
+from .ways import AS_RETURNED, every_way, with_workers
 
 HANG_S = 60
 MOST_SHOWN = 15
@@ -164,6 +164,7 @@ def test_every_start_method_carries_everything(way, make_loader):
 
 @with_workers
 @pytest.mark.parametrize("collation", COLLATIONS)
+@AS_RETURNED
 def test_gradients_that_cannot_leave_a_worker_are_refused(way, make_loader, collation):
     """A graph of gradients that a worker built is refused, saying so, and loading goes on."""
     if way.is_torch and collation != "default":

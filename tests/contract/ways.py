@@ -24,6 +24,17 @@ def better_than_torch(reason: str, *, inline_too: bool = False) -> pytest.MarkDe
     return pytest.mark.better_than_torch(reason, inline_too=inline_too)
 
 
+def not_of_threads(reason: str) -> pytest.MarkDecorator:
+    """Skip threads as workers, which do not promise this, and list the reason in the summary."""
+    return pytest.mark.not_of_threads(reason)
+
+
+SHARED = not_of_threads("threads share the dataset, the collate function and what these refer to")
+GLOBAL_DRAWS = not_of_threads("threads share the program's random generators")
+NO_PROCESS = not_of_threads("there is no process that could end")
+AS_RETURNED = not_of_threads("batches arrive as the collate function returned them")
+
+
 @dataclass(frozen=True)
 class Way:
     """One class of loader with the options that make it go this way."""
@@ -45,6 +56,10 @@ class Way:
     @property
     def is_slow_to_start(self) -> bool:
         return self.options.get("multiprocessing_context") in ("forkserver", "spawn")
+
+    @property
+    def has_threads(self) -> bool:
+        return self.options.get("worker_method") == "thread"
 
     @property
     def is_persistent(self) -> bool:
@@ -71,6 +86,8 @@ class Way:
 
 _FORK = {"num_workers": WORKERS, "multiprocessing_context": "fork"}
 
+_THREADS = {"num_workers": WORKERS, "worker_method": "thread"}
+
 WAYS = [
     Way("torch", _FORK),
     Way("torch-inline"),
@@ -82,6 +99,8 @@ WAYS = [
         "fastload-spawn",
         {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True},
     ),
+    Way("fastload-threads", _THREADS),
+    Way("fastload-threads-persistent", {**_THREADS, "persistent_workers": True}),
 ]
 
 
@@ -91,6 +110,7 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
     That torch's own loader keeps the contract is shown by the exhaustive run only.
     """
     fault = marked.get_closest_marker("better_than_torch")
+    difference = marked.get_closest_marker("not_of_threads")
     for way in WAYS:
         if way.is_slow_to_start and not marked.get_closest_marker("every_way"):
             continue
@@ -99,6 +119,8 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
         marks = [pytest.mark.exhaustive] if way.is_torch else []
         if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
             marks.append(pytest.mark.skip(reason=f"better than torch: {fault.args[0]}"))
+        if difference and way.has_threads:
+            marks.append(pytest.mark.skip(reason=f"threads: {difference.args[0]}"))
         yield pytest.param(way, marks=marks, id=way.name)
 
 

@@ -23,7 +23,10 @@ WHOLE = [list(range(first, first + BATCH)) for first in range(0, LENGTH, BATCH)]
 WORKERS = {"num_workers": 2}
 KEPT = {"num_workers": 2, "persistent_workers": True}
 AUTO = {"num_workers": "auto"}
-every_way = pytest.mark.parametrize("options", [{}, WORKERS, KEPT, AUTO], ids=str)
+THREADS = {"num_workers": 2, "worker_method": "thread"}
+KEPT_THREADS = {**THREADS, "persistent_workers": True}
+WAYS = [{}, WORKERS, KEPT, AUTO, THREADS, KEPT_THREADS]
+every_way = pytest.mark.parametrize("options", WAYS, ids=str)
 
 
 class Interruption(Exception):
@@ -133,7 +136,7 @@ def test_a_sampler_that_was_hit_is_not_the_end_of_the_epoch(options, data, handl
     loader.close()
 
 
-@pytest.mark.parametrize("options", [WORKERS, KEPT], ids=str)
+@pytest.mark.parametrize("options", [WORKERS, KEPT, KEPT_THREADS], ids=str)
 def test_kept_workers_outlive_a_sampler_that_was_hit(options):
     """The loader's next epoch is whole."""
     loader = fastload.DataLoader(Numbers(), BATCH, sampler=Sampler(after=40), **options)
@@ -253,10 +256,11 @@ def _restored(samples: list[Any]) -> Restored:
 
 
 UNORDERED = {"num_workers": 2, "in_order": False}
+STORMS = [{}, WORKERS, KEPT, UNORDERED, THREADS, KEPT_THREADS, {**THREADS, "in_order": False}]
 
 
 @pytest.mark.parametrize("data", ["memory", "numbers"])
-@pytest.mark.parametrize("options", [{}, WORKERS, KEPT, UNORDERED], ids=str)
+@pytest.mark.parametrize("options", STORMS, ids=str)
 def test_exceptions_at_any_moment_lose_nothing_without_a_word(options, data, monkeypatch):
     """Every epoch gives all batches, or some of them once each and then says so."""
     # Python can't raise what hits the end of a batch's last view: a callback of a weak reference.

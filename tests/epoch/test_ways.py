@@ -28,6 +28,8 @@ WAYS = {
     "automatic_kept": {"num_workers": "auto", "persistent_workers": True},
     "workers": {"num_workers": 2},
     "workers_kept": {"num_workers": 2, "persistent_workers": True},
+    "threads": {"num_workers": 2, "worker_method": "thread"},
+    "threads_kept": {"num_workers": 2, "worker_method": "thread", "persistent_workers": True},
 }
 
 
@@ -179,7 +181,8 @@ def test_a_subclass_gives_what_it_gives_over_torchs_loader(subclass, way):
     options = WAYS[way]
     if subclass is wrapped_by_generator and "kept" in way:
         pytest.skip("torch's loader asks what it keeps for _reset, which a generator has not")
-    torchs = {**options, "num_workers": 2} if options else options
+    torchs = {**options, "num_workers": 2} if options else {}
+    torchs.pop("worker_method", None)
     assert history(subclass(OURS), way, options) == history(subclass(TORCH), way, torchs)
 
 
@@ -226,14 +229,20 @@ def test_workers_are_not_kept_by_what_the_loader_no_longer_holds():
         assert worker.exitcode is not None
 
 
-@pytest.mark.parametrize("data", ["memory", "workers"])
+@pytest.mark.parametrize("data", ["memory", "workers", "threads"])
 def test_what_is_set_after_a_kept_epoch_began_is_for_new_workers(data):
     """As with torch's kept workers, which have their collate function already."""
     seen = []
-    for make in (TORCH, OURS):
+    more = {"worker_method": "thread"} if data == "threads" else {}
+    for make, options in ((TORCH, {}), (OURS, more)):
         torch.manual_seed(1)
         loader = make(
-            dataset_for(data), batch_size=5, shuffle=True, num_workers=2, persistent_workers=True
+            dataset_for(data),
+            batch_size=5,
+            shuffle=True,
+            num_workers=2,
+            persistent_workers=True,
+            **options,
         )
         list(loader)
         loader.collate_fn = len

@@ -57,6 +57,7 @@ WORKERS = st.sampled_from(
         {"num_workers": 2},
         {"num_workers": 2, "prefetch_factor": 3, "persistent_workers": True, "timeout": 4.0},
         {"num_workers": 1, "multiprocessing_context": "spawn"},
+        {"num_workers": 2, "worker_method": "thread", "persistent_workers": True},
     ]
 )
 
