@@ -184,8 +184,6 @@ class WorkerLoop:
         if isinstance(order, Task):
             self._carry_out(order, self._grants.take())
         elif isinstance(order, SharedTask):
-            if self._shared is not None:
-                self._shared.note(order)
             self._carry_out_shared(order)
         elif isinstance(order, Begin):
             self._newest_run = max(self._newest_run, order.run)

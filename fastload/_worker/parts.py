@@ -158,13 +158,13 @@ class BatchParts:
         may rely on that. It is only tried: a worker that is stopped holds up nobody else.
         """
         row = self._shared.parts_in(task.slot)
-        if row.is_of(task) and not row.has(task.part):
+        if row.lacks(task):
             row.set(task.part, self._load(task))
         descriptor = self._shared.descriptor
         while try_lock(descriptor, task):
             try:
                 if row.is_ready(task):
-                    row.note_begun(True)
+                    row.note_begun(self._shared.worker_id)
                     self._finish(task, row.outcomes(task.parts))
                     return
             finally:

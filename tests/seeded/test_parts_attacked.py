@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 import fastload
+from fastload._wire import task_queue
+from fastload._wire.task_queue import LOADED, PartsRow, SharedTask
+from fastload._worker import parts as parts_module
 
 from .test_parts import assert_same
 
@@ -119,3 +124,119 @@ def test_a_batch_without_samples_is_one_task(parts):
         timeout=60,
     )
     assert list(found) == batches
+
+
+def wait_for(file: Path) -> None:
+    """Wait until another process has made a file."""
+    deadline_s = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def kill_once(file: Path) -> None:
+    """Kill this process, unless another one was killed here before."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*was started again")
+def test_a_death_while_collating_is_seen_although_somebody_else_holds_the_lock(
+    monkeypatch, tmp_path
+):
+    """A worker that was stopped in between comes to look just when the one that collates dies."""
+    try_lock, held = parts_module.try_lock, tmp_path / "held"
+
+    def try_lock_at_the_worst_moment(descriptor: int, task: SharedTask) -> bool:
+        if task.sequence == 0 and task.part == 0:
+            wait_for(held)
+        elif task.sequence == 0 and not held.exists():
+            held.touch()
+            wait_for(tmp_path / "killed")
+            time.sleep(0.2)
+            has_lock = try_lock(descriptor, task)
+            time.sleep(2)
+            return has_lock
+        return try_lock(descriptor, task)
+
+    def collate(samples: list[Any]) -> torch.Tensor:
+        if samples[0] == 0:
+            kill_once(tmp_path / "killed")
+        return torch.stack(samples)
+
+    monkeypatch.setattr(parts_module, "try_lock", try_lock_at_the_worst_moment)
+    loader = fastload.DataLoader(
+        Slow(16, 0),
+        **options(2, collate_fn=collate, max_worker_restarts=1, multiprocessing_context="fork"),
+    )
+    iterator = iter(loader)
+    time.sleep(1)  # the training loop hears of the death while the lock is held
+    assert_same(list(iterator), without_workers(Slow(16, 0)))
+
+
+class DeadlyAtTheEnd(Slow):
+    """The last sample kills its worker, once, as soon as there is a file ``armed``."""
+
+    def __init__(self, length: int, folder: Path) -> None:
+        super().__init__(length, 0)
+        self.folder = folder
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == self.length - 1 and (self.folder / "armed").exists():
+            kill_once(self.folder / "killed")
+        return super().__getitem__(index)
+
+
+class ShortAndLong:
+    """Two small batches, then two that are too long for a packet."""
+
+    def __iter__(self) -> Any:
+        yield from ([0, 1], [2, 3])
+        yield from (list(range(20_000)), list(range(20_000)))
+
+    def __len__(self) -> int:
+        return 4
+
+
+@PARTS
+@pytest.mark.filterwarnings("ignore:.*was started again")
+def test_a_task_in_hand_is_not_lost_with_one_that_came_by_pipe(parts, tmp_path):
+    """A worker may hold a task of a run that begins, and be killed by a longer one before."""
+    expected = [torch.tensor(batch) for batch in ShortAndLong()]
+    loader = fastload.DataLoader(
+        DeadlyAtTheEnd(20_000, tmp_path),
+        batch_sampler=ShortAndLong(),
+        seed=1,
+        num_workers=2,
+        workers_per_batch=parts,
+        timeout=60,
+        max_worker_restarts=2,
+        persistent_workers=True,
+    )
+    with loader:
+        assert_same(list(loader), expected)
+        (tmp_path / "armed").touch()
+        assert_same(list(loader), expected)
+
+
+def test_parts_of_the_batch_before_never_seem_to_be_missing(monkeypatch):
+    """Whoever comes late, in the middle of the change, must not load into another's slot."""
+    row = PartsRow(memoryview(bytearray(64)))
+    before = SharedTask(run=0, sequence=3, slot=0, part=1, parts=2, indices=b"")
+    row.begin(0, 3)
+    row.set(0, LOADED)
+    row.set(1, LOADED)
+    seen = []
+
+    class Looking(struct.Struct):
+        def pack_into(self, *arguments: Any) -> None:
+            seen.append(row.lacks(before))
+            super().pack_into(*arguments)
+
+    monkeypatch.setattr(task_queue, "_ID", Looking("=qq"))
+    row.begin(1, 3)
+    assert not any([*seen, row.lacks(before)])
+    assert row.lacks(before._replace(run=1))
