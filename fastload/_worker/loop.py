@@ -10,6 +10,7 @@ Whatever goes wrong in user code becomes the report of the task it went wrong in
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import pickle
@@ -52,7 +53,7 @@ from fastload._worker.answers import Answers
 from fastload._worker.job import WorkerEnds, WorkerSpec, empty_spec
 from fastload._worker.parts import BatchParts, SlotParts, keep_samples
 from fastload._worker.seeding import seed_worker
-from fastload.collate.inplace import keep_results_private, make_collate, writes_in_place
+from fastload.collate.inplace import keep_results_private, keeps_no_sample, make_collate
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.errors import annotate
 
@@ -124,7 +125,7 @@ class WorkerLoop:
                 ends.arena,
                 self._answers,
                 self._part_fetchers,
-                keeps_nothing=writes_in_place(spec.collate_fn),
+                functools.partial(keeps_no_sample, spec.collate_fn),
             )
         self._seeded: dict[int, SeededBegin] = {}
         self._broken = broken

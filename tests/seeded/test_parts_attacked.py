@@ -240,3 +240,111 @@ def test_parts_of_the_batch_before_never_seem_to_be_missing(monkeypatch):
     row.begin(1, 3)
     assert not any([*seen, row.lacks(before)])
     assert row.lacks(before._replace(run=1))
+
+
+class Together(Slow):
+    """Loads a batch by one call, whose result is no list of samples."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(16, 0)
+        self.kind = kind
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.kind(indices)
+
+
+def as_it_is(samples: Any) -> Any:
+    """Collate what is a batch already."""
+    return samples
+
+
+def in_a_dict(indices: list[int]) -> dict[str, torch.Tensor]:
+    return {"x": torch.tensor(indices)}
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, in_a_dict, tuple])
+def test_what_a_dataset_loads_as_one_piece_is_not_cut(kind):
+    """Batches are those of the dataset, not lists of what a batch is made of."""
+    found = fastload.DataLoader(Together(kind), **options(2, collate_fn=as_it_is))
+    assert_same(list(found), without_workers(Together(kind), collate_fn=as_it_is))
+
+
+class Unreadable:
+    """Can be pickled, but not unpickled."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise RuntimeError("such an object is not made again")
+
+
+class Unwritable:
+    """Can't even be pickled."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> Any:
+        refuse()
+
+
+class Objects(Slow):
+    """Objects, some of which fail to load."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(24, 0)
+        self.kind = kind
+
+    def __getitem__(self, index: int) -> Any:
+        if index % 5 == 0:
+            raise ValueError(f"no sample {index}")
+        return self.kind(index)
+
+
+def index_of_each(samples: list[Any]) -> list[int]:
+    return [sample.index for sample in samples]
+
+
+@pytest.mark.parametrize("kind", [Unreadable, Unwritable])
+def test_samples_that_cannot_travel_are_skipped_once(kind):
+    """Such batches are loaded again as a whole, and what failed is counted once."""
+
+    def run(**others: Any) -> tuple[list[Any], list[int]]:
+        loader = fastload.DataLoader(
+            Objects(kind), batch_size=8, seed=1, on_error="skip", collate_fn=index_of_each, **others
+        )
+        return list(loader), [skipped.index for skipped in loader.stats().skipped]
+
+    assert run(num_workers=2, workers_per_batch=2, timeout=60) == run()
+
+
+class Boxed:
+    """A kind of sample that torch's default collate does not know."""
+
+    def __init__(self, content: torch.Tensor) -> None:
+        self.content = content
+
+
+class Boxes(Slow):
+    """Samples that a function in torch's registry collates."""
+
+    def __getitem__(self, index: int) -> Boxed:
+        return Boxed(torch.full((4,), float(index)))
+
+
+def test_samples_that_a_registered_function_keeps_do_not_change(monkeypatch):
+    """The default collate gives samples to functions of the user's, which may keep them."""
+    kept: list[Any] = []
+
+    def collate_boxes(samples: list[Boxed], *, collate_fn_map: Any = None) -> torch.Tensor:
+        kept.append((samples[0].content, samples[0].content.clone()))
+        return torch.tensor([torch.equal(one, other) for one, other in kept]).all()
+
+    registry = torch.utils.data._utils.collate.default_collate_fn_map
+    monkeypatch.setitem(registry, Boxed, collate_boxes)
+    assert all(fastload.DataLoader(Boxes(200), **options(2, multiprocessing_context="fork")))
