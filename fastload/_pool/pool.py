@@ -475,7 +475,7 @@ class Pool:
             self._unwatch(worker.orders.descriptor)
         if self.slots is not None:
             self.slots.revoke(worker_id)
-        taken = self._taken_by(worker_id)
+        taken = [] if self.shared is None else self.shared.lost_with(worker_id)
         if worker_id in self._dismissed and not (taken or self.tasks.has_flying(worker_id)):
             return
         lost = self.tasks.forget(worker_id)
@@ -484,25 +484,6 @@ class Pool:
             for task, flying in taken:
                 lost[task.run].append((task.sequence, flying))
             self.dead[worker_id], self.lost[worker_id] = death, lost
-
-    def _taken_by(self, worker_id: int) -> list[tuple[SharedTask, InFlight]]:
-        """The shared tasks that a dead worker has left undone."""
-        shared = self.shared
-        if shared is None:
-            return []
-        taken = shared.lost_with(worker_id)
-        if self._restarts_left == 0:
-            return taken
-        return [
-            (task, flying)
-            for task, flying in taken
-            if shared.take_over(task, self._take_all_reports)
-        ]
-
-    def _take_all_reports(self) -> None:
-        for worker_id, worker in enumerate(self.workers):
-            if not worker.reports.is_closed:
-                self._take_reports(worker_id)
 
     def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""

@@ -8,7 +8,7 @@ Gives: packets in the queue that all workers read; for a dead worker, the tasks 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fastload._pool.tasks import InFlight, Tasks
@@ -56,25 +56,6 @@ class SharedTasks:
             if len(packet) > LONGEST_PACKET_BYTES
         ]
 
-    def take_over(self, task: SharedTask, take_reports: Callable[[], None]) -> bool:
-        """See whether a task that a dead worker had must be given to another one.
-
-        A part that was loaded already is given too: the dead worker may have been the last, and
-        died before it collated, or while it did. Whoever gets the part looks. What the dead one
-        had begun is to be begun again; what a live one has begun it finishes. All that a worker
-        could say of a batch is sent before it lets go of the batch's lock.
-
-        Args:
-            task: The task.
-            take_reports: Takes what all workers have sent up to now.
-        """
-        if task.parts > 1:
-            with self.queue.locked(task) as has_lock:
-                take_reports()
-                if has_lock and self._is_flying(task):
-                    self.queue.parts_in(task.slot).note_begun(False)
-        return self._is_flying(task)
-
     def note_handed(self, worker_id: int, task: SharedTask) -> None:
         """Note that a task is sent through the pipe of one worker."""
         kept = [each for each in self._handed[worker_id] if self._is_flying(each)]
@@ -83,15 +64,18 @@ class SharedTasks:
     def lost_with(self, worker_id: int) -> list[tuple[SharedTask, InFlight]]:
         """Return the tasks that a dead worker had taken, or been handed, and not reported.
 
-        Of a task in parts it may have done its part; whoever gets it again will see that.
+        All that it has sent must have been taken. Of a task in parts it may have done its part;
+        that is given too, because it may have been the last, and died before it collated, or while
+        it did. Whoever gets the part looks. What the dead one had begun to collate is to be begun
+        again; what a live one has begun it finishes.
         """
         taken = self.queue.taken_by(worker_id)
         had = [*self._handed.pop(worker_id, ()), *([] if taken is None else [taken])]
-        return [
-            (each, self._tasks.flying(each.run)[each.sequence])
-            for each in dict.fromkeys(had)
-            if self._is_flying(each)
-        ]
+        lost = [each for each in dict.fromkeys(had) if self._is_flying(each)]
+        for each in lost:
+            if each.parts > 1:
+                self.queue.parts_in(each.slot).forget_begun(worker_id)
+        return [(each, self._tasks.flying(each.run)[each.sequence]) for each in lost]
 
     def holders(self, run: int, sequence: int, workers: int) -> list[int]:
         """Return the workers that have taken a task, or a part of it."""

@@ -19,7 +19,6 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fastload._memory.arena import anonymous_file
@@ -40,7 +39,8 @@ LOADED, UNFIT = 1, 2
 _HEADER: Final = struct.Struct("=qqqqq")
 _ID: Final = struct.Struct("=qq")
 _ROW_BYTES: Final = 64
-_IS_BEGUN: Final = 47
+_BEGUN: Final = struct.Struct("=i")
+_BEGUN_AT: Final = 40
 _ID_AT: Final = 48
 
 
@@ -65,8 +65,8 @@ class SharedTask(NamedTuple):
 class PartsRow:
     """What is known of the parts of the batch in one slot; in memory that all processes share.
 
-    A byte for each part, a byte that says whether somebody began to collate, and the batch's run
-    and number: a worker that was stopped for long may come back when the slot has another batch.
+    A byte for each part, which worker has begun to collate, and the batch's run and number: a
+    worker may come late, when the slot has another batch.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -74,16 +74,20 @@ class PartsRow:
 
     def begin(self, run: int, sequence: int) -> None:
         """In the consumer: the slot is another batch's now, of which nothing is loaded."""
-        self._memory[:_ID_AT] = bytes(_ID_AT)
+        _ID.pack_into(self._memory, _ID_AT, -1, -1)  # or the parts of the batch before would seem
+        self._memory[:_ID_AT] = bytes(_ID_AT)  # not to be loaded yet
         _ID.pack_into(self._memory, _ID_AT, run, sequence)
 
     def is_of(self, task: SharedTask) -> bool:
         """Whether the slot is still this task's."""
         return _ID.unpack_from(self._memory, _ID_AT) == (task.run, task.sequence)
 
-    def has(self, part: int) -> bool:
-        """Whether a part is done."""
-        return self._memory[part] != 0
+    def lacks(self, task: SharedTask) -> bool:
+        """Whether a part is still to be loaded.
+
+        The slot may become another batch's in the middle of the look, so it is looked at twice.
+        """
+        return self.is_of(task) and not self._memory[task.part] and self.is_of(task)
 
     def set(self, part: int, outcome: int) -> None:
         """Note what became of a part, behind all that was written of it."""
@@ -96,18 +100,27 @@ class PartsRow:
     def is_ready(self, task: SharedTask) -> bool:
         """Whether all parts of a batch are there, and nobody has begun to collate.
 
-        The slot may become another batch's in the middle of the look, so it is looked at twice.
+        The slot is looked at twice here too.
         """
         return (
             self.is_of(task)
-            and not self._memory[_IS_BEGUN]
+            and not self._begun_by()
             and all(self.outcomes(task.parts))
             and self.is_of(task)
         )
 
-    def note_begun(self, is_begun: bool) -> None:
-        """A worker begins to collate; or, in the consumer, the one that had begun is dead."""
-        self._memory[_IS_BEGUN] = is_begun
+    def note_begun(self, worker_id: int) -> None:
+        """A worker begins to collate."""
+        _BEGUN.pack_into(self._memory, _BEGUN_AT, worker_id + 1)
+
+    def forget_begun(self, worker_id: int) -> None:
+        """In the consumer: a worker is dead; if it had begun to collate, another one may."""
+        if self._begun_by() == worker_id + 1:
+            _BEGUN.pack_into(self._memory, _BEGUN_AT, 0)
+
+    def _begun_by(self) -> int:
+        begun: int = _BEGUN.unpack_from(self._memory, _BEGUN_AT)[0]
+        return begun
 
 
 def lock_number(task: SharedTask) -> int:
@@ -175,20 +188,6 @@ class TaskQueue:
         """What is known of the parts of the batch in a slot."""
         return _parts_in(self._rows, self._rows_of_parts, slot)
 
-    @contextlib.contextmanager
-    def locked(self, task: SharedTask) -> Iterator[bool]:
-        """Hold the lock of a batch, so that no worker collates it; False: a live worker holds it.
-
-        Needs what ``close_theirs`` closes.
-        """
-        descriptor = self._theirs.fileno()
-        has_lock = try_lock(descriptor, task)
-        try:
-            yield has_lock
-        finally:
-            if has_lock:
-                unlock(descriptor, task)
-
     def put(self, packets: list[bytes]) -> None:
         """Send packets now, or as soon as there is room for them."""
         self.unsent.extend(packets)
@@ -248,11 +247,16 @@ class TaskQueueEnd:
 
 
 class TaskSource:
-    """What a worker takes tasks from, and waits at when there is none."""
+    """What a worker takes tasks from, and waits at when there is none.
+
+    Attributes:
+        worker_id: The worker's number.
+    """
 
     def __init__(
         self, worker_id: int, tasks: int, rows: memoryview, rows_of_parts: int, orders: int
     ) -> None:
+        self.worker_id = worker_id
         self._rows = rows
         self._rows_of_parts = rows_of_parts
         start = worker_id * LONGEST_PACKET_BYTES
@@ -273,12 +277,6 @@ class TaskSource:
     def parts_in(self, slot: int) -> PartsRow:
         """What is known of the parts of the batch in a slot."""
         return _parts_in(self._rows, self._rows_of_parts, slot)
-
-    def note(self, task: SharedTask) -> None:
-        """Write down a task that came by pipe as if it had been taken here."""
-        packet = encode_shared_task(task)
-        length = min(len(packet), LONGEST_PACKET_BYTES)
-        self._row[:length] = packet[:length]
 
     def wait(self) -> None:
         """Wait until there is a task or an order, or the consumer is gone."""

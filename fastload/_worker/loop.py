@@ -10,6 +10,7 @@ Whatever goes wrong in user code becomes the report of the task it went wrong in
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import pickle
@@ -55,7 +56,7 @@ from fastload._worker.answers import Answers
 from fastload._worker.job import WorkerEnds, WorkerSpec, empty_spec
 from fastload._worker.parts import BatchParts, SlotParts, keep_samples
 from fastload._worker.seeding import seed_worker
-from fastload.collate.inplace import keep_results_private, make_collate, writes_in_place
+from fastload.collate.inplace import keep_results_private, keeps_no_sample, make_collate
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.errors import annotate
 
@@ -129,7 +130,7 @@ class WorkerLoop:
                 ends.arena,
                 self._answers,
                 self._part_fetchers,
-                keeps_nothing=writes_in_place(spec.collate_fn),
+                functools.partial(keeps_no_sample, spec.collate_fn),
             )
         self._seeded: dict[int, SeededBegin] = {}
         self._broken = broken
@@ -191,8 +192,6 @@ class WorkerLoop:
         if isinstance(order, Task):
             self._carry_out(order, self._grants.take())
         elif isinstance(order, SharedTask):
-            if self._shared is not None:
-                self._shared.note(order)
             self._carry_out_shared(order)
         elif isinstance(order, Begin):
             self._newest_run = max(self._newest_run, order.run)

@@ -25,7 +25,7 @@ from fastload._loading.fetch import Fetcher
 from fastload._loading.on_error import NothingLeft
 from fastload._memory.arena import Arena
 from fastload._memory.layout import Layout
-from fastload._memory.view import copy_leaves, rebuild_batch, view_leaves
+from fastload._memory.view import BrokenBatchError, copy_leaves, rebuild_batch, view_leaves
 from fastload._memory.write import HEAP, SlotPlace, write_batch
 from fastload._wire import exceptions
 from fastload._wire.indices import PositionedIndices, count, joined, unpack
@@ -73,13 +73,13 @@ class SlotParts:
 
     Args:
         arena: The memory.
-        keeps_nothing: Whether whoever gets the samples keeps none of their memory, so that they
-            may be views.
+        keeps_nothing: Says whether whoever gets the samples keeps none of their memory, so that
+            they may be views.
     """
 
-    def __init__(self, arena: Arena, *, keeps_nothing: bool) -> None:
+    def __init__(self, arena: Arena, keeps_nothing: Callable[[], bool]) -> None:
         self._arena = arena
-        self._leaves = view_leaves if keeps_nothing else copy_leaves
+        self._keeps_nothing = keeps_nothing
         self._slot = 0
         self.records: list[PartRecord] = []
         self.indices: PositionedIndices | None = None
@@ -105,9 +105,10 @@ class SlotParts:
         """All samples of the batch, new objects at each call."""
         memory = self._arena.slot(self._slot)
         samples: list[Any] = []
+        leaves_in = view_leaves if self._keeps_nothing() else copy_leaves
         for record in self.records:
             if record.layout is not None and record.skeleton is not None:
-                leaves = self._leaves(memory, record.layout)
+                leaves = leaves_in(memory, record.layout)
                 samples += rebuild_batch(leaves, record.skeleton)
         return samples
 
@@ -129,6 +130,7 @@ class BatchParts:
         answers: Sends the reports.
         make_fetchers: Makes, for a run, what loads the samples of a part, and what collates those
             of all parts.
+        keeps_nothing: As of ``SlotParts``.
     """
 
     def __init__(
@@ -137,14 +139,13 @@ class BatchParts:
         arena: Arena,
         answers: Answers,
         make_fetchers: Callable[[int, SlotParts], tuple[Fetcher, Fetcher]],
-        *,
-        keeps_nothing: bool,
+        keeps_nothing: Callable[[], bool],
     ) -> None:
         self._shared = shared
         self._arena = arena
         self._answers = answers
         self._make_fetchers = make_fetchers
-        self._samples = SlotParts(arena, keeps_nothing=keeps_nothing)
+        self._samples = SlotParts(arena, keeps_nothing)
         self._fetchers: dict[int, tuple[Fetcher, Fetcher] | None] = {}
 
     def forget(self, run: int) -> None:
@@ -158,13 +159,13 @@ class BatchParts:
         may rely on that. It is only tried: a worker that is stopped holds up nobody else.
         """
         row = self._shared.parts_in(task.slot)
-        if row.is_of(task) and not row.has(task.part):
+        if row.lacks(task):
             row.set(task.part, self._load(task))
         descriptor = self._shared.descriptor
         while try_lock(descriptor, task):
             try:
                 if row.is_ready(task):
-                    row.note_begun(True)
+                    row.note_begun(self._shared.worker_id)
                     self._finish(task, row.outcomes(task.parts))
                     return
             finally:
@@ -207,7 +208,10 @@ class BatchParts:
         if all(record.layout is None for record in records):
             return Empty(task.run, task.sequence, task.slot, skipped)
         place = SlotPlace(self._arena, task.slot, (0, half_of(self._arena)))
-        batch = fetcher.fetch(samples.indices, place)
+        try:
+            batch = fetcher.fetch(samples.indices, place)
+        except BrokenBatchError:  # samples that can be pickled, but not unpickled
+            return Unfit(task.run, task.sequence)
         collated_ns = time.monotonic_ns()
         layout, skeleton = answers.write(batch, place)
         del batch
@@ -275,10 +279,11 @@ def load_part(
     except BaseException as raised:  # noqa: BLE001  (whatever it is, the consumer raises it)
         error = exceptions.pack(raised)
     else:
-        try:
-            layout, skeleton = write_batch(samples, place)
-        except BaseException:  # noqa: BLE001  (collate may make something else of such samples)
+        written = _write_samples(samples, place)
+        if written is None:
+            take_skipped()  # it is seen again which they are
             return UNFIT
+        layout, skeleton = written
     watch = fetcher.watch
     watch.note(len(unpack(task.indices)), time.monotonic_ns() - started_ns)
     record = PartRecord(
@@ -299,6 +304,20 @@ def load_part(
     memory[at : at + len(content)] = content
     _HEAD.pack_into(memory, begin, at, len(content))
     return LOADED
+
+
+def _write_samples(samples: Any, place: SlotPlace) -> tuple[Layout, bytes] | None:
+    """Write samples into a region; None if they can't be put together with those of other parts.
+
+    A dataset's ``__getitems__`` may give anything in the place of a list, a batch that is ready for
+    one, which only a collate function that knows of it takes.
+    """
+    if type(samples) is not list:
+        return None
+    try:
+        return write_batch(samples, place)
+    except BaseException:  # noqa: BLE001  (collate may make something else of such samples)
+        return None
 
 
 def keep_samples(samples: Any, _place: Any) -> Any:

@@ -36,9 +36,9 @@ __all__ = [
     "convert",
     "is_cpu_default",
     "keep_results_private",
+    "keeps_no_sample",
     "make_collate",
     "registry_for",
-    "writes_in_place",
 ]
 
 Collate = Callable[[Any, Place], Any]
@@ -56,9 +56,14 @@ def make_collate(collate_fn: Callable[[Any], Any]) -> Collate:
     return lambda samples, _place: collate_fn(samples)
 
 
-def writes_in_place(collate_fn: Callable[[Any], Any]) -> bool:
-    """Whether a batch is written to its place as it is collated, and keeps no sample's memory."""
-    return collate_fn is default_collate or as_placed(collate_fn) is not None
+def keeps_no_sample(collate_fn: Callable[[Any], Any]) -> bool:
+    """Whether nothing keeps a sample's memory once the batch is written.
+
+    So it is with the default collate and ours, unless the user has added functions to torch's
+    registry, to which the default one gives samples.
+    """
+    is_known = collate_fn is default_collate or as_placed(collate_fn) is not None
+    return is_known and not read_registry().has_users_kernels
 
 
 def convert(sample: Any, _place: Place) -> Any:

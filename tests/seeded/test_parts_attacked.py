@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 import fastload
+from fastload._wire import task_queue
+from fastload._wire.task_queue import LOADED, PartsRow, SharedTask
+from fastload._worker import parts as parts_module
 
 from .test_parts import assert_same
 
@@ -119,3 +124,227 @@ def test_a_batch_without_samples_is_one_task(parts):
         timeout=60,
     )
     assert list(found) == batches
+
+
+def wait_for(file: Path) -> None:
+    """Wait until another process has made a file."""
+    deadline_s = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def kill_once(file: Path) -> None:
+    """Kill this process, unless another one was killed here before."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*was started again")
+def test_a_death_while_collating_is_seen_although_somebody_else_holds_the_lock(
+    monkeypatch, tmp_path
+):
+    """A worker that was stopped in between comes to look just when the one that collates dies."""
+    try_lock, held = parts_module.try_lock, tmp_path / "held"
+
+    def try_lock_at_the_worst_moment(descriptor: int, task: SharedTask) -> bool:
+        if task.sequence == 0 and task.part == 0:
+            wait_for(held)
+        elif task.sequence == 0 and not held.exists():
+            held.touch()
+            wait_for(tmp_path / "killed")
+            time.sleep(0.2)
+            has_lock = try_lock(descriptor, task)
+            time.sleep(2)
+            return has_lock
+        return try_lock(descriptor, task)
+
+    def collate(samples: list[Any]) -> torch.Tensor:
+        if samples[0] == 0:
+            kill_once(tmp_path / "killed")
+        return torch.stack(samples)
+
+    monkeypatch.setattr(parts_module, "try_lock", try_lock_at_the_worst_moment)
+    loader = fastload.DataLoader(
+        Slow(16, 0),
+        **options(2, collate_fn=collate, max_worker_restarts=1, multiprocessing_context="fork"),
+    )
+    iterator = iter(loader)
+    time.sleep(1)  # the training loop hears of the death while the lock is held
+    assert_same(list(iterator), without_workers(Slow(16, 0)))
+
+
+class DeadlyAtTheEnd(Slow):
+    """The last sample kills its worker, once, as soon as there is a file ``armed``."""
+
+    def __init__(self, length: int, folder: Path) -> None:
+        super().__init__(length, 0)
+        self.folder = folder
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == self.length - 1 and (self.folder / "armed").exists():
+            kill_once(self.folder / "killed")
+        return super().__getitem__(index)
+
+
+class ShortAndLong:
+    """Two small batches, then two that are too long for a packet."""
+
+    def __iter__(self) -> Any:
+        yield from ([0, 1], [2, 3])
+        yield from (list(range(20_000)), list(range(20_000)))
+
+    def __len__(self) -> int:
+        return 4
+
+
+@PARTS
+@pytest.mark.filterwarnings("ignore:.*was started again")
+def test_a_task_in_hand_is_not_lost_with_one_that_came_by_pipe(parts, tmp_path):
+    """A worker may hold a task of a run that begins, and be killed by a longer one before."""
+    expected = [torch.tensor(batch) for batch in ShortAndLong()]
+    loader = fastload.DataLoader(
+        DeadlyAtTheEnd(20_000, tmp_path),
+        batch_sampler=ShortAndLong(),
+        seed=1,
+        num_workers=2,
+        workers_per_batch=parts,
+        timeout=60,
+        max_worker_restarts=2,
+        persistent_workers=True,
+    )
+    with loader:
+        assert_same(list(loader), expected)
+        (tmp_path / "armed").touch()
+        assert_same(list(loader), expected)
+
+
+def test_parts_of_the_batch_before_never_seem_to_be_missing(monkeypatch):
+    """Whoever comes late, in the middle of the change, must not load into another's slot."""
+    row = PartsRow(memoryview(bytearray(64)))
+    before = SharedTask(run=0, sequence=3, slot=0, part=1, parts=2, indices=b"")
+    row.begin(0, 3)
+    row.set(0, LOADED)
+    row.set(1, LOADED)
+    seen = []
+
+    class Looking(struct.Struct):
+        def pack_into(self, *arguments: Any) -> None:
+            seen.append(row.lacks(before))
+            super().pack_into(*arguments)
+
+    monkeypatch.setattr(task_queue, "_ID", Looking("=qq"))
+    row.begin(1, 3)
+    assert not any([*seen, row.lacks(before)])
+    assert row.lacks(before._replace(run=1))
+
+
+class Together(Slow):
+    """Loads a batch by one call, whose result is no list of samples."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(16, 0)
+        self.kind = kind
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.kind(indices)
+
+
+def as_it_is(samples: Any) -> Any:
+    """Collate what is a batch already."""
+    return samples
+
+
+def in_a_dict(indices: list[int]) -> dict[str, torch.Tensor]:
+    return {"x": torch.tensor(indices)}
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, in_a_dict, tuple])
+def test_what_a_dataset_loads_as_one_piece_is_not_cut(kind):
+    """Batches are those of the dataset, not lists of what a batch is made of."""
+    found = fastload.DataLoader(Together(kind), **options(2, collate_fn=as_it_is))
+    assert_same(list(found), without_workers(Together(kind), collate_fn=as_it_is))
+
+
+class Unreadable:
+    """Can be pickled, but not unpickled."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise RuntimeError("such an object is not made again")
+
+
+class Unwritable:
+    """Can't even be pickled."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> Any:
+        refuse()
+
+
+class Objects(Slow):
+    """Objects, some of which fail to load."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(24, 0)
+        self.kind = kind
+
+    def __getitem__(self, index: int) -> Any:
+        if index % 5 == 0:
+            raise ValueError(f"no sample {index}")
+        return self.kind(index)
+
+
+def index_of_each(samples: list[Any]) -> list[int]:
+    return [sample.index for sample in samples]
+
+
+@pytest.mark.parametrize("kind", [Unreadable, Unwritable])
+def test_samples_that_cannot_travel_are_skipped_once(kind):
+    """Such batches are loaded again as a whole, and what failed is counted once."""
+
+    def run(**others: Any) -> tuple[list[Any], list[int]]:
+        loader = fastload.DataLoader(
+            Objects(kind), batch_size=8, seed=1, on_error="skip", collate_fn=index_of_each, **others
+        )
+        return list(loader), [skipped.index for skipped in loader.stats().skipped]
+
+    assert run(num_workers=2, workers_per_batch=2, timeout=60) == run()
+
+
+class Boxed:
+    """A kind of sample that torch's default collate does not know."""
+
+    def __init__(self, content: torch.Tensor) -> None:
+        self.content = content
+
+
+class Boxes(Slow):
+    """Samples that a function in torch's registry collates."""
+
+    def __getitem__(self, index: int) -> Boxed:
+        return Boxed(torch.full((4,), float(index)))
+
+
+def test_samples_that_a_registered_function_keeps_do_not_change(monkeypatch):
+    """The default collate gives samples to functions of the user's, which may keep them."""
+    kept: list[Any] = []
+
+    def collate_boxes(samples: list[Boxed], *, collate_fn_map: Any = None) -> torch.Tensor:
+        kept.append((samples[0].content, samples[0].content.clone()))
+        return torch.tensor([torch.equal(one, other) for one, other in kept]).all()
+
+    registry = torch.utils.data._utils.collate.default_collate_fn_map
+    monkeypatch.setitem(registry, Boxed, collate_boxes)
+    assert all(fastload.DataLoader(Boxes(200), **options(2, multiprocessing_context="fork")))
