@@ -31,7 +31,7 @@ from fastload._seeded.seeds import ITERATOR
 from fastload._seeded.streams import LoadedItems, loads_items
 from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload.collate.inplace import make_collate
-from fastload.stats.counters import Counters
+from fastload.stats.counters import new_counters
 
 
 class Seeded:
@@ -83,7 +83,7 @@ class SeededInlineIterator(InlineIterator):
         self._drawn = DrawnGenerators(self._dataset, self._collate_fn, everything=not loader.redo)
         self._program = ProgramGenerators(self._drawn)
         with self._program:
-            self._start(loader, Counters())
+            self._start(loader, new_counters())
         self._begin_drawing(one.tasks())
 
     def _make_fetcher(self, state: DatasetState | None) -> Fetcher:  # noqa: ARG002  (it has none)

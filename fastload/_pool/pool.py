@@ -27,7 +27,7 @@ from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
 from fastload._pool.tasks import Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
-from fastload._system.interruptions import Guard
+from fastload._system.interruptions import Guard, in_c
 from fastload._wire.indices import pack
 from fastload._wire.messages import (
     Begin,
@@ -101,6 +101,7 @@ class Pool:
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
         self._dropped_runs: list[int] = []
+        self._ends_of_runs: dict[int, weakref.ref[object]] = {}
         self._full: set[int] = set()
         self._last_run = -1
         self._begun: dict[int, Begin] = {}
@@ -175,7 +176,9 @@ class Pool:
                 number, shared_seed, pickled, epoch_of(self._dataset), seeded
             )
             self.tasks.open(number, mailbox)
-            weakref.finalize(run, self._dropped_runs.append, number).atexit = False
+            self._ends_of_runs[number] = weakref.ref(
+                run, in_c(self._dropped_runs.append, (number,))
+            )
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(self._begun[number]))
         return number
@@ -375,7 +378,7 @@ class Pool:
             while self._dropped_runs:
                 number = self._dropped_runs.pop()
                 is_over = self.tasks.drop(number, len(self.workers))
-                del self._begun[number]
+                del self._begun[number], self._ends_of_runs[number]
                 for worker_id in range(len(self.workers)):
                     self._states.pop((number, worker_id), None)
                     self._ended.discard((number, worker_id))
