@@ -7,7 +7,6 @@ Gives: the samples, still to be collated, or a batch gathered in one operation.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from fastload._loading.on_error import (
 )
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload._wire.indices import plain
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place, convert
@@ -255,7 +255,9 @@ def _explain(
     error: BaseException, collate: Collate, samples: Sequence[Any], indices: Sequence[Any] | None
 ) -> None:
     """Add which samples a collate function failed on, and what would have worked."""
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # samples may be anything
+    if is_from_outside(error):
+        return
+    with own_suppressed(Exception), warnings.catch_warnings():  # samples may be anything
         warnings.simplefilter("ignore")
         if collate is collate_in_place and (why := explain(samples, indices)):
             annotate(error, f"{why}. {propose(samples)}")

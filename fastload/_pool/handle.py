@@ -5,7 +5,6 @@ Runs in: consumer.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 from multiprocessing import connection
@@ -13,6 +12,7 @@ from typing import Any
 
 from fastload._memory.view import BatchTemplate
 from fastload._system import descriptors
+from fastload._system.interruptions import own_suppressed
 from fastload._wire.channel import PatientSender, Receiver
 from fastload._wire.stacks import StackFile
 
@@ -91,7 +91,7 @@ def _ended_descriptor(process: Any, method: str) -> int:
     sentinel: int = process.sentinel
     if method == "forkserver" or not hasattr(os, "pidfd_open"):
         return sentinel
-    with contextlib.suppress(OSError):
+    with own_suppressed(OSError):
         pidfd = os.pidfd_open(process.pid)
         if method not in {"fork", "spawn"}:  # who knows what its sentinel carries
             return descriptors.own(pidfd)

@@ -27,7 +27,7 @@ from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
 from fastload._pool.start import Closers, Starter, close_all, signals_deferred
 from fastload._pool.tasks import Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
-from fastload._system.interruptions import Guard, in_c
+from fastload._system.interruptions import Guard, in_c, is_from_outside
 from fastload._wire.indices import pack
 from fastload._wire.messages import (
     Begin,
@@ -334,8 +334,10 @@ class Pool:
         with signals_deferred(self._context):
             try:
                 worker = self._starter.start(worker_id)
-            except OSError:  # no more processes or descriptors to be had: the death stays one
-                return False
+            except OSError as error:
+                if is_from_outside(error):
+                    raise
+                return False  # no more processes or descriptors to be had: the death stays one
             self.workers[worker_id].hang_up(b"")
             self.workers[worker_id].release()
             self.workers[worker_id] = worker

@@ -26,6 +26,7 @@ from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
 from fastload._system import descriptors, imports, pipes, signals
 from fastload._system.descriptors import Descriptor
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload._wire.shipment import SharedPickle
 from fastload._worker.job import WorkerEnds, WorkerSpec
 from fastload._worker.loop import work
@@ -66,7 +67,7 @@ class Starter:
         if not forks(context):
             # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
             # pickled anew for each worker; so does what can't be pickled at all, and raises there.
-            with contextlib.suppress(Exception):
+            with own_suppressed(Exception):
                 self._content = SharedPickle.pack(spec)
         if isinstance(self._content, SharedPickle):
             closers.append(self._content.close)
@@ -85,7 +86,7 @@ class Starter:
         except OSError:
             raise
         except Exception as error:
-            if not forks(self._context):
+            if not forks(self._context) and not is_from_outside(error):
                 method = self._context.get_start_method()
                 annotate(
                     error,
@@ -145,7 +146,7 @@ def opening_files_for(workers: int) -> Iterator[None]:
 def _too_many_files(workers: int) -> str:
     needed = DESCRIPTORS_A_WORKER * workers + DESCRIPTORS_A_POOL
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(psutil.Error, OSError):
+    with own_suppressed(psutil.Error, OSError):
         is_open = psutil.Process().num_fds()
         return (
             f"Too many open files: {workers} workers need {needed}, {is_open} are open already, "

@@ -11,6 +11,7 @@ import traceback
 import types
 from typing import Any, NamedTuple
 
+from fastload._system.interruptions import is_from_outside
 from fastload.errors import WorkerError, WorkerTraceback, annotate
 
 
@@ -25,11 +26,17 @@ class _Packed(NamedTuple):
 
 
 def pack(error: BaseException) -> bytes:
-    """Bytes that ``unpack`` turns into the same exception; never fails."""
+    """Bytes that ``unpack`` turns into the same exception.
+
+    Raises:
+        BaseException: An exception from outside that came meanwhile; nothing else.
+    """
     try:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         return pickle.dumps(_pack(error, trace, LONGEST_CHAIN))
-    except BaseException:  # noqa: BLE001  (a chain too deep to format, an error that exits, ...)
+    except BaseException as raised:  # a chain too deep to format, an error that exits, ...
+        if is_from_outside(raised):
+            raise
         name, text = type(error).__name__, _text(error)
         return pickle.dumps(_Packed(None, name, text, None, None, False, f"{name}: {text}"))
 
@@ -87,8 +94,9 @@ def _pickled(error: BaseException) -> bytes | None:
             pickled = pickle.dumps(reduced)
             if type(pickle.loads(pickled)) is type(error):
                 return pickled
-        except BaseException:  # noqa: BLE001, S112  (user classes may raise anything here)
-            continue
+        except BaseException as raised:  # user classes may raise anything here
+            if is_from_outside(raised):
+                raise
     return None
 
 
@@ -131,7 +139,9 @@ def _members(error: BaseException) -> dict[str, Any]:
 def _travels(value: Any) -> bool:
     try:
         pickle.loads(pickle.dumps(value))
-    except BaseException:  # noqa: BLE001  (as above)
+    except BaseException as raised:  # as above
+        if is_from_outside(raised):
+            raise
         return False
     return True
 
@@ -139,7 +149,9 @@ def _travels(value: Any) -> bool:
 def _text(error: BaseException) -> str:
     try:
         return str.__str__(str(error))
-    except BaseException:  # noqa: BLE001  (a user's __str__)
+    except BaseException as raised:  # a user's __str__
+        if is_from_outside(raised):
+            raise
         return "(its text could not be made)"
 
 
@@ -148,8 +160,9 @@ def _unpack(record: _Packed) -> BaseException:
     if record.pickled is not None:
         try:
             error = pickle.loads(record.pickled)
-        except BaseException:  # noqa: BLE001  (a class that exists only in the worker)
-            error = None
+        except BaseException as raised:  # a class that exists only in the worker
+            if is_from_outside(raised):
+                raise
     if not isinstance(error, BaseException):
         error = WorkerError(f"{record.name}: {record.text}")
     if record.cause is not None:

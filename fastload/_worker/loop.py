@@ -268,7 +268,7 @@ class WorkerLoop:
         except NothingLeft:
             report = Empty(task.run, task.sequence, slot, self._take_skipped())
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
-            report = Failed(task.run, task.sequence, slot, exceptions.pack(error))
+            report = Failed(task.run, task.sequence, slot, _packed(error))
             self._attached = []
         self._report(report, self._attached)
         self._attached = []
@@ -353,6 +353,14 @@ class WorkerLoop:
 
     def _report(self, report: Report, attached: Sequence[Any] = ()) -> None:
         send(self._ends.reports.number, encode(report), attached)
+
+
+def _packed(error: BaseException) -> bytes:
+    """An exception for the consumer; the one from outside that keeps it from being packed."""
+    try:
+        return exceptions.pack(error)
+    except BaseException as raised:  # noqa: BLE001  (its context is the other)
+        return exceptions.pack(raised)
 
 
 def _put_behind(place: SlotPlace, skeleton: bytes) -> tuple[int, int] | None:

@@ -5,7 +5,6 @@ Runs in: the consumer and its workers.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import struct
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch.distributed
 from torch.utils.data import get_worker_info
+
+from fastload._system.interruptions import own_suppressed
 
 
 class StreamShare(NamedTuple):
@@ -56,7 +57,7 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 def epoch_of(dataset: Any) -> int | None:
     """What ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
-    with contextlib.suppress(Exception):  # attributes of the user's, which torch doesn't look at
+    with own_suppressed(Exception):  # attributes of the user's, which torch doesn't look at
         if callable(dataset.set_epoch) and isinstance(dataset.epoch, int):
             return int(dataset.epoch)
     return None
