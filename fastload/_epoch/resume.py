@@ -151,10 +151,10 @@ def _plain(start: dict[str, Any]) -> dict[str, Any]:
     plain = dict(start)
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
-        plain["python"] = [version, torch.as_tensor(numbers), next_gauss]
+        plain["python"] = [version, torch.as_tensor(numbers, device="cpu"), next_gauss]
     if start["numpy"] is not None:
         kind, keys, *others = start["numpy"]
-        plain["numpy"] = [kind, torch.as_tensor(keys).to(torch.int64), *others]
+        plain["numpy"] = [kind, torch.as_tensor(keys, device="cpu").to(torch.int64), *others]
     return plain
 
 

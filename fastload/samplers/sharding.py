@@ -144,7 +144,7 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
 
         ``zip(loader, sampler.mask().split(batch_size))`` gives each batch its part.
         """
-        return torch.arange(len(self)) < self._dealing.own(self._total())
+        return torch.arange(len(self), device="cpu") < self._dealing.own(self._total())
 
     def merge(self, parts: Sequence[Sequence[T]]) -> list[T]:
         """What the ranks made of their elements, in the order of one process, without repeats.
