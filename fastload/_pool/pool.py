@@ -309,6 +309,7 @@ class Pool:
         """A worker has ended; what it had sent before is taken first."""
         worker = self.workers[worker_id]
         self._unwatch(worker.ended)
+        worker.end_orphan()
         self._take_reports(worker_id)
         self._unwatch(worker.reports.descriptor)
         if worker_id in self._full:

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -37,6 +38,9 @@ Closers = list[Callable[[], None]]
 PRELOADED = ["__main__", "torch", "numpy", "numpy.random", "fastload._worker.loop"]
 
 IMPORTED_FOR_WORKERS = ["numpy.random", "multiprocessing.popen_fork"]
+
+PAUSES_S = (0.01, 0.1, 1.0)
+"""How long to wait before the server of forkserver is asked again, which was just ending."""
 
 DESCRIPTORS_A_WORKER = 4
 """Orders, reports, and the two that multiprocessing has for each process."""
@@ -82,8 +86,8 @@ class Starter:
         """
         try:
             with descriptors.standard_numbers_occupied():
-                return _start(worker_id, self._content, self._arena, self._context, self._shared)
-        except OSError:
+                return self._start_with_server(worker_id)
+        except (OSError, EOFError):
             raise
         except Exception as error:
             if not forks(self._context) and not is_from_outside(error):
@@ -94,6 +98,21 @@ class Starter:
                     f"worker_init_fn must be picklable for that",
                 )
             raise
+
+    def _start_with_server(self, worker_id: int) -> WorkerHandle:
+        """Start a worker; again, by another server of forkserver, if that one ends meanwhile.
+
+        Raises:
+            EOFError, ConnectionError: That server ended again and again.
+        """
+        for pause_s in PAUSES_S:
+            try:
+                return _start(worker_id, self._content, self._arena, self._context, self._shared)
+            except (EOFError, ConnectionError):
+                if self._context.get_start_method() != "forkserver":
+                    raise
+            time.sleep(pause_s)  # until the system says that it has ended
+        return _start(worker_id, self._content, self._arena, self._context, self._shared)
 
 
 def close_all(closers: Closers) -> None:
