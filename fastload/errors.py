@@ -16,7 +16,7 @@ Each derives from what torch raises in the same place, so ``except`` clauses kee
 
 from __future__ import annotations
 
-import contextlib
+from fastload._system.interruptions import is_from_outside, own_suppressed
 
 
 class FastloadError(Exception):
@@ -114,7 +114,9 @@ def show(indices: object, most: int = 200) -> str:
     """Indices for an error message: as they are written, but never long and never an error."""
     try:
         text = repr(indices)
-    except Exception:  # noqa: BLE001  (a user's __repr__)
+    except Exception as error:  # a user's __repr__
+        if is_from_outside(error):
+            raise
         text = f"<{type(indices).__name__}>"
     return text if len(text) <= most else f"{text[:most]}…"
 
@@ -122,5 +124,5 @@ def show(indices: object, most: int = 200) -> str:
 def annotate(error: BaseException, note: str) -> None:
     """Attach a line that is shown below the error's own message (Python 3.11 and later)."""
     if hasattr(error, "add_note"):
-        with contextlib.suppress(Exception):  # an exception class may refuse attributes
+        with own_suppressed(Exception):  # an exception class may refuse attributes
             error.add_note(note)

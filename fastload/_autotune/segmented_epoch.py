@@ -30,7 +30,7 @@ from fastload._memory.leaves import size_bytes
 from fastload._pool.make import make_pool
 from fastload._pool.pool import Pool
 from fastload._torch_private import MultiProcessingIterator
-from fastload.stats.counters import Counters
+from fastload.stats.counters import new_counters
 
 
 class Automatic:
@@ -73,7 +73,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
         self._loader = loader
         self._tuner = tuner
         tuner.epochs += 1
-        self._counters = Counters()
+        self._counters = new_counters()
         self._counters.describe_choice = tuner.__str__
         self._max_errors = loader.max_errors
         self._lock = threading.RLock()

@@ -19,7 +19,7 @@ from fastload._epoch.inline import InlineIterator
 from fastload._epoch.loader import Loader
 from fastload.datasets.gather import gatherer
 from fastload.datasets.kinds import sample_bytes
-from fastload.stats.counters import Counters
+from fastload.stats.counters import new_counters
 
 LARGEST_BATCH_BYTES = 1 << 17
 """Up to this size, gathering takes the training loop no longer than taking it from a worker.
@@ -79,7 +79,7 @@ class InMemoryIterator(InlineIterator):
         """Begin an epoch; ``before`` is the iterator whose workers would be kept."""
         self._draw_as_with_workers(loader, before)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
-        self._start(loader, Counters())
+        self._start(loader, new_counters())
         self._start_sampler(loader)
         self._ahead = loader.prefetch_factor * loader.num_workers
         self._draws.fill(self._ahead)

@@ -36,7 +36,7 @@ from fastload._torch_private import (
 from fastload._wire.exceptions import reraisable
 from fastload._wire.indices import count
 from fastload.collate.inplace import make_collate
-from fastload.stats.counters import Counters
+from fastload.stats.counters import Counters, new_counters
 
 
 class Inline:
@@ -71,7 +71,7 @@ class InlineIterator(EpochIterator, SingleProcessIterator):  # type: ignore[misc
                 self._dataset, self._world_size, self._rank
             )
         self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
-        self._start(loader, Counters())
+        self._start(loader, new_counters())
         self._start_sampler(loader)
 
     def _start(self, loader: Loader, counters: Counters) -> None:

@@ -42,6 +42,7 @@ from fastload._epoch.settings import (
     workers_of,
 )
 from fastload._loading.dataset_state import DatasetState, StateSource
+from fastload._system.interruptions import is_from_outside
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.samplers.batches import is_known
 from fastload.samplers.epochs import iter_from
@@ -150,10 +151,10 @@ def _plain(start: dict[str, Any]) -> dict[str, Any]:
     plain = dict(start)
     if start["python"] is not None:
         version, numbers, next_gauss = start["python"]
-        plain["python"] = [version, torch.as_tensor(numbers), next_gauss]
+        plain["python"] = [version, torch.as_tensor(numbers, device="cpu"), next_gauss]
     if start["numpy"] is not None:
         kind, keys, *others = start["numpy"]
-        plain["numpy"] = [kind, torch.as_tensor(keys).to(torch.int64), *others]
+        plain["numpy"] = [kind, torch.as_tensor(keys, device="cpu").to(torch.int64), *others]
     return plain
 
 
@@ -229,8 +230,8 @@ def _throw_away(iterator: Iterator[Any], position: EpochPosition, delivered: int
                 f"ended after {position.asked_for}; read the stream that the state was saved of, "
                 f"or begin a new epoch without loading the state"
             ) from None
-        except Exception:
-            if position.asked_for == before:  # no error of a batch
+        except Exception as error:
+            if position.asked_for == before or is_from_outside(error):  # no error of a batch
                 raise
 
 

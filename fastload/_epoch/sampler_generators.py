@@ -44,7 +44,7 @@ def state_of(generator: Any) -> Any:
         return generator.get_state()
     if isinstance(generator, random.Random):
         version, words, next_gauss = generator.getstate()
-        return [version, torch.as_tensor(words), next_gauss]
+        return [version, torch.as_tensor(words, device="cpu"), next_gauss]
     if isinstance(generator, np.random.RandomState):
         return _plain(generator.get_state(legacy=False))
     return _plain(generator.bit_generator.state)
@@ -68,7 +68,7 @@ def _plain(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: _plain(value) for name, value in state.items()}
     if isinstance(state, np.ndarray):
-        return [str(state.dtype), torch.as_tensor(state.astype(np.int64))]
+        return [str(state.dtype), torch.from_numpy(state.astype(np.int64))]
     return state
 
 

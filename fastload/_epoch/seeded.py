@@ -40,7 +40,7 @@ from fastload._torch_private import BaseIterator, is_iterable_kind, is_map_kind
 from fastload._wire import task_queue
 from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import make_collate
-from fastload.stats.counters import Counters
+from fastload.stats.counters import Counters, new_counters
 
 
 class Seeded:
@@ -98,7 +98,7 @@ class SeededInlineIterator(InlineIterator):
         self._drawn = DrawnGenerators(self._dataset, self._collate_fn, everything=not loader.redo)
         self._program = ProgramGenerators(self._drawn)
         with self._program:
-            self._start(loader, Counters())
+            self._start(loader, new_counters())
         self._begin_drawing(one.tasks())
 
     def _make_fetcher(self, state: DatasetState | None) -> Fetcher:  # noqa: ARG002  (it has none)

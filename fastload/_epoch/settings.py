@@ -13,7 +13,6 @@ same steps, and trainers save the state of the first one for all of them.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import numbers
 import zlib
@@ -25,6 +24,7 @@ import torch
 from torch.utils.data import BatchSampler, IterableDataset
 
 from fastload._epoch.loader import Loader
+from fastload._system.interruptions import own_suppressed
 from fastload.samplers.epochs import EpochSampler, nested
 
 _OPTIONS = (
@@ -135,14 +135,14 @@ def _sampler_options(sampler: Any) -> Iterator[tuple[str, Any]]:
             if hasattr(sampler, name):
                 yield name, _digest(getattr(sampler, name))
     elif not hasattr(sampler, "set_epoch"):  # others' length may be that of one epoch
-        with contextlib.suppress(Exception):
+        with own_suppressed(Exception):
             yield "length", len(sampler)
 
 
 def _options(holder: Any, names: Any) -> Iterator[tuple[str, Any]]:
     for name in names:
         value = None
-        with contextlib.suppress(Exception):  # attributes of the user's may be computed
+        with own_suppressed(Exception):  # attributes of the user's may be computed
             value = getattr(holder, name)
         if isinstance(value, bool | str):
             yield name, value
@@ -152,7 +152,7 @@ def _options(holder: Any, names: Any) -> Iterator[tuple[str, Any]]:
 
 def _digest(values: Any) -> str | None:
     """What tells one long sequence of numbers from another, in a few microseconds."""
-    with contextlib.suppress(Exception):
+    with own_suppressed(Exception):
         count = len(values)
         some = values[:: max(1, count // _LOOKED_AT)]
         some = some.tolist() if hasattr(some, "tolist") else list(some)

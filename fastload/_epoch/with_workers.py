@@ -34,7 +34,7 @@ from fastload.errors import (
     TooManyErrors,
     WorkerDied,
 )
-from fastload.stats.counters import Counters
+from fastload.stats.counters import Counters, new_counters
 
 
 class PersistentWorkers(NamedTuple):
@@ -120,7 +120,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         self._reset_as_with_workers(loader, is_new=is_new)
         self.kept_workers = PersistentWorkers(pool, kept_workers.state)
         self._start_sampler(loader)
-        self._start(pool, loader, *self._numbers(loader), Counters())
+        self._start(pool, loader, *self._numbers(loader), new_counters())
 
     def _prepare_dataset(self) -> None:
         """Change what workers are given as the dataset; here it is the loader's."""
@@ -184,11 +184,13 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         asked_ns = time.monotonic_ns()
         with pool.lock:
             if self._failure is not None:
+                self._end_unusable()  # again, if that was interrupted
                 raise self._failure
             pending = self._pending.batch
             if pending is not None and pending[0] == threading.get_ident():
                 batch = pending[1]  # an exception from outside hit us on the way to the caller
             elif self._is_finished:
+                self._end_if_not_kept()
                 raise StopIteration
             else:
                 try:
@@ -271,14 +273,20 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             return self._run.next(self._timeout)
         except StopIteration:
             self._is_finished = self.position.is_finished = True
-            if not self._persistent_workers:
-                self._pool.close()
+            self._end_if_not_kept()
             raise
         except (WorkerDied, LoadingInterrupted) as error:
             self._failure = error
-            if not (self._persistent_workers and self._pool.is_usable):
-                self._pool.close()
+            self._end_unusable()
             raise
+
+    def _end_if_not_kept(self) -> None:
+        if not self._persistent_workers:
+            self._pool.close()
+
+    def _end_unusable(self) -> None:
+        if not (self._persistent_workers and self._pool.is_usable):
+            self._pool.close()
 
     @property
     def _workers(self) -> list[Any]:

@@ -5,7 +5,6 @@ Runs in: worker (consumer with ``num_workers=0``).
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from fastload._loading.dataset_state import StateSource
 from fastload._loading.stopwatch import Watch
 from fastload._memory.write import Place
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Collate, collate_in_place
 from fastload.collate.propose import propose
@@ -68,7 +68,9 @@ def explain_failure(
     error: BaseException, collate: Collate, samples: Sequence[Any], indices: Sequence[Any] | None
 ) -> None:
     """Add which samples a collate function failed on, and what would have worked."""
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # samples may be anything
+    if is_from_outside(error):
+        return
+    with own_suppressed(Exception), warnings.catch_warnings():  # samples may be anything
         warnings.simplefilter("ignore")
         if collate is collate_in_place and (why := explain(samples, indices)):
             annotate(error, f"{why}. {propose(samples)}")

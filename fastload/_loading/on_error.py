@@ -44,6 +44,8 @@ class Tolerance:
             try:
                 sample = self._on_error(error, index)
             except Exception as raised:
+                if is_from_outside(raised):
+                    raise
                 annotate(raised, f"raised by on_error for dataset index {show(index)}")
                 raise
         self._skipped.append(Skip(index, exceptions.pack(error)))

@@ -10,7 +10,6 @@ Pages cost nothing until they are touched, so the stride can be far larger than 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload._system.descriptors import Descriptor
+from fastload._system.interruptions import is_from_outside, own_suppressed
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -81,9 +81,9 @@ class Arena:
                         _allocate(descriptor, 0, head_bytes)
                     arena = cls(descriptor, slots, stride_bytes, workers)
                     break
-                except (OSError, ValueError, OverflowError):
+                except (OSError, ValueError, OverflowError) as error:
                     # RLIMIT_AS, perhaps. With smaller slots more leaves go by pipe, no more.
-                    if stride_bytes <= mmap.PAGESIZE:
+                    if stride_bytes <= mmap.PAGESIZE or is_from_outside(error):
                         raise
                     stride_bytes = stride_bytes // 4 & -mmap.PAGESIZE
         except BaseException:
@@ -139,7 +139,7 @@ class Arena:
         end = min(_whole_pages(end), self.stride_bytes)
         self._faulted_in[number] = end
         advice = MADV_POPULATE_WRITE if to_write else MADV_POPULATE_READ
-        with contextlib.suppress(OSError, ValueError):
+        with own_suppressed(OSError, ValueError):
             self._mapping.madvise(advice, self._offset(number) + start, end - start)
 
     def forget_faults(self) -> None:
@@ -149,14 +149,14 @@ class Arena:
     def give_back_pages(self, number: int) -> None:
         """Return a slot's memory to the system; its content is lost, but the slot stays usable."""
         if hasattr(mmap, "MADV_REMOVE"):
-            with contextlib.suppress(OSError):
+            with own_suppressed(OSError):
                 self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number), self.stride_bytes)
         self._faulted_in[number] = 0
 
     def give_back_region(self, number: int, begin: int, end: int) -> None:
         """Return the memory of whole pages in a slot to the system; their content is lost."""
         if hasattr(mmap, "MADV_REMOVE"):
-            with contextlib.suppress(OSError):
+            with own_suppressed(OSError):
                 self._mapping.madvise(mmap.MADV_REMOVE, self._offset(number) + begin, end - begin)
 
     def _offset(self, number: int) -> int:
@@ -188,7 +188,7 @@ def _whole_pages(size_bytes: int) -> int:
 def anonymous_file() -> int:
     """Open a file without a name: a memfd if the system has it, else an unlinked temporary file."""
     if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):
+        with own_suppressed(OSError):
             return os.memfd_create("fastload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     descriptor, path = tempfile.mkstemp(prefix="fastload-")
     os.unlink(path)  # noqa: PTH108
@@ -239,7 +239,7 @@ def _with_place(error: OSError, descriptor: int, size_bytes: int) -> OSError:
 
 def _is_memory(descriptor: int) -> bool:
     """Return whether a file is a memfd, so that it lies in no file system that could be full."""
-    with contextlib.suppress(OSError):
+    with own_suppressed(OSError):
         return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")  # noqa: PTH115
     return False
 
@@ -248,5 +248,5 @@ def _seal(descriptor: int) -> None:
     if sys.platform == "linux":
         import fcntl
 
-        with contextlib.suppress(OSError):
+        with own_suppressed(OSError):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)

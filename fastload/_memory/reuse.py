@@ -12,12 +12,12 @@ start that it does not suit, its pages are freed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
 from typing import Any
 
 from fastload._memory.slots import Slots
+from fastload._system.interruptions import own_suppressed
 
 MOST_BYTES = 1 << 30
 """The most memory that waits, between epochs, for workers to come."""
@@ -103,6 +103,6 @@ def _review(*_: Any) -> None:
     """Free the memory of slots in which no loader has a share."""
     for slots in tuple(_waiting):
         if slots.owner == os.getpid() and not slots.tenants.all():
-            with contextlib.suppress(ValueError):  # another thread has taken it
+            with own_suppressed(ValueError):  # another thread has taken it
                 _waiting.remove(slots)
                 slots.park()

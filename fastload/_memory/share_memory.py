@@ -19,18 +19,24 @@ from typing import Any
 import torch
 
 from fastload._memory.arena import Bytes
+from fastload._system.interruptions import in_c
 from fastload._torch_private import StorageWeakRef
 
 Finder = Callable[[int], Bytes | None]
 
 _finders: list[Finder] = []
-_owners: weakref.WeakValueDictionary[int, Bytes] = weakref.WeakValueDictionary()
+_owners: dict[int, weakref.ref[Bytes]] = {}
 _kept: list[tuple[Any, Bytes]] = []
 
 
 def remember(address: int, owner: Bytes) -> None:
     """Note that the storage at this address lies in the private memory of this array."""
-    _owners[address] = owner
+    _owners[address] = weakref.ref(owner, in_c(_owners.pop, (address,), (None,)))
+
+
+def _owner(address: int) -> Bytes | None:
+    found = _owners.get(address)
+    return None if found is None else found()
 
 
 def release_unused() -> None:
@@ -56,7 +62,7 @@ def _keeping(original: Callable[..., Any]) -> Callable[..., Any]:
     def share(storage: torch.UntypedStorage, *args: Any, **kwargs: Any) -> Any:
         release_unused()
         address = storage.data_ptr()
-        owners = (_owners.get(address), *(find(address) for find in _finders))
+        owners = (_owner(address), *(find(address) for find in _finders))
         _kept.extend((StorageWeakRef(storage), owner) for owner in owners if owner is not None)
         return original(storage, *args, **kwargs)
 

@@ -11,7 +11,6 @@ in any other way (``pickle.dumps``, a queue) the content goes along, because the
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import pickle
@@ -24,6 +23,7 @@ from typing import Any
 from fastload._memory.arena import anonymous_file, write_at
 from fastload._memory.layout import aligned
 from fastload._system.descriptors import Descriptor
+from fastload._system.interruptions import own_suppressed
 
 Span = tuple[int, int]
 
@@ -67,7 +67,7 @@ class SharedBytes:
             _seal(descriptor)
             return cls(descriptor, spans)
         except BaseException:
-            with contextlib.suppress(OSError):
+            with own_suppressed(OSError):
                 os.close(descriptor)
             raise
 
@@ -98,10 +98,10 @@ def _seal(descriptor: int) -> None:
         import fcntl
 
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        with contextlib.suppress(OSError):  # a temporary file, where there is no memfd
+        with own_suppressed(OSError):  # a temporary file, where there is no memfd
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
 
 
 def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
+    with own_suppressed(OSError):
         os.close(descriptor)

@@ -34,19 +34,33 @@ Guarantees:
     - the slots in use never hold more than the limit; those that only a burst needed give their
       pages back;
     - only the process that made it changes anything: a forked child's copy is inert.
+
+The end of a lease, and exceptions from outside (``fastload._system.interruptions``): Python prints
+what is raised inside a weak reference's callback and goes on, so an exception that a signal handler
+raises there is lost, a Ctrl-C for one. So the usual lease ends with one call into C, which sets the
+worker's flag and in which no handler runs; the next call of any method here notes it. Where a
+training loop holds more batches than usual, that call does all of it. Two kinds of leases end in a
+function of ours (``_released``), because the next call may be far off and memory should be free at
+once: those of large batches, and those that outlive the workers. An exception from outside that
+comes in exactly these microseconds is lost; it may cost that slot until the workers end, and never
+a batch.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from fastload._memory.arena import Arena, Bytes
 from fastload._memory.granted import ANYBODY
 from fastload._memory.share_memory import follow_sharing, release_unused
 from fastload._memory.weak_set import WeakSet
+from fastload._system.interruptions import in_c
 
 SPARE_GRANTS = 2
 """A worker may have so many slots beyond one a task before their memory is given back."""
@@ -59,12 +73,19 @@ MOST_HELD = 2
 
 
 class _Hold(weakref.ref[Bytes]):
-    """A weak reference to a lease's view; it calls back when the last view of the slot is gone."""
+    """A lease: dead once the last view of the slot is gone.
 
-    __slots__ = ("slot", "worker")
+    Attributes:
+        slot: The slot.
+        worker: Who wrote it.
+        is_granting: With its end the slot is granted to that worker, in C.
+    """
+
+    __slots__ = ("is_granting", "slot", "worker")
 
     slot: int
     worker: int
+    is_granting: bool
 
 
 class SlotStatistics(NamedTuple):
@@ -138,6 +159,9 @@ class Slots:
         self._wanted = [0] * (arena.workers + 1)
         self._in_hand: set[int] = set()
         self._leased: dict[int, _Hold] = {}
+        self._ended: list[None] = []  # one for each lease that has ended and may not be noted yet
+        self._noting = in_c(self._ended.append, repeat(None))
+        self._granting: dict[tuple[int, int], Callable[[Any], object]] = {}
         self._watchers: dict[int, set[object]] = {}
         self._released_while_watched: dict[int, int] = {}
         follow_sharing()
@@ -162,6 +186,9 @@ class Slots:
         with self.lock:
             fit = most_bytes // self._largest_bytes if self._largest_bytes else 0
             self._most_parked = min(fit, self._most_tasks + MOST_HELD)
+            for slot in tuple(self._leased):
+                self._follow_anew(slot)
+            self._take_dropped()
             for worker in (*range(self.arena.workers), ANYBODY):
                 self.revoke(worker)
             if not self.is_torn:
@@ -191,6 +218,7 @@ class Slots:
         if len(granted) >= tasks:
             return True
         with self.lock:
+            self._take_dropped()
             while len(granted) < tasks:
                 slot = self._take()
                 if slot is None:
@@ -204,6 +232,7 @@ class Slots:
         It is one task's until it is ``returned``, and never granted again by itself.
         """
         with self.lock:
+            self._take_dropped()
             slot = self._take()
             if slot is not None:
                 self._grant(slot, ANYBODY)
@@ -244,6 +273,7 @@ class Slots:
     def returned(self, slot: int, worker: int) -> None:
         """Note that the worker has reported this slot and does not write to it any more."""
         with self.lock:
+            self._take_dropped()
             self._granted[worker].remove(slot)
             self._wanted[worker] -= 1
             self._in_hand.add(slot)
@@ -251,11 +281,13 @@ class Slots:
     def revoke(self, worker: int) -> None:
         """Free what is granted to a worker that is dead or has no task."""
         with self.lock:
+            self._take_dropped()
             granted = self._granted[worker]
-            while granted:  # a batch that is dropped meanwhile may add to them
+            while granted:
                 slot = granted.pop()
                 self._flags[worker][slot] = 0
                 self._free.append(slot)
+                self._take_dropped()  # a batch that is dropped meanwhile adds to them
 
     def release(self, slot: int, worker: int) -> None:
         """Take a slot that is in hand and that nobody views, and grant it to its worker again.
@@ -297,6 +329,9 @@ class Slots:
 
     def may_lease(self) -> bool:
         """Return whether one more batch may stay in its slot and leave enough for the workers."""
+        if self._ended:
+            with self.lock:
+                self._take_dropped()
         held = len(self._leased) + len(self._released_while_watched)
         return (
             not self.is_copying
@@ -319,19 +354,72 @@ class Slots:
         with self.lock:
             self._in_hand.remove(slot)
             view = self.arena.slot(slot)
-            hold = _Hold(view, self._released)
-            hold.slot = slot
-            hold.worker = worker
-            self._leased[slot] = hold
+            self._follow(view, slot, worker)
             return view
+
+    def _follow_anew(self, slot: int) -> None:
+        """Choose again what the end of a lease does; without effect on one that has ended."""
+        hold = self._leased.get(slot)  # the garbage collector may end one meanwhile
+        if hold is not None and (view := hold()) is not None:
+            worker = hold.worker
+            del hold  # or the view would still have it
+            self._follow(view, slot, worker)
+
+    def _follow(self, view: Bytes, slot: int, worker: int) -> None:
+        """Hold a slot for as long as this view of it is alive."""
+        is_granting = False
+        if self._largest_bytes >= LARGE_BYTES or self._most_parked is not None:
+            ending: Callable[[Any], object] = self._released
+        elif self._may_grant_at_end(slot, worker):
+            is_granting = True
+            ending = self._granting.get((slot, worker)) or self._make_granting(slot, worker)
+        else:
+            ending = self._noting
+        hold = _Hold(view, ending)
+        hold.slot, hold.worker, hold.is_granting = slot, worker, is_granting
+        self._leased[slot] = hold
+
+    def _make_granting(self, slot: int, worker: int) -> Callable[[Any], object]:
+        """What grants a slot and notes the end of its lease, in C."""
+        flags: Any = self._flags[worker]
+        grant = map(operator.setitem, repeat(flags), repeat(slot), repeat(1))
+        ending = in_c(self._ended.append, grant)  # setitem returns None
+        self._granting[slot, worker] = ending
+        return ending
+
+    def _may_grant_at_end(self, slot: int, worker: int) -> bool:
+        """Whether a slot will be granted without a look at how things are then.
+
+        Not where the batch is one of many that are held, or a forked child may see it.
+        """
+        return (
+            worker != ANYBODY
+            and len(self._leased) < MOST_HELD
+            and len(self._granted[worker]) < self._most_granted
+            and slot not in self._watchers
+            and self.held_bytes() <= self._limit_bytes
+        )
+
+    def _take_dropped(self) -> None:
+        """Note which leases have ended since the last call; to be called with the lock."""
+        ended = len(self._ended)
+        if not ended and self._largest_bytes < LARGE_BYTES and self._most_parked is None:
+            return
+        for hold in tuple(self._leased.values()):
+            if hold() is None:
+                self._released(hold)
+        del self._ended[:ended]
 
     def _released(self, hold: _Hold) -> None:
         if self.owner != os.getpid():
             return
         with self.lock:
-            if self._leased.pop(hold.slot, None) is None:
-                return  # an exception from outside hit `lease` before it had noted the hold
-            if hold.slot in self._watchers:
+            if self._leased.get(hold.slot) is not hold:
+                return
+            del self._leased[hold.slot]
+            if hold.is_granting:
+                self._granted[hold.worker].add(hold.slot)
+            elif hold.slot in self._watchers:
                 self._released_while_watched[hold.slot] = hold.worker
             else:
                 self.regrant_or_free(hold.slot, hold.worker)
@@ -339,6 +427,7 @@ class Slots:
     def statistics(self) -> SlotStatistics:
         """Return how many slots are in which state now, for reports of hangs."""
         with self.lock:
+            self._take_dropped()
             return SlotStatistics(
                 len(self._fresh),
                 len(self._free),
@@ -357,6 +446,7 @@ class Slots:
             AssertionError: It is not so.
         """
         with self.lock:
+            self._take_dropped()
             granted = [slot for each in self._granted for slot in each]
             held = [*self._in_hand, *self._leased, *self._released_while_watched]
             every = [*self._fresh, *self._free, *granted, *held]
@@ -376,8 +466,10 @@ class Slots:
     def quarantine(self, watcher: object) -> None:
         """Keep the slots that are leased now out of use while ``watcher`` may see them."""
         with self.lock:
-            for slot in tuple(self._leased):  # the garbage collector may end a lease meanwhile
+            self._take_dropped()
+            for slot in tuple(self._leased):
                 self._watchers.setdefault(slot, set()).add(watcher)
+                self._follow_anew(slot)
 
     def end_quarantine(self, watcher: object) -> None:
         """Put slots back into use that nobody but ``watcher`` still kept out of it."""

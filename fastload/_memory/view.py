@@ -21,6 +21,7 @@ from fastload._memory.arena import Bytes
 from fastload._memory.layout import DTYPES, Layout, Leaf
 from fastload._memory.share_memory import remember
 from fastload._memory.write import LEAF_MODULE, LEAF_NAME
+from fastload._system.interruptions import is_from_outside
 
 _frombuffer: Final = torch.frombuffer
 
@@ -62,7 +63,9 @@ class Skeleton:
         marks = [object() for _ in range(count)]
         try:
             batch = _LeavesOnly(io.BytesIO(self.content), marks).load()
-        except Exception:  # noqa: BLE001  (whatever else is in it)
+        except Exception as error:  # whatever else is in it
+            if is_from_outside(error):
+                raise
             return None
         if count == 1 and batch is marks[0]:
             return lambda leaves: leaves[0]

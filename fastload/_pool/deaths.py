@@ -23,6 +23,11 @@ NEVER_READY = (
     "notebook or at a prompt; or use multiprocessing_context='fork'."
 )
 
+LOST_SERVER = (
+    "The server process of forkserver, which starts workers and reports their end, was killed or "
+    "has ended: its workers end with it. A new epoch starts another one."
+)
+
 
 class Death(NamedTuple):
     """One worker's end. ``how`` is a clause about the worker; ``cause`` whole sentences."""
@@ -42,6 +47,8 @@ def examine(worker_id: int, worker: WorkerHandle, kills_before: Kills) -> Death:
     pid = worker.process.pid
     is_ready = worker.stacks is None or worker.stacks.is_ready
     cause = _cause(code, kills_before) if is_ready or code != 1 else NEVER_READY
+    if worker.has_lost_server:
+        cause = LOST_SERVER
     return Death(worker_id, pid, code, _how(code), cause, stack)
 
 

@@ -5,18 +5,23 @@ Runs in: consumer.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 from multiprocessing import connection
 from typing import Any
 
+import psutil
+
 from fastload._memory.view import BatchTemplate
 from fastload._system import descriptors
+from fastload._system.interruptions import own_suppressed
 from fastload._wire.channel import PatientSender, Receiver
 from fastload._wire.stacks import StackFile
 
 EXIT_CODE_WAIT_S = 0.3
+
+NO_CODE = 255
+"""What multiprocessing says of a worker whose end the server of forkserver can't report."""
 
 
 class WorkerHandle:
@@ -37,6 +42,7 @@ class WorkerHandle:
         self.orders = PatientSender(orders)
         self.reports = Receiver(reports)
         self.ended = _ended_descriptor(process, method)
+        self._has_server = method == "forkserver"
         self.template: BatchTemplate | None = None
         self._lifeline = lifeline
 
@@ -52,6 +58,23 @@ class WorkerHandle:
             # Somebody else reaped it (SIGCHLD ignored, waitpid(-1)): join never hears of that.
             multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
         return code
+
+    @property
+    def has_lost_server(self) -> bool:
+        """Whether it counts as ended because the server that had started it has; or it said 255."""
+        return self._has_server and self.exitcode == NO_CODE
+
+    def end_orphan(self) -> None:
+        """Kill a worker that has lost its server: nobody would hear of its end any more."""
+        if not self.has_lost_server:
+            return
+        with own_suppressed(psutil.Error):
+            process = psutil.Process(self.process.pid)
+            if any(
+                "forkserver" in word for word in process.cmdline()
+            ):  # or the number is another's
+                process.kill()
+                process.wait(EXIT_CODE_WAIT_S)
 
     def stack(self) -> str:
         """Ask the worker for its stack; empty if it does not answer. May take half a second."""
@@ -91,7 +114,7 @@ def _ended_descriptor(process: Any, method: str) -> int:
     sentinel: int = process.sentinel
     if method == "forkserver" or not hasattr(os, "pidfd_open"):
         return sentinel
-    with contextlib.suppress(OSError):
+    with own_suppressed(OSError):
         pidfd = os.pidfd_open(process.pid)
         if method not in {"fork", "spawn"}:  # who knows what its sentinel carries
             return descriptors.own(pidfd)

@@ -7,7 +7,6 @@ Gives: a pool whose workers have been started.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from fastload._pool.start import (
     opening_files_for,
     signals_deferred,
 )
+from fastload._system.interruptions import own_suppressed
 from fastload._system.memory_limits import address_space_limit_bytes, default_limit_bytes
 from fastload._torch_private import is_iterable_kind, sharding_worker_init_fn
 from fastload._worker.job import WorkerSpec
@@ -98,7 +98,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
     context = context_of(loader.multiprocessing_context)
     with signals_deferred(context), opening_files_for(workers):
         slots = None
-        with contextlib.suppress(OSError):  # no memory to be had: everything goes by pipe
+        with own_suppressed(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
         check_room_for(workers)
         return Pool(

@@ -35,7 +35,7 @@ from fastload._pool.start import (
 )
 from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
 from fastload._system.cgroups import oom_kills
-from fastload._system.interruptions import Guard
+from fastload._system.interruptions import Guard, in_c, is_from_outside
 from fastload._wire.indices import pack
 from fastload._wire.messages import (
     Begin,
@@ -121,6 +121,7 @@ class Pool:
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
         self._dropped_runs: list[int] = []
+        self._ends_of_runs: dict[int, weakref.ref[object]] = {}
         self._full: set[int] = set()
         self._last_run = -1
         self._begun: dict[int, Begin] = {}
@@ -257,7 +258,9 @@ class Pool:
                 number, shared_seed, pickled, epoch_of(self._dataset), seeded
             )
             self.tasks.open(number, mailbox)
-            weakref.finalize(run, self._dropped_runs.append, number).atexit = False
+            self._ends_of_runs[number] = weakref.ref(
+                run, in_c(self._dropped_runs.append, (number,))
+            )
             for worker_id in range(len(self.workers)):
                 self._send(worker_id, encode(self._begun[number]))
         return number
@@ -468,6 +471,7 @@ class Pool:
         """A worker has ended; what it had sent before is taken first."""
         worker = self.workers[worker_id]
         self._unwatch(worker.ended)
+        worker.end_orphan()
         self._take_reports(worker_id)
         self._unwatch(worker.reports.descriptor)
         if worker_id in self._full:
@@ -495,8 +499,10 @@ class Pool:
         with signals_deferred(self._context):
             try:
                 worker = self._starter.start(worker_id)
-            except OSError:  # no more processes or descriptors to be had: the death stays one
-                return False
+            except OSError as error:
+                if is_from_outside(error):
+                    raise
+                return False  # no more processes or descriptors to be had: the death stays one
             self.workers[worker_id].hang_up(b"")
             self.workers[worker_id].release()
             self.workers[worker_id] = worker
@@ -536,7 +542,7 @@ class Pool:
             while self._dropped_runs:
                 number = self._dropped_runs.pop()
                 is_over = self.tasks.drop(number, len(self.workers), self.size)
-                del self._begun[number]
+                del self._begun[number], self._ends_of_runs[number]
                 for worker_id in range(len(self.workers)):
                     self._states.pop((number, worker_id), None)
                     self._ended.discard((number, worker_id))

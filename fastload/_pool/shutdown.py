@@ -5,7 +5,6 @@ Runs in: consumer.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import sys
@@ -22,6 +21,7 @@ from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.start import Closers, close_all
 from fastload._system import descriptors, pipes
 from fastload._system.descriptors import CLOSED
+from fastload._system.interruptions import own_suppressed
 from fastload._wire.messages import Stop, encode
 from fastload._wire.task_queue import TaskQueue
 
@@ -52,7 +52,7 @@ class Waker:
 
     def wake(self) -> None:
         """Wake whoever waits."""
-        with contextlib.suppress(OSError):
+        with own_suppressed(OSError):
             pipes.write(self._write, ONE)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -26,6 +27,7 @@ from fastload._pool.handle import WorkerHandle
 from fastload._pool.shared_ends import SharedEnds
 from fastload._system import descriptors, imports, pipes, signals
 from fastload._system.descriptors import Descriptor
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload._wire.shipment import SharedPickle
 from fastload._wire.task_queue import TaskQueue, TaskQueueEnd
 from fastload._worker.job import WorkerEnds, WorkerSpec
@@ -37,6 +39,9 @@ Closers = list[Callable[[], None]]
 PRELOADED = ["__main__", "torch", "numpy", "numpy.random", "fastload._worker.loop"]
 
 IMPORTED_FOR_WORKERS = ["numpy.random", "multiprocessing.popen_fork"]
+
+PAUSES_S = (0.01, 0.1, 1.0)
+"""How long to wait before the server of forkserver is asked again, which was just ending."""
 
 DESCRIPTORS_A_WORKER = 4
 """Orders, reports, and the two that multiprocessing has for each process."""
@@ -71,7 +76,7 @@ class Starter:
         if not forks(context):
             # What can't be pickled once (locks, queues, shared tensors) goes the way torch's does,
             # pickled anew for each worker; so does what can't be pickled at all, and raises there.
-            with contextlib.suppress(Exception):
+            with own_suppressed(Exception):
                 self._content = SharedPickle.pack(spec)
         if isinstance(self._content, SharedPickle):
             closers.append(self._content.close)
@@ -86,14 +91,11 @@ class Starter:
         """
         try:
             with descriptors.standard_numbers_occupied():
-                queue = None if self._queue is None else self._queue.end_of(worker_id)
-                return _start(
-                    worker_id, self._content, self._arena, queue, self._context, self._shared
-                )
-        except OSError:
+                return self._start_with_server(worker_id)
+        except (OSError, EOFError):
             raise
         except Exception as error:
-            if not forks(self._context):
+            if not forks(self._context) and not is_from_outside(error):
                 method = self._context.get_start_method()
                 annotate(
                     error,
@@ -101,6 +103,25 @@ class Starter:
                     f"worker_init_fn must be picklable for that",
                 )
             raise
+
+    def _start_with_server(self, worker_id: int) -> WorkerHandle:
+        """Start a worker; again, by another server of forkserver, if that one ends meanwhile.
+
+        Raises:
+            EOFError, ConnectionError: That server ended again and again.
+        """
+        for pause_s in PAUSES_S:
+            try:
+                return self._start_once(worker_id)
+            except (EOFError, ConnectionError):
+                if self._context.get_start_method() != "forkserver":
+                    raise
+            time.sleep(pause_s)  # until the system says that it has ended
+        return self._start_once(worker_id)
+
+    def _start_once(self, worker_id: int) -> WorkerHandle:
+        queue = None if self._queue is None else self._queue.end_of(worker_id)
+        return _start(worker_id, self._content, self._arena, queue, self._context, self._shared)
 
 
 def close_all(closers: Closers) -> None:
@@ -168,7 +189,7 @@ def check_room_for(workers: int) -> None:
 def _too_many_files(workers: int) -> str:
     needed = DESCRIPTORS_A_WORKER * workers + DESCRIPTORS_A_POOL
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(psutil.Error, OSError):
+    with own_suppressed(psutil.Error, OSError):
         is_open = psutil.Process().num_fds()
         return (
             f"Too many open files: {workers} workers need {needed}, {is_open} are open already, "

@@ -11,7 +11,6 @@ samples costs nothing; what lies deeper is not found.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
 import types
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from fastload._seeded.seeds import number_of
+from fastload._system.interruptions import own_suppressed
 
 DEEPEST: Final = 8
 MOST_ITEMS: Final = 1000
@@ -139,7 +139,7 @@ def _items(each: dict[Any, Any]) -> list[tuple[Any, Any]]:
 def _attributes(each: Any) -> list[tuple[str, Any]]:
     """Attributes of the instance and its slots, by name; no descriptor of the user's is called."""
     found: dict[str, Any] = {}
-    with contextlib.suppress(AttributeError):
+    with own_suppressed(AttributeError):
         found.update(islice(object.__getattribute__(each, "__dict__").items(), MOST_ITEMS))
     for kind in type(each).__mro__:
         for name, slot in vars(kind).items():

@@ -5,12 +5,12 @@ Runs in: consumer.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastload._system.cgroups import cpu_quota_cores
+from fastload._system.interruptions import own_suppressed
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def affinity_cores() -> int:
 def find_cores() -> Cores:
     """Ask the system how many cores this process may use."""
     ranks = 1
-    with contextlib.suppress(ValueError):
+    with own_suppressed(ValueError):
         ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return Cores(affinity_cores(), cpu_quota_cores(), ranks)
 

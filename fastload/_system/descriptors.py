@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing import reduction
 from typing import Any
 
+from fastload._system.interruptions import own_suppressed
+
 fork_lock = threading.RLock()
 """Held while pipes are opened and a worker is forked, so that no copy slips into another child."""
 
@@ -103,7 +105,7 @@ def close(descriptor: int) -> None:
     _consumer_ends.discard(descriptor)
     if descriptor == CLOSED:
         return
-    with contextlib.suppress(OSError):
+    with own_suppressed(OSError):
         os.close(descriptor)
 
 

@@ -7,7 +7,7 @@ timeouts or because a cluster takes the machine away. Python calls handlers in t
 between two bytecodes of whatever runs there: after a call has returned and before its result is
 stored, when a function begins, when a loop jumps back. So the exception may come out of any line.
 The program may catch it and ask the iterator for the next batch. Then the epoch goes on with
-nothing lost, or ``LoadingInterrupted`` is raised; it never ends early as if it were over. Four
+nothing lost, or ``LoadingInterrupted`` is raised; it never ends early as if it were over. Five
 means keep this promise of ``docs/migrating.md``:
 
 * *Look, work, take off.* What is to be loaded or delivered stays where it is until the step that
@@ -22,11 +22,20 @@ means keep this promise of ``docs/migrating.md``:
   what was done, and says so. The guard also tells ``close``, called by a signal handler, that the
   interrupted call will go on: the slots must not be reused.
 * *Whose exception?* User code that is called here raises exceptions of its own, which belong to its
-  batch. ``is_from_outside`` tells them apart.
+  batch. ``is_from_outside`` tells them apart, also where errors are passed over (``own_suppressed``
+  in the place of ``contextlib.suppress``): a handler may raise a ``TimeoutError``, an ``OSError``.
+* *The end of an object.* Python prints what is raised in the callback of a weak reference or in
+  ``__del__``, and goes on. So what happens at the end of a batch or of a run is one call into C
+  (``in_c``), and the rest is done by the next call.
 
 What does not work: an exception that another thread sends (``PyThreadState_SetAsyncExc``) or that
 a handler written in C raises leaves no trace of where it came from. Outside user code it is treated
 as all others; inside user code it is taken for that code's own.
+
+Python code runs at the end of a few objects all the same, and what a handler raises just then is
+printed and lost: a large batch, or one that outlived its workers (``fastload._memory.slots``); an
+epoch that ``fastload profile`` or a live display records; an iterator with workers that is dropped
+in the middle of an epoch (``close`` ends them where exceptions are raised).
 """
 
 from __future__ import annotations
@@ -34,6 +43,7 @@ from __future__ import annotations
 import functools
 import signal
 import threading
+from collections.abc import Callable, Iterable
 from types import CodeType, TracebackType
 from typing import Any
 
@@ -71,6 +81,40 @@ class Guard:
     ) -> None:
         if kind is None:
             self.depth -= 1
+
+
+class own_suppressed:  # noqa: N801  (used like contextlib.suppress)
+    """Passes over exceptions of these classes, unless a signal handler raised them."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        return isinstance(error, self._kinds) and not is_from_outside(error)
+
+
+def in_c(function: Callable[..., object], *each: Iterable[Any]) -> Callable[[object], object]:
+    """A callback for weak references, which calls a function of C with no code of Python's around.
+
+    So no handler of a signal runs before it is done.
+
+    Args:
+        function: Written in C.
+        each: Of each argument, what it is in one call after the other, as for ``map``; at their end
+            nothing is called any more. Iterated in C, too: tuples, or of ``itertools``.
+    """
+    # `next(calls, reference)`: the reference is the default, for which there is no need.
+    return functools.partial(next, map(function, *each))
 
 
 def is_from_outside(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ import traceback
 import types
 from typing import Any, NamedTuple
 
+from fastload._system.interruptions import is_from_outside
 from fastload.errors import WorkerError, WorkerTraceback, annotate
 
 
@@ -27,13 +28,30 @@ class _Packed(NamedTuple):
 
 
 def pack(error: BaseException) -> bytes:
-    """Return bytes that ``unpack`` turns into the same exception; this never fails."""
+    """Return bytes that ``unpack`` turns into the same exception.
+
+    Raises:
+        BaseException: An exception from outside that came meanwhile; nothing else.
+    """
     try:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         return pickle.dumps(_pack(error, trace, LONGEST_CHAIN))
-    except BaseException:  # noqa: BLE001  (a chain too deep to format, an error that exits, ...)
+    except BaseException as raised:  # a chain too deep to format, an error that exits, ...
+        if is_from_outside(raised):
+            raise
         name, text = type(error).__name__, _text(error)
         return pickle.dumps(_Packed(None, name, text, None, None, False, f"{name}: {text}"))
+
+
+def pack_whatever(error: BaseException) -> bytes:
+    """Return bytes for an exception, or for the one from outside that keeps it from being packed.
+
+    For a worker, where nobody is to get the exception from outside but the consumer.
+    """
+    try:
+        return pack(error)
+    except BaseException as raised:  # noqa: BLE001  (its context is the other)
+        return pack(raised)
 
 
 def unpack(packed: bytes | bytearray, where: str) -> BaseException:
@@ -89,8 +107,9 @@ def _pickled(error: BaseException) -> bytes | None:
             pickled = pickle.dumps(reduced)
             if type(pickle.loads(pickled)) is type(error):
                 return pickled
-        except BaseException:  # noqa: BLE001, S112  (user classes may raise anything here)
-            continue
+        except BaseException as raised:  # user classes may raise anything here
+            if is_from_outside(raised):
+                raise
     return None
 
 
@@ -133,7 +152,9 @@ def _members(error: BaseException) -> dict[str, Any]:
 def _travels(value: Any) -> bool:
     try:
         pickle.loads(pickle.dumps(value))
-    except BaseException:  # noqa: BLE001  (as above)
+    except BaseException as raised:  # as above
+        if is_from_outside(raised):
+            raise
         return False
     return True
 
@@ -141,7 +162,9 @@ def _travels(value: Any) -> bool:
 def _text(error: BaseException) -> str:
     try:
         return str.__str__(str(error))
-    except BaseException:  # noqa: BLE001  (a user's __str__)
+    except BaseException as raised:  # a user's __str__
+        if is_from_outside(raised):
+            raise
         return "(its text could not be made)"
 
 
@@ -150,8 +173,9 @@ def _unpack(record: _Packed) -> BaseException:
     if record.pickled is not None:
         try:
             error = pickle.loads(record.pickled)
-        except BaseException:  # noqa: BLE001  (a class that exists only in the worker)
-            error = None
+        except BaseException as raised:  # a class that exists only in the worker
+            if is_from_outside(raised):
+                raise
     if not isinstance(error, BaseException):
         error = WorkerError(f"{record.name}: {record.text}")
     if record.cause is not None:

@@ -9,7 +9,6 @@ no GIL, so it tells where C code is stuck too.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import signal
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 from fastload._system import descriptors
+from fastload._system.interruptions import is_from_outside, own_suppressed
 
 ASK = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
 """The real-time signal that asks for the stack; hardly any program uses it."""
@@ -46,7 +46,7 @@ def arm(descriptor: int) -> None:
     faulthandler.enable(file=descriptor, all_threads=True)
     if hasattr(faulthandler, "register"):
         faulthandler.register(ASK, file=descriptor, all_threads=True)
-    with contextlib.suppress(OSError):  # RLIMIT_FSIZE may be small
+    with own_suppressed(OSError):  # RLIMIT_FSIZE may be small
         os.write(descriptor, READY)
 
 
@@ -107,7 +107,9 @@ class StackFile:
         self._read = end
         try:
             os.kill(pid, ASK)
-        except OSError:
+        except OSError as error:
+            if is_from_outside(error):
+                raise
             return ""
         self._wait_for_the_dump(end)
         return self.written()
@@ -124,7 +126,7 @@ class StackFile:
     def _end(self) -> int:
         """Return where the worker's text ends now; behind it are zeros, or nothing."""
         end = max(self._start, self._read - len(READY))
-        with contextlib.suppress(OSError):
+        with own_suppressed(OSError):
             while chunk := os.pread(self._descriptor, _CHUNK_BYTES, end):
                 text = chunk.partition(b"\0")[0]
                 end += len(text)

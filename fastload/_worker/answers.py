@@ -17,8 +17,8 @@ from fastload._loading.on_error import NothingLeft, Tolerance
 from fastload._loading.stopwatch import peak_bytes
 from fastload._memory.layout import Layout
 from fastload._memory.write import LeafRef, SlotPlace, write_batch
-from fastload._wire import exceptions
 from fastload._wire.channel import send
+from fastload._wire.exceptions import pack_whatever
 from fastload._wire.messages import Empty, Ended, Failed, Loaded, Report, Skip, Stamps, encode
 
 LONGEST_SKELETON_BYTES = 1 << 14
@@ -64,7 +64,7 @@ class Answers:
         except NothingLeft:
             report = Empty(run, sequence, slot, self.take_skipped())
         except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer raises it)
-            report = Failed(run, sequence, slot, exceptions.pack(error))
+            report = Failed(run, sequence, slot, pack_whatever(error))
             self._attached = []
         self.report(report, self._attached)
         self._attached = []

@@ -277,7 +277,7 @@ def load_part(
     except NothingLeft:
         pass
     except BaseException as raised:  # noqa: BLE001  (whatever it is, the consumer raises it)
-        error = exceptions.pack(raised)
+        error = exceptions.pack_whatever(raised)
     else:
         written = _write_samples(samples, place)
         if written is None:

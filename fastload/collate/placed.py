@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from fastload._memory.fake_tensors import stand_ins, with_fake_tensors
 from fastload._memory.write import HEAP, Place
+from fastload._system.interruptions import is_from_outside
 from fastload._torch_private import dispatch_modes, fake_mode
 
 
@@ -68,5 +69,7 @@ def as_placed(collate_fn: Any) -> PlacedCollate | None:
         collate_fn = collate_fn.func
     try:
         return _SETTINGS[collate_fn](**keywords)
-    except Exception:  # noqa: BLE001  (unhashable, unknown, or wrong settings)
+    except Exception as error:  # unhashable, unknown, or wrong settings
+        if is_from_outside(error):
+            raise
         return None

@@ -7,13 +7,13 @@ Gives: what to pass as ``collate_fn``, tried on these very samples.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload.collate.misfit import keys_of
 from fastload.collate.pad_dict import PadDict
 from fastload.collate.padding import Pad
@@ -25,7 +25,9 @@ def propose(samples: Sequence[Any]) -> str:
     for text, collate in _candidates(samples):
         try:
             collate(samples)
-        except Exception:  # noqa: BLE001, S112  (then it is not this one)
+        except Exception as error:  # then it is not this one
+            if is_from_outside(error):
+                raise
             continue
         return f"Use {text}, or make them equal in the dataset"
     return (
@@ -38,7 +40,7 @@ def _candidates(samples: Sequence[Any]) -> Iterator[tuple[str, Callable[[Sequenc
     if isinstance(samples[0], Mapping):
         yield "collate_fn=fastload.pad_dict", PadDict()
     yield "collate_fn=fastload.pad", Pad()
-    with contextlib.suppress(Exception):  # samples may have different keys
+    with own_suppressed(Exception):  # samples may have different keys
         dim = as_dim(_ragged_dims(samples))
         yield f"collate_fn=fastload.Pad(dim={dim})", Pad(dim=dim)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fastload._memory.layout import CARRIERS
 from fastload._memory.write import is_plain
+from fastload._system.interruptions import is_from_outside
 from fastload.collate.inplace import TORCH_DTYPES
 from fastload.collate.misfit import DEEPEST, Misfit
 
@@ -203,6 +204,8 @@ def _one_by_one(column: Column, wanted: torch.dtype | None) -> Sequences:
             is_empty = isinstance(sample, list) and not sample
             tensors.append(None if is_empty else _to_tensor(sample, wanted))
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            if is_from_outside(error):
+                raise
             remedy = "Sequences are dense tensors on the CPU, NumPy arrays or lists of numbers."
             expected = f"which can't be padded or packed: {error}"
             raise Misfit(position, sample, _describe(sample), expected, remedy) from error

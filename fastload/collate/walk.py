@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from fastload._memory.write import Place
+from fastload._system.interruptions import is_from_outside, own_suppressed
 from fastload._torch_private import collate_module as torch_collate
 from fastload.collate.explain import explain
 from fastload.collate.inplace import Registry, collate_column, registry_for
@@ -220,6 +221,8 @@ def misfits_explained(samples: list[Any]) -> Iterator[None]:
 def _explain(
     error: Exception, samples: Column, path: str, is_fine: Callable[[Column], bool]
 ) -> None:
-    with contextlib.suppress(Exception):  # samples may be anything
+    if is_from_outside(error):
+        return
+    with own_suppressed(Exception):  # samples may be anything
         if why := explain(samples, None, path=path, is_fine=is_fine):
             annotate(error, f"{why}. {CONTAINERS}")

@@ -7,7 +7,6 @@ Gives: this process's share of a stream's parts, and the number of the epoch.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import struct
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch.distributed
 from torch.utils.data import get_worker_info
+
+from fastload._system.interruptions import own_suppressed
 
 
 class StreamShare(NamedTuple):
@@ -58,7 +59,7 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 def epoch_of(dataset: Any) -> int | None:
     """Return what ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
-    with contextlib.suppress(Exception):  # attributes of the user's, which torch doesn't look at
+    with own_suppressed(Exception):  # attributes of the user's, which torch doesn't look at
         if callable(dataset.set_epoch) and isinstance(dataset.epoch, int):
             return int(dataset.epoch)
     return None

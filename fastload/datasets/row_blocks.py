@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from fastload._system.interruptions import is_from_outside
 from fastload.datasets.arrow_buffers import BufferRows, Ints
 from fastload.datasets.arrow_columns import Column
 from fastload.datasets.arrow_objects import make_column
@@ -162,7 +163,8 @@ def reading(
     try:
         yield
     except (*_OF_DAMAGE, OSError) as error:
-        if isinstance(error, pa.ArrowCancelled) or getattr(error, "errno", None) is not None:
+        is_of_the_file = getattr(error, "errno", None) is None and not is_from_outside(error)
+        if isinstance(error, pa.ArrowCancelled) or not is_of_the_file:
             raise
         raise CorruptDataError(
             f"{place(path, row_group, rows)} can't be read: {error}. The file is damaged, or "

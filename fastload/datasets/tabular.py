@@ -130,8 +130,11 @@ class ColumnOptions:
             target[name] = _filled(values, valid, fill[name] if is_filled else None)
         if self.nulls == "mask" and not is_filled:
             count = _count(values) if valid is None else len(valid)
-            mask = torch.ones(count, dtype=torch.bool) if valid is None else torch.from_numpy(valid)
-            target[name + MASK_SUFFIX] = mask
+            target[name + MASK_SUFFIX] = (
+                torch.ones(count, dtype=torch.bool, device="cpu")
+                if valid is None
+                else torch.from_numpy(valid)
+            )
 
     def batch(self, columns: Values) -> Any:
         """Return what the loader delivers of columns, with the default collate."""
@@ -322,7 +325,7 @@ def _count(values: Any) -> int:
 def _filled(values: Any, valid: Bools, fill: Any) -> Any:
     """Return a column with ``fill`` in place of nulls; without it, zero, an empty list, or None."""
     if isinstance(values, Tensor):
-        number = torch.as_tensor(0 if fill is None else fill)
+        number = torch.as_tensor(0 if fill is None else fill, device="cpu")
         values[torch.from_numpy(~valid)] = number.to(values.dtype)
         return values
     if isinstance(values, RaggedValues):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, islice
 from typing import Any, TypeVar
 
+from fastload._system.interruptions import is_from_outside
 from fastload.samplers.epochs import iter_from
 
 T = TypeVar("T")
@@ -177,6 +178,8 @@ def _take(stream: Iterator[Any], count: int) -> tuple[list[Any], Exception | Non
     taken: list[Any] = []
     try:
         taken.extend(islice(stream, count))  # Unlike list(), keeps what came before an error.
-    except Exception as error:  # noqa: BLE001  (raised by the caller)
+    except Exception as error:  # raised by the caller
+        if is_from_outside(error):
+            raise
         return taken, error
     return taken, None

@@ -147,7 +147,7 @@ class Shard(EpochSampler[T_co], DistributedSampler[T_co]):
         Raises:
             TypeError: The sampler has no length.
         """
-        return torch.arange(len(self)) < self._dealing.own(self._total())
+        return torch.arange(len(self), device="cpu") < self._dealing.own(self._total())
 
     def merge(self, parts: Sequence[Sequence[T]]) -> list[T]:
         """Join what the ranks made of their elements, in the order of one process, without repeats.

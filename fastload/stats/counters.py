@@ -16,6 +16,7 @@ import numpy as np
 
 from fastload._wire.messages import Loaded
 from fastload.stats import recording
+from fastload.stats.recording import Recording
 from fastload.stats.rows import STAGES, Array, StampRows, columns, durations
 from fastload.stats.snapshot import (
     MOST_SKIPPED_NAMED,
@@ -43,15 +44,6 @@ class Counters:
         self._errors = 0
         self._skipped: list[SkippedSample] = []
         self._restarts = 0
-        self._recording = recording.current()
-        if self._recording is not None:
-            self._recording.begin(self)
-
-    def __del__(self) -> None:
-        """Give the sums to the recording that this epoch joined, if there is one."""
-        recorder = getattr(self, "_recording", None)
-        if recorder is not None:
-            recorder.end(self)
 
     def failed(self, elapsed_ns: int) -> None:
         """Note that the training loop waited this long and got an exception."""
@@ -165,6 +157,24 @@ class Counters:
             heapq.heappush(self._slowest, (elapsed_ns, index))
         elif elapsed_ns > self._slowest[0][0]:
             heapq.heapreplace(self._slowest, (elapsed_ns, index))
+
+
+class _RecordedCounters(Counters):
+    """Gives its sums to a recording when the epoch's iterator is gone."""
+
+    def __init__(self, recorder: Recording) -> None:
+        super().__init__()
+        self._recorder = recorder
+        recorder.begin(self)
+
+    def __del__(self) -> None:
+        self._recorder.end(self)
+
+
+def new_counters() -> Counters:
+    """Counters of an epoch that begins, and that joins a recording if there is one."""
+    recorder = recording.current()
+    return Counters() if recorder is None else _RecordedCounters(recorder)
 
 
 def _stages(rows: Array, total: dict[str, int]) -> Stages:

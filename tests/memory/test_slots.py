@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import functools
 import gc
 import os
+import signal
+import sys
 import threading
 import time
+import weakref
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from fastload._memory import slots as slots_module
 from fastload._memory.arena import Arena
 from fastload._memory.forks import forking_workers, workers_gone
 from fastload._memory.granted import NO_SLOT, Grants
@@ -201,6 +209,88 @@ def test_slot_is_granted_again_as_soon_as_its_batch_is_dropped() -> None:
     assert not flags[slot]
     del view
     assert flags[slot]
+
+
+class Interruption(Exception):
+    """Raised by the signal handler."""
+
+
+def interrupt_as_it_ends(view: object) -> object:
+    """Have a signal arrive in the moment in which a view is gone, before anything else runs."""
+    send = functools.partial(next, map(_thread.interrupt_main, (signal.SIGUSR1,)))
+    return weakref.ref(view, send)  # of several, the newest is called first
+
+
+def drop_interrupted(held: list[object]) -> None:
+    """Drop a batch; a signal arrives meanwhile, whose handler raises.
+
+    Raises:
+        Interruption: The program sees what the handler raised.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        watch = interrupt_as_it_ends(held[0])
+        held.clear()
+        del watch
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_an_exception_from_outside_is_not_lost_when_a_batch_is_dropped(others: int) -> None:
+    """It is raised in the program, and the slot can be used again; also if more are held."""
+    slots = make_slots()
+    views = []
+    for _ in range(others + 1):
+        slot = take(slots, 0)
+        slots.returned(slot, 0)
+        views.append(slots.lease(slot, 0, 32))
+    held: list[object] = [views.pop()]
+    with pytest.raises(Interruption):
+        drop_interrupted(held)
+    slots.validate()
+    assert slots.statistics().leased == others
+    del views
+    assert free_slots(slots) == set(range(SLOTS))
+
+
+@pytest.mark.parametrize("is_resting", [False, True], ids=["large", "resting"])
+def test_an_exception_from_outside_costs_no_slot(is_resting: bool, monkeypatch) -> None:
+    """Also where a batch ends in Python, which can't raise it there."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(slots_module, "LARGE_BYTES", STRIDE)
+    slots = make_slots()
+    slot = take(slots, 0)
+    slots.returned(slot, 0)
+    held: list[object] = [slots.lease(slot, 0, 32 if is_resting else STRIDE)]
+    if is_resting:
+        slots.park()
+    with contextlib.suppress(Interruption):
+        drop_interrupted(held)
+    slots.validate()
+    slots.begin(WORKERS, 2, 1 << 40)
+    assert free_slots(slots) == set(range(SLOTS))
+
+
+def test_batches_that_are_dropped_during_a_long_step_are_noted_by_the_next_call() -> None:
+    """Of many that are held at once; a fork in between takes none of them out of use."""
+    slots = make_slots()
+    views = []
+    for _ in range(3):
+        slot = take(slots, 0)
+        slots.returned(slot, 0)
+        views.append(slots.lease(slot, 0, 32))
+    del views
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert slots.quarantined_count == 0
+    assert free_slots(slots) == set(range(SLOTS))
 
 
 def test_slots_that_only_a_burst_needed_give_their_memory_back() -> None:

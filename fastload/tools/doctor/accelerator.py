@@ -125,6 +125,8 @@ def _other(torch: Any) -> str | None:
 
 def _try_pinning(torch: Any) -> tuple[bool, str]:
     try:
-        return bool(torch.empty(1).pin_memory().is_pinned()), "the tensor is not page-locked"
+        return bool(
+            torch.empty(1, device="cpu").pin_memory().is_pinned()
+        ), "the tensor is not page-locked"
     except RuntimeError as error:
         return False, str(error).splitlines()[0]

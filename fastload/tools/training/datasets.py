@@ -72,7 +72,7 @@ class Snippets(Dataset[tuple[torch.Tensor, int]]):
         length = random.randint(24, 160)
         start = int(np.random.randint(len(text) - length))
         tokens = text[start : start + length].long() + 1
-        return tokens.masked_fill(torch.rand(length) < 0.05, UNKNOWN), label
+        return tokens.masked_fill(torch.rand(length, device="cpu") < 0.05, UNKNOWN), label
 
 
 def load_digits() -> tuple[AugmentedDigits, AugmentedDigits]:
@@ -82,7 +82,7 @@ def load_digits() -> tuple[AugmentedDigits, AugmentedDigits]:
     bunch = datasets.load_digits()
     images = torch.from_numpy((bunch.images[:, None] / 16).astype(np.float32))
     labels = torch.from_numpy(bunch.target).long()
-    held_out = torch.arange(len(labels)) % 5 == 0
+    held_out = torch.arange(len(labels), device="cpu") % 5 == 0
     return (
         AugmentedDigits(images[~held_out], labels[~held_out], augment=True),
         AugmentedDigits(images[held_out], labels[held_out], augment=False),
@@ -104,13 +104,13 @@ def collate_snippets(
     """Pad snippets: tokens and mask of text `(batch, longest)`, labels `(batch,)`."""
     snippets, labels = zip(*batch, strict=True)
     tokens = pad_sequence(list(snippets), batch_first=True, padding_value=PADDING)
-    return tokens, tokens != PADDING, torch.tensor(labels)
+    return tokens, tokens != PADDING, torch.tensor(labels, device="cpu")
 
 
 def _shift_with_noise(image: torch.Tensor) -> torch.Tensor:
     down, right = random.randint(0, 2), int(np.random.randint(3))
     shifted = pad(image, (1, 1, 1, 1))[:, down : down + 8, right : right + 8]
-    return shifted + 0.1 * torch.randn(1, 8, 8)
+    return shifted + 0.1 * torch.randn(1, 8, 8, device="cpu")
 
 
 def _read_package(package: str) -> torch.Tensor:

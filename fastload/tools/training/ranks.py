@@ -72,7 +72,7 @@ class OneRank:
 
     def counted(self, samples: int, loader: Any) -> torch.Tensor:  # noqa: ARG002
         """Return that all samples count."""
-        return torch.ones(samples, dtype=torch.bool)
+        return torch.ones(samples, dtype=torch.bool, device="cpu")
 
     def sum(self, value: float) -> float:
         """Return the value."""

@@ -8,11 +8,12 @@ import resource
 import signal
 import sys
 import threading
+from multiprocessing import forkserver
 from typing import Any
 
 import torch
 
-from tests.faults.case import Case, add, fault
+from tests.faults.case import ALL, Case, add, fault
 from tests.faults.cases.acts import AT, At, Holds, Raise, Send, killed
 from tests.faults.trial import Made, Stamped, Trial, describe
 
@@ -94,6 +95,74 @@ def _from(method: str, number: int = 1) -> None:
 
 _from("spawn")
 _from("forkserver")
+
+
+def _server() -> Any:
+    return forkserver._forkserver
+
+
+def _kill_server() -> None:
+    """Kill the process that forkserver starts workers from, and wait until it is gone."""
+    forkserver.ensure_running()
+    pid = _server()._forkserver_pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # multiprocessing reaps it
+
+
+@fault(
+    1,
+    "the server process of forkserver is killed before the first epoch",
+    expect=f"^{ALL}$",
+    deadline_s=30,
+)
+def server_is_killed_before_the_first_epoch(trial: Trial) -> str:
+    _kill_server()
+    return trial.read(trial.loader(multiprocessing_context="forkserver"))
+
+
+@fault(
+    1,
+    "the server process of forkserver is killed between two epochs",
+    expect=f"^{ALL}; {ALL}$",
+    deadline_s=60,
+)
+def server_is_killed_between_two_epochs(trial: Trial) -> str:
+    loader = trial.loader(multiprocessing_context="forkserver")
+    first = trial.read(loader)
+    _kill_server()
+    return f"{first}; {trial.read(loader)}"
+
+
+@fault(
+    1,
+    "the same, workers kept; and another epoch",
+    expect=f"^{ALL}; ({ALL}|.*WorkerDied: .*The server process of forkserver.*); {ALL}$",
+    deadline_s=60,
+    is_a_race=True,
+)
+def server_of_kept_workers_is_killed(trial: Trial) -> str:
+    loader = trial.loader(multiprocessing_context="forkserver", persistent_workers=True)
+    first = trial.read(loader)
+    _kill_server()
+    return f"{first}; {trial.read(loader)}; {trial.read(loader)}"
+
+
+@fault(
+    1,
+    "the server process of forkserver ends while it starts a worker",
+    expect=f"^{ALL}$",
+    deadline_s=60,
+)
+def server_ends_as_it_starts_a_worker(trial: Trial) -> str:
+    connect = _server().connect_to_new_process
+
+    def connect_late(fds: Any) -> Any:
+        _server().connect_to_new_process = connect
+        _kill_server()
+        return connect(fds)
+
+    _server().connect_to_new_process = connect_late
+    return trial.read(trial.loader(multiprocessing_context="forkserver"))
 
 
 @fault(
