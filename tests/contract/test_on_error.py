@@ -165,3 +165,12 @@ def test_wrong_option_is_refused_at_once(workers):
         fastload.DataLoader(Bad(), num_workers=workers, on_error="ignore")
     with pytest.raises(ValueError, match="count from 0"):
         fastload.DataLoader(Bad(), num_workers=workers, max_worker_restarts=-1)
+
+
+def test_what_replaces_a_sample_of_a_stream_stands_in_its_place(workers):
+    """The callable gets the error and the position; batches keep their size."""
+    batches, stats = load(
+        BadStream(), workers, batch_size=5, on_error=lambda error, position: -position
+    )
+    assert batches == [[1, 2, 3, -3, 5]] * max(1, workers) + [[6, 7, 8, 9, 10]] * max(1, workers)
+    assert stats.errors == max(1, workers)

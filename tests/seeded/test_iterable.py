@@ -233,6 +233,26 @@ def test_a_skipped_sample_keeps_its_position(workers):
     assert torch.equal(torch.cat(found[0]), torch.cat(whole[0]))
 
 
+class Generator(IterableDataset):
+    """Ends with its error, as generators do."""
+
+    def __iter__(self):
+        yield torch.tensor(0)
+        raise ValueError("broken record")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_that_raises_is_an_error_whatever_on_error_says(workers):
+    """It has no further samples, which must not look like the end of the epoch."""
+    loader = fastload.DataLoader(
+        Generator(), batch_size=1, seed=1, on_error="skip", num_workers=workers
+    )
+    batches = iter(loader)
+    assert next(batches).tolist() == [0]
+    with pytest.raises(ValueError, match="broken record"):
+        next(batches)
+
+
 def test_an_empty_batch_of_one_of_several_ranks_is_an_error():
     """Left out, it would hang the others."""
     loader = fastload.DataLoader(

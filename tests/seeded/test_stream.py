@@ -412,3 +412,23 @@ def test_attributes_of_a_users_class_switch_nothing_on(workers):
         assert len(loader) == 2
         assert (loader.seed, loader.epoch) == (3, 5)
         assert "mode" not in loader.state_dict() or loader.state_dict()["mode"] != "seed"
+
+
+class TooLong:
+    """Says that it has more elements than it gives."""
+
+    def __len__(self):
+        return 12
+
+    def __iter__(self):
+        return iter(range(6))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sampler_that_ends_before_its_length_is_an_error(workers):
+    """Positions are counted by its length: fewer elements must not pass for a whole epoch."""
+    loader = fastload.DataLoader(
+        Many(12), batch_size=4, sampler=TooLong(), seed=1, num_workers=workers
+    )
+    with pytest.raises(RuntimeError, match=r"ended behind 6 elements.*at least 8"):
+        list(loader)
