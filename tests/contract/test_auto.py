@@ -6,8 +6,8 @@ import os
 import pickle
 import re
 import threading
+import time
 
-import psutil
 import pytest
 import torch
 from torch.utils.data import IterableDataset
@@ -246,7 +246,9 @@ def test_a_loop_that_breaks_leaves_no_worker():
                 break
         assert children()
         del batches
-        psutil.wait_procs(psutil.Process().children(), timeout=60)
+        deadline = time.monotonic() + 60
+        while children() and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not children()
     finally:
         gc.enable()
