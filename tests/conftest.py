@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
+
+from tests import rounds
 
 PATIENCE_S = 30.0
 PATIENCE_WITH_DESCRIPTORS_S = 3.0
@@ -35,9 +38,14 @@ hypothesis.settings.load_profile("fastload")
 
 
 def pytest_configure(config: Any) -> None:
+    rounds.is_exhaustive = config.getoption("exhaustive")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what runs in the background so; programs of tests would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Once for all tests, and not in each of the server's children, which import a test's module.
+    multiprocessing.set_forkserver_preload(
+        ["pytest", "psutil", "torch", "numpy.random", "fastload._worker.loop"]
+    )
     # pytest-timeout runs a timer thread in every test, so Python 3.12 warns about every fork.
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"

@@ -13,7 +13,7 @@ import fastload
 WORKERS = 2
 
 every_way = pytest.mark.every_way
-"""Also with forkserver and spawn, whose start takes seconds."""
+"""Also with forkserver and spawn, whose start takes long."""
 
 with_workers = pytest.mark.with_workers
 """Only where there are worker processes."""
@@ -45,6 +45,10 @@ class Way:
     @property
     def is_slow_to_start(self) -> bool:
         return self.options.get("multiprocessing_context") in ("forkserver", "spawn")
+
+    @property
+    def is_spawned(self) -> bool:
+        return self.options.get("multiprocessing_context") == "spawn"
 
     @property
     def is_persistent(self) -> bool:
@@ -88,7 +92,8 @@ WAYS = [
 def chosen(marked: pytest.Item) -> Iterator[Any]:
     """Parameters for the ways that a test's marks leave, torch's known faults as skips.
 
-    That torch's own loader keeps the contract is shown by the exhaustive run only.
+    That torch's own loader keeps the contract is shown by the exhaustive run only, and so is what
+    holds for spawned workers as for those of the fork server (see ``tests/start_methods.py``).
     """
     fault = marked.get_closest_marker("better_than_torch")
     for way in WAYS:
@@ -96,7 +101,7 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
             continue
         if not way.has_workers and marked.get_closest_marker("with_workers"):
             continue
-        marks = [pytest.mark.exhaustive] if way.is_torch else []
+        marks = [pytest.mark.exhaustive] if way.is_torch or way.is_spawned else []
         if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
             marks.append(pytest.mark.skip(reason=f"better than torch: {fault.args[0]}"))
         yield pytest.param(way, marks=marks, id=way.name)

@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from fastload._system import pipes
+from tests.start_methods import METHODS
 
 DEADLINE_S = 100
 
@@ -66,7 +67,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("keep", ["keep", "renew"])
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("at_sigpipe", ["default", "handler"])
 def test_a_program_with_its_own_sigpipe_loads_whole_epochs(at_sigpipe, method, keep, tmp_path):
     """It is neither killed nor told of a signal, and its handler and its mask stay as they are."""

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 import fastload
 from fastload._epoch import diagnosis
+from tests.start_methods import METHODS
 
 HANG_S = 600
 
@@ -54,7 +55,7 @@ def stop_oneself() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_timeout_shows_the_line_a_worker_waits_at(method):
     """The error names the function of the dataset that hangs."""
     loader = fastload.DataLoader(

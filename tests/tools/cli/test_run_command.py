@@ -6,6 +6,7 @@ Python itself does is the question.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -124,9 +125,13 @@ def test_program_gets_our_loader(run_here: Run, program: Path) -> None:
     assert torch.utils.data.DataLoader is before
 
 
-def test_module_is_run_as_by_python(run_here: Run, program: Path) -> None:
-    """With -m, from the folder it lies in."""
-    ours = run_here("-m", "program", "0")
+@pytest.mark.parametrize("module", ["program", "package.program"])
+def test_module_is_run_as_by_python(run_here: Run, program: Path, module: str) -> None:
+    """With -m, from the folder it lies in or that its package lies in."""
+    (program.parent / "package").mkdir()
+    shutil.copy(program, program.parent / "package")
+    ours = run_here("-m", module, "0")
+    sys.modules.pop("package.program", None)
     assert ours.code == 0, ours.err
     assert ours.out == run_here(str(program), "0").out
 
