@@ -72,6 +72,12 @@ def pytest_collection_modifyitems(config: Any, items: Any) -> None:
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
+def pytest_collection_finish() -> None:
+    """Freeze what was imported and collected: collections in tests would go through all of it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     report = yield
@@ -118,8 +124,9 @@ def nothing_is_left(request: Any) -> Any:
         gc.collect()
         time.sleep(POLL_S)
         leftovers = left()
-    for child in _children():
-        _end(child)
+    if leftovers or known:
+        for child in _children():
+            _end(child)
     if has_failed:
         return  # A failure keeps its frames, and so what they hold, alive.
     lazy = {item for item in leftovers if item.startswith("descriptor")}

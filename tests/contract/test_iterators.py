@@ -12,7 +12,7 @@ from .datasets import Made, Numbers, Stamped, Stream, numbers_of
 from .same import assert_same
 from .ways import better_than_torch, every_way
 
-HANG_S = 60
+HANG_S = 240
 
 
 def test_iterator_is_its_own_iterator_with_the_loaders_length(make_loader):

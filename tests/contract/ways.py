@@ -15,6 +15,9 @@ WORKERS = 2
 every_way = pytest.mark.every_way
 """Also with forkserver and spawn, whose start takes long."""
 
+one_epoch = pytest.mark.one_epoch
+"""Of one epoch, in which workers that are kept do what others do."""
+
 with_workers = pytest.mark.with_workers
 """Only where there are worker processes."""
 
@@ -101,7 +104,9 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
             continue
         if not way.has_workers and marked.get_closest_marker("with_workers"):
             continue
-        marks = [pytest.mark.exhaustive] if way.is_torch or way.is_spawned else []
+        is_as_others = way.is_persistent and marked.get_closest_marker("one_epoch")
+        is_rare = way.is_torch or way.is_spawned or is_as_others
+        marks = [pytest.mark.exhaustive] if is_rare else []
         if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
             marks.append(pytest.mark.skip(reason=f"better than torch: {fault.args[0]}"))
         yield pytest.param(way, marks=marks, id=way.name)

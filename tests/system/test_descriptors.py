@@ -17,7 +17,7 @@ import fastload
 from fastload._system import descriptors
 from tests.start_methods import METHODS
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 class Numbers(Dataset):

@@ -11,7 +11,7 @@ import pytest
 from fastload._system import cgroups
 from tests.start_methods import METHODS
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 def run(program, folder, *arguments, **options):

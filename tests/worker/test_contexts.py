@@ -18,7 +18,7 @@ from fastload._system.descriptors import Descriptor
 from fastload._worker.job import WorkerEnds, empty_spec
 from fastload._worker.loop import work
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 class Numbers(Dataset):
