@@ -212,7 +212,14 @@ def test_path_and_name_are_those_of_a_plain_run(tmp_path: Path, way: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "as_module"), [("spawn", False), ("forkserver", False), ("spawn", True)]
+    ("method", "as_module"),
+    [
+        *(("spawn", False), ("forkserver", True)),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in (("forkserver", False), ("spawn", True))
+        ),
+    ],
 )
 def test_workers_of_a_program_are_started_by_its_method(
     tmp_path: Path, method: str, as_module: bool
