@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
+
+from tests import rounds
 
 PATIENCE_S = 30.0
 PATIENCE_WITH_DESCRIPTORS_S = 3.0
@@ -35,9 +38,14 @@ hypothesis.settings.load_profile("fastload")
 
 
 def pytest_configure(config: Any) -> None:
+    rounds.is_exhaustive = config.getoption("exhaustive")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what runs in the background so; programs of tests would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Once for all tests, and not in each of the server's children, which import a test's module.
+    multiprocessing.set_forkserver_preload(
+        ["pytest", "psutil", "torch", "numpy.random", "fastload._worker.loop"]
+    )
     # pytest-timeout runs a timer thread in every test, so Python 3.12 warns about every fork.
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -62,6 +70,12 @@ def pytest_collection_modifyitems(config: Any, items: Any) -> None:
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+
+
+def pytest_collection_finish() -> None:
+    """Freeze what was imported and collected: collections in tests would go through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,8 +124,9 @@ def nothing_is_left(request: Any) -> Any:
         gc.collect()
         time.sleep(POLL_S)
         leftovers = left()
-    for child in _children():
-        _end(child)
+    if leftovers or known:
+        for child in _children():
+            _end(child)
     if has_failed:
         return  # A failure keeps its frames, and so what they hold, alive.
     lazy = {item for item in leftovers if item.startswith("descriptor")}

@@ -18,6 +18,7 @@ from fastload._memory.write import SlotPlace, write_batch
 from fastload.collate.inplace import make_collate
 from tests.contract.same import assert_same
 from tests.contract.ways import closing
+from tests.start_methods import ANEW
 
 SLOT_BYTES = 1 << 20
 
@@ -87,8 +88,9 @@ def test_batch_is_the_same_however_it_is_loaded(name: str) -> None:
     assert_same(batches_of(torch.utils.data.DataLoader(dataset, **options)), expected)
 
 
-def test_batch_is_the_same_from_spawned_workers() -> None:
-    """Settings and functions are found again in a fresh interpreter."""
+@pytest.mark.parametrize("method", ANEW)
+def test_batch_is_the_same_from_workers_started_anew(method: str) -> None:
+    """Settings and functions are found again in another interpreter."""
     for name in ("pad_dict, settings", "ragged", "pad, partial"):
         collate, samples = COLLATES[name]
         loader = fastload.DataLoader(
@@ -96,7 +98,7 @@ def test_batch_is_the_same_from_spawned_workers() -> None:
             batch_size=8,
             num_workers=1,
             collate_fn=collate,
-            multiprocessing_context="spawn",
+            multiprocessing_context=method,
         )
         assert_same(batches_of(loader), [collate(samples)])
 

@@ -11,10 +11,17 @@ import pytest
 import torch
 
 from .datasets import Made, Numbers, keep, numbers_of
-from .ways import AS_RETURNED, NO_PROCESS, better_than_torch, every_way, with_workers
+from .ways import (
+    AS_RETURNED,
+    NO_PROCESS,
+    better_than_torch,
+    every_way,
+    one_epoch,
+    with_workers,
+)
 
-SOON_S = 20.0
-HANG_S = 60
+SOON_S = 120.0
+HANG_S = 240
 
 SIGNAL_HANDLER = (
     "a handler of SIGCHLD raises wherever the main thread is, also outside of the loop; "
@@ -134,6 +141,7 @@ def _nested(depth):
     return value
 
 
+@one_epoch
 @better_than_torch("a batch that cannot be pickled hangs")
 @pytest.mark.parametrize("kind", UNSENDABLE)
 @pytest.mark.parametrize("beside", ["alone", "tensors"])

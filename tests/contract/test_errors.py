@@ -10,7 +10,7 @@ import torch
 
 from .datasets import Made, Numbers, numbers_of
 from .same import assert_same
-from .ways import better_than_torch, every_way
+from .ways import better_than_torch, every_way, one_epoch
 
 
 class Fault(Exception):
@@ -85,6 +85,7 @@ if sys.version_info >= (3, 11):
     )
 
 
+@one_epoch
 @better_than_torch("exceptions are rebuilt from one text, or replaced by another one")
 @pytest.mark.parametrize("kind", KEPT)
 def test_exception_arrives_with_type_arguments_and_attributes(make_loader, kind):
@@ -157,7 +158,7 @@ def test_local_exception_class_arrives_as_an_exception(way, make_loader):
 
     with pytest.raises((Local, RuntimeError)) as caught:
         list(
-            make_loader(Failing(6, 3, lambda: Local("mine")), timeout=20 if way.has_workers else 0)
+            make_loader(Failing(6, 3, lambda: Local("mine")), timeout=240 if way.has_workers else 0)
         )
     assert "mine" in _printed(caught.value)
 

@@ -17,6 +17,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from tests.rounds import rounds
+
 from .cases_objects import Bag, FrozenMapping, Pair, Point, Row, Sample, Steps
 from .datasets import Draws, Made, keep
 from .same import assert_same
@@ -167,7 +169,7 @@ def fuzzing(examples):
     [pytest.param(TORCH_WAY, marks=pytest.mark.exhaustive), INLINE_WAY, WORKER_WAY],
     ids=str,
 )
-@fuzzing(40)
+@fuzzing(rounds(12, 40))
 @given(
     tree=trees,
     length=st.integers(1, 11),
@@ -211,7 +213,7 @@ def _sampling(kind, length, seed):
 
 
 @pytest.mark.parametrize("loading", [INLINE_WAY, WORKER_WAY], ids=str)
-@fuzzing(30)
+@fuzzing(rounds(10, 30))
 @given(
     kind=st.sampled_from(SAMPLING),
     length=st.integers(1, 11),
@@ -235,7 +237,7 @@ def test_random_samplers_and_workers_equal_torch(loading, kind, length, batch_si
     assert_same(_run(loading.loader, Draws(length), options(), seed), expected)
 
 
-@fuzzing(15)
+@fuzzing(rounds(6, 15))
 @given(
     tree=trees, length=st.integers(0, 11), batch_size=st.none() | st.integers(1, 5), seed=st.just(1)
 )

@@ -8,7 +8,7 @@ from torch.utils.data._utils import collate as torch_collate
 from torch.utils.data.datapipes.iter import IterableWrapper
 
 from .same import assert_same
-from .ways import AS_RETURNED, SHARED, with_workers
+from .ways import AS_RETURNED, SHARED, one_epoch, with_workers
 
 
 def same(make_loader, make_reference, make_dataset, **options):
@@ -75,6 +75,7 @@ def test_batches_of_indices_need_no_length(make_loader, make_reference):
         assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
 
 
+@one_epoch
 @pytest.mark.parametrize(
     "change",
     [
@@ -131,6 +132,7 @@ REPLACED = {
 }
 
 
+@one_epoch
 @pytest.mark.parametrize("name", REPLACED)
 def test_what_a_dataset_is_made_of_may_be_replaced_meanwhile(make_loader, make_reference, name):
     """The next batch shows it without workers, and none of this epoch with them."""
@@ -213,6 +215,7 @@ def test_a_users_container_may_keep_what_it_is_given(make_loader, make_reference
 ROWS = np.arange(4 * 2 * 6 * 5 * 3, dtype=np.float32).reshape(4, 2, 6, 5, 3)
 
 
+@one_epoch
 @pytest.mark.parametrize(
     "make_dataset",
     [

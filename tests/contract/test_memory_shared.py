@@ -11,7 +11,7 @@ from .datasets import Made, Numbers, Stamped
 from .forks import Forked, needs_fork
 from .ways import AS_RETURNED, better_than_torch, with_workers
 
-HANG_S = 60
+HANG_S = 240
 
 
 def _is_stamped(batch, number):

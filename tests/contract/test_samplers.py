@@ -9,6 +9,8 @@ import torch.utils.data as torch_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.rounds import rounds
+
 from .same import assert_same
 
 NAMES = [
@@ -20,7 +22,7 @@ NAMES = [
     "BatchSampler",
     "DistributedSampler",
 ]
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 40), deadline=None, derandomize=True)
 
 
 def ours(name):

@@ -12,8 +12,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 import fastload
-
-CONTEXTS = ["fork", "forkserver", "spawn"]
+from tests.start_methods import METHODS
 
 
 class Stream(IterableDataset[torch.Tensor]):
@@ -79,7 +78,7 @@ class Unreadable(Stream):
 
 @pytest.mark.parametrize("kind", [Stream, Rows])
 @pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("context", METHODS)
 def test_every_worker_is_in_the_epoch_that_was_set(
     context: str, persistent: bool, kind: type[Stream | Rows]
 ) -> None:
@@ -88,7 +87,7 @@ def test_every_worker_is_in_the_epoch_that_was_set(
     with fastload.DataLoader(
         dataset,
         batch_size=None,
-        num_workers=1 if context == "spawn" else 2,
+        num_workers=2,
         persistent_workers=persistent,
         multiprocessing_context=context,
     ) as loader:
@@ -145,7 +144,7 @@ def test_an_error_of_set_epoch_in_a_worker_is_raised() -> None:
             list(loader)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 def test_a_worker_that_is_started_again_is_in_the_epoch(context: str, tmp_path: Path) -> None:
     """Although its copy of the dataset may be an old one."""
     death = tmp_path / "die once"

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from . import cases_arrays, cases_objects, cases_tensors
 from .datasets import Made, keep
 from .same import assert_same
-from .ways import AS_RETURNED, every_way, with_workers
+from .ways import AS_RETURNED, every_way, one_epoch, with_workers
 
-HANG_S = 60
+HANG_S = 240
 MOST_SHOWN = 15
 
 # Torch says once a process which of its kinds are new, old or unfinished.
@@ -115,6 +115,7 @@ TORCH_FAILS = {
 }
 
 
+@one_epoch
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("collation", COLLATIONS)
 def test_everything_arrives_as_without_workers(way, make_loader, group, collation):
@@ -162,6 +163,7 @@ def test_every_start_method_carries_everything(way, make_loader):
     assert not wrong
 
 
+@one_epoch
 @with_workers
 @pytest.mark.parametrize("collation", COLLATIONS)
 @AS_RETURNED

@@ -13,7 +13,10 @@ import fastload
 WORKERS = 2
 
 every_way = pytest.mark.every_way
-"""Also with forkserver and spawn, whose start takes seconds."""
+"""Also with forkserver and spawn, whose start takes long."""
+
+one_epoch = pytest.mark.one_epoch
+"""Of one epoch, in which workers that are kept do what others do."""
 
 with_workers = pytest.mark.with_workers
 """Only where there are worker processes."""
@@ -62,6 +65,10 @@ class Way:
         return self.options.get("worker_method") == "thread"
 
     @property
+    def is_spawned(self) -> bool:
+        return self.options.get("multiprocessing_context") == "spawn"
+
+    @property
     def is_persistent(self) -> bool:
         return bool(self.options.get("persistent_workers", False))
 
@@ -107,7 +114,8 @@ WAYS = [
 def chosen(marked: pytest.Item) -> Iterator[Any]:
     """Parameters for the ways that a test's marks leave, torch's known faults as skips.
 
-    That torch's own loader keeps the contract is shown by the exhaustive run only.
+    That torch's own loader keeps the contract is shown by the exhaustive run only, and so is what
+    holds for spawned workers as for those of the fork server (see ``tests/start_methods.py``).
     """
     fault = marked.get_closest_marker("better_than_torch")
     difference = marked.get_closest_marker("not_of_threads")
@@ -116,7 +124,9 @@ def chosen(marked: pytest.Item) -> Iterator[Any]:
             continue
         if not way.has_workers and marked.get_closest_marker("with_workers"):
             continue
-        marks = [pytest.mark.exhaustive] if way.is_torch else []
+        is_as_others = way.is_persistent and marked.get_closest_marker("one_epoch")
+        is_rare = way.is_torch or way.is_spawned or is_as_others
+        marks = [pytest.mark.exhaustive] if is_rare else []
         if fault and way.is_torch and (way.has_workers or fault.kwargs["inline_too"]):
             marks.append(pytest.mark.skip(reason=f"better than torch: {fault.args[0]}"))
         if difference and way.has_threads:

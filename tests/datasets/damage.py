@@ -1,8 +1,8 @@
 """Damage files and read them: what a child of ``test_damage.py`` does, where it may crash.
 
-    python -m tests.datasets.damage parquet 0 100
+    python -m tests.datasets.damage 100 parquet arrow
 
-Prints one line a file: its seed and what came of it.
+Prints one line a file: its kind, its seed and what came of it.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def damage(content: bytes, seed: int) -> bytes:
     return bytes(damaged)
 
 
-def main(kind: str, first: str, last: str) -> None:
+def damage_many(kind: str, files: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole"
         write(kind, path)
         content, expected = path.read_bytes(), read(kind, path)
         assert read(kind, path) == expected
-        for seed in range(int(first), int(last)):
-            print(seed, end=" ", flush=True)
+        for seed in range(files):
+            print(kind, seed, end=" ", flush=True)
             damaged = Path(folder) / f"{seed}.{kind}"
             damaged.write_bytes(damage(content, seed))
             try:
@@ -101,4 +101,5 @@ def main(kind: str, first: str, last: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for given in sys.argv[2:]:
+        damage_many(given, int(sys.argv[1]))

@@ -22,6 +22,7 @@ from fastload.datasets import ArrowDataset, write_arrow
 from fastload.datasets.gather import gatherer
 from tests.contract.same import assert_same
 from tests.datasets.tables import ROWS, assert_batch, mixed_table
+from tests.start_methods import ANEW
 
 TABLE = mixed_table()
 
@@ -152,7 +153,7 @@ def test_batches_are_private(source: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+@pytest.mark.parametrize("context", ANEW)
 def test_workers_started_anew_open_the_files_again(tmp_path: Path, context: str) -> None:
     """The dataset travels as its paths."""
     dataset = ArrowDataset(three_files(tmp_path))
@@ -182,7 +183,7 @@ def resident_bytes(path: str, rows: list[int], queue: Any) -> None:
 def test_a_mapped_file_is_not_read_into_memory(tmp_path: Path) -> None:
     """Rows of a 64 MB file cost their own pages, nearly."""
     write_arrow({"x": np.zeros((64, 1 << 20), np.uint8)}, tmp_path / "x.arrow", rows_per_batch=1)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     queue = context.SimpleQueue()
     process = context.Process(
         target=resident_bytes, args=(str(tmp_path / "x.arrow"), [3, 40], queue)

@@ -17,6 +17,7 @@ from fastload.datasets import ArrayDataset
 from fastload.datasets.gather import gatherer
 from fastload.datasets.nodes import NotGatherableError
 from tests.contract.same import assert_same
+from tests.start_methods import METHODS
 
 ROWS = 23
 
@@ -211,7 +212,7 @@ def test_mapped_array_travels_as_its_path(tmp_path, order: str) -> None:
     assert_same(part[0][0].tolist(), mapped[10].tolist())
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 def test_mapped_arrays_are_read_in_workers(tmp_path, context: str) -> None:
     """However the workers start."""
     mapped = np.memmap(tmp_path / "x", np.int64, "w+", shape=(100, 3))

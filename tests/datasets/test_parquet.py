@@ -18,6 +18,7 @@ import fastload
 from fastload.datasets import ParquetDataset, write_parquet
 from tests.contract.same import assert_same
 from tests.datasets.tables import ROWS, assert_batch, mixed_table
+from tests.start_methods import ANEW
 
 TABLE = mixed_table()
 
@@ -99,7 +100,7 @@ def test_an_order_that_defeats_the_cache_is_warned_of(tmp_path: Path) -> None:
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+@pytest.mark.parametrize("context", ANEW)
 def test_workers_started_anew_open_the_files_again(tmp_path: Path, context: str) -> None:
     """The dataset travels as its paths, without footers and row groups."""
     dataset = ParquetDataset(three_files(tmp_path))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from fastload import DataLoader, SharedDict, SharedList
+from tests.start_methods import METHODS
 
 COLUMNS = {
     "empty": [],
@@ -239,7 +240,7 @@ class Reading(Dataset):
         return name, self.sizes[name], _same_file(self.names), _same_file(self.sizes)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("lock", [False, True])
 def test_workers_see_the_same_file(method: str, lock: bool) -> None:
     """Nothing is copied on the way to a worker, in a shared pickle or (with a lock) beside it."""

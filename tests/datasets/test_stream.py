@@ -17,6 +17,7 @@ import fastload
 from fastload.datasets import ParquetStream, write_parquet
 from tests.contract.same import assert_same
 from tests.datasets.tables import ROWS, assert_batch, mixed_table
+from tests.start_methods import ANEW
 
 TABLE = mixed_table()
 GROUP = 64
@@ -136,7 +137,10 @@ def test_shuffling_mixes_row_groups(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("context", "persistent"),
-    [("fork", False), ("fork", True), ("forkserver", True), ("spawn", True)],
+    [
+        *(("fork", False), ("fork", True), ("forkserver", True)),
+        pytest.param("spawn", True, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_workers_see_the_epoch(folder: Path, context: str, persistent: bool) -> None:
     """Also persistent ones, which were started in another."""
@@ -185,7 +189,7 @@ def test_workers_leave_the_epoch_of_others_alone(folder: Path) -> None:
             assert made.epoch == epoch + 1
 
 
-@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+@pytest.mark.parametrize("context", ANEW)
 def test_workers_started_anew_read_their_share(folder: Path, context: str) -> None:
     """The stream travels as its paths."""
     made = stream(folder, shuffle=True, batch_size=10, seed=3)

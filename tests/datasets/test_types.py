@@ -27,6 +27,7 @@ from fastload.datasets import (
     write_parquet,
 )
 from fastload.errors import CorruptDataError
+from tests.start_methods import METHODS
 
 ROWS = 6
 UTC = dt.timezone.utc
@@ -286,7 +287,7 @@ def test_a_polars_frame_is_taken_as_it_is() -> None:
     assert (batch["t"], batch["l"]) == (["a", "b"], [["x"], []])
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 @pytest.mark.parametrize("kind", [ParquetDataset, ParquetStream, ArrowDataset])
 def test_folders_are_columns(kind: Any, context: str, tmp_path: Path) -> None:
     """Integers if all are, else strings; by every way of starting workers."""

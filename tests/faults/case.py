@@ -40,6 +40,8 @@ class Case:
         tracebacks: How many may be printed: of an exception that ends the program, one.
         is_a_race: Who sees the fault first differs from run to run, and so does what is said: the
             page shows one of the ways, and ``expect`` all of them.
+        is_rare: It starts interpreters, and a cheaper case ends in the same code: tested by
+            ``--exhaustive`` only.
         leaves: Regular expression of what may stay, because it is not ours to take away.
     """
 
@@ -57,6 +59,7 @@ class Case:
     leaves: str | None = None
     tracebacks: int = 0
     is_a_race: bool = False
+    is_rare: bool = False
 
 
 CASES: dict[str, Case] = {}

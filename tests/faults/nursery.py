@@ -1,7 +1,9 @@
 """A process that has imported everything and forks a fresh one for each case.
 
 Importing torch takes over a second of CPU time, a fork milliseconds. The nursery itself runs no
-loader, computes nothing and starts no thread, so each child is as new as a process can be.
+loader, computes nothing and starts no thread, so each child is as new as a process can be. What was
+imported is frozen for the garbage collector: each of the collections at a child's end would go
+through all of it, and copy its pages, which takes longer than the case.
 
     with Nursery() as nursery:
         child = nursery.start("fastload", "worker_is_killed", stdout, stderr)
@@ -11,6 +13,7 @@ loader, computes nothing and starts no thread, so each child is as new as a proc
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -111,8 +114,11 @@ def begin(descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    import fastload.dataloader  # noqa: F401  (fastload itself imports what is used, when it is)
     import tests.faults.cases  # noqa: F401  (fills the table)
     from tests.faults import trial
 
+    gc.collect()
+    gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
     trial.run(*sys.argv[1:])

@@ -18,7 +18,8 @@ WRITTEN: dict[str, dict[str, str]] = json.loads(OUTCOMES.read_text())
 
 
 def _marks(case: Case) -> list[Any]:
-    return [] if case.broken is None else [pytest.mark.xfail(strict=True, reason=case.broken)]
+    marks = [] if case.broken is None else [pytest.mark.xfail(strict=True, reason=case.broken)]
+    return [*marks, pytest.mark.exhaustive] if case.is_rare else marks
 
 
 @pytest.mark.parametrize(

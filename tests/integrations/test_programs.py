@@ -40,8 +40,8 @@ def both_ways(*arguments: str, cwd: Path | None = None) -> list[tuple[str, str, 
     ("name", "arguments", "batches"),
     [
         ("plain", ("--workers", "2"), 17),
-        ("with_accelerate", (), 20),
-        ("with_lightning", (), 24),
+        pytest.param("with_accelerate", (), 20, marks=pytest.mark.exhaustive),
+        pytest.param("with_lightning", (), 24, marks=pytest.mark.exhaustive),
         ("with_torchdata", (), 4),
     ],
 )
@@ -59,6 +59,7 @@ def test_program_prints_the_same(name, arguments, batches) -> None:
     assert int(loaded) >= batches
 
 
+@pytest.mark.exhaustive
 def test_module_in_a_package_runs_as_by_python() -> None:
     """With -m, its package's folder on the path and its arguments passed on."""
     plain, ours = both_ways(

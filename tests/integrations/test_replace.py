@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from torch.utils.data.dataloader import default_collate, default_convert
 
 from fastload import DataLoader
+from tests.rounds import rounds
 
 from .data import Numbers, Stream, rows
 
@@ -82,7 +83,7 @@ def parameters() -> list[str]:
     return list(inspect.signature(DataLoader.__init__).parameters)[1:]
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=rounds(15, 40), derandomize=True, database=None, deadline=None)
 @given(options=OPTIONS, order=ORDERS, workers=WORKERS)
 def test_replacing_nothing_gives_an_equal_loader(options, order, workers) -> None:
     """Whatever the arguments were."""
@@ -92,7 +93,7 @@ def test_replacing_nothing_gives_an_equal_loader(options, order, workers) -> Non
     assert described(again) == described(loader)
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=rounds(15, 40), derandomize=True, database=None, deadline=None)
 @given(options=OPTIONS, order=ORDERS, workers=WORKERS)
 def test_loader_made_of_its_attributes_is_equal(options, order, workers) -> None:
     """R4: as Lightning does it, only what differs from the default, with a sampler of its own."""

@@ -27,6 +27,7 @@ from torch.utils.data.dataloader import (
 
 import fastload
 from fastload import DataLoader
+from tests.rounds import rounds
 
 from .data import BATCH, LENGTH, Numbers, Stream, rows
 
@@ -313,7 +314,7 @@ def test_r17_thousand_epochs_left_early_begin_at_their_beginning() -> None:
 def test_r17_new_workers_can_be_started_and_left_again_and_again() -> None:
     """Without persistent workers: nothing adds up."""
     loader = DataLoader(Numbers(), BATCH, num_workers=1)
-    for _ in range(40):
+    for _ in range(rounds(15, 40)):
         next(iter(loader))
     assert len(rows(loader)) == 6
 

@@ -52,8 +52,15 @@ def taken(loader, batches: int):
     return [next(iterator).tolist() for _ in range(batches)], loader.state_dict(), iterator
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("batches", [0, 1, 5, 6])
+@pytest.mark.parametrize(
+    ("batches", "options"),
+    [
+        *((batches, options) for options in WAYS[:2] for batches in (0, 1, 5, 6)),
+        (1, PERSISTENT),
+        *(pytest.param(b, PERSISTENT, marks=pytest.mark.exhaustive) for b in (0, 5, 6)),
+    ],
+    ids=str,
+)
 def test_rest_of_an_epoch_is_torchdatas(options, batches) -> None:
     """After any number of batches, in another loader."""
     rests = []

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from fastload import DataLoader
 
 LENGTH = 10
-METHODS = ["fork", "forkserver", "spawn"]
 
 
 class Mortal(IterableDataset):
@@ -146,8 +145,14 @@ class Counted(Dataset):
 
 
 STREAMS = [Counting, OwnIterator, OfIterators]
-WAYS = [{}, *({"num_workers": 1, "multiprocessing_context": method} for method in METHODS)]
-WAYS.append({**WAYS[1], "persistent_workers": True})
+FORK, FORKSERVER, SPAWN = (
+    {"num_workers": 1, "multiprocessing_context": method}
+    for method in ("fork", "forkserver", "spawn")
+)
+WAYS = [
+    *({}, FORK, FORKSERVER, {**FORK, "persistent_workers": True}),
+    pytest.param(SPAWN, marks=pytest.mark.exhaustive),
+]
 
 
 def rows(batches) -> list[list[int]]:

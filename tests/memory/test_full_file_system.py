@@ -39,7 +39,7 @@ def test_slots_on_a_file_system_that_fills_up_kill_nobody(tmp_path, size: str) -
         ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, "-c", PROGRAM, tmp_path],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 

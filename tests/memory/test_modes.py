@@ -11,7 +11,10 @@ from torch.utils.data import Dataset
 
 import fastload
 
-WAYS = [(0, None), (1, "fork"), (1, "forkserver"), (1, "spawn")]
+WAYS = [
+    *((0, None), (1, "fork"), (1, "forkserver")),
+    pytest.param(1, "spawn", marks=pytest.mark.exhaustive),
+]
 
 
 class Samples(Dataset):

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 
 import fastload
 from fastload._memory.leaves import leaves, size_bytes
-
-METHODS = ["fork", "forkserver", "spawn"]
+from tests.start_methods import METHODS
 
 
 class Handle:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import fastload
 from fastload._wire.indices import Compact, pack, plain, unpack
 from fastload.samplers.batches import compact
+from tests.rounds import rounds
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 60), deadline=None, derandomize=True)
 
 
 def left_after(make_pass, sampler_class, count: int, length: int, own: bool, batching, **options):

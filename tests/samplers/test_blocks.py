@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload.samplers import BlockShuffleSampler
+from tests.rounds import rounds
 
-quick = settings(max_examples=30, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 30), deadline=None, derandomize=True)
 block_lengths = st.lists(st.integers(0, 30), max_size=12)
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload.samplers import LengthGroupedBatchSampler, TokenBudgetBatchSampler, shard
+from tests.rounds import rounds
 
-quick = settings(max_examples=30, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 30), deadline=None, derandomize=True)
 lengths_of_samples = st.lists(st.integers(0, 60), max_size=80)
 
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload.samplers.permutation import LARGEST, LARGEST_TABLE, Permutation
+from tests.rounds import rounds
 
 from .statistics import grid, surprise
 
-quick = settings(max_examples=30, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 30), deadline=None, derandomize=True)
 NETWORK = 70_001  # Above the largest table, so computed by the network.
 UNLIKELY = 4.0  # Standard deviations.
 

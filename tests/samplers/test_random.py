@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import fastload
 from fastload.samplers.random import CHUNK, permutation
+from tests.rounds import rounds
 
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 40), deadline=None, derandomize=True)
 LARGE = 3 * CHUNK + 5
 
 

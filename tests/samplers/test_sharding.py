@@ -26,8 +26,9 @@ from fastload.samplers import (
     WeightedRandomSampler,
     shard,
 )
+from tests.rounds import rounds
 
-quick = settings(max_examples=30, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 30), deadline=None, derandomize=True)
 LENGTHS = [(7 * i) % 50 + 1 for i in range(70)]
 
 

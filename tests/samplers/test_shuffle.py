@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fastload.samplers import ShuffleSampler
 from fastload.samplers.permutation import CHUNK, LARGEST_TABLE
+from tests.rounds import rounds
 
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=rounds(12, 40), deadline=None, derandomize=True)
 
 
 def order(length: int, seed: int = 0, epoch: int = 0) -> list[int]:

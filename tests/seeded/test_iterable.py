@@ -68,7 +68,7 @@ SETTINGS = {
     "two ranks": {"ranks": 2, "num_workers": 1},
     "three ranks": {"ranks": 3, "batch_size": 2},
     "kept workers": {"num_workers": 2, "persistent_workers": True},
-    "spawn": {"num_workers": 1, "multiprocessing_context": "spawn"},
+    "forkserver": {"num_workers": 1, "multiprocessing_context": "forkserver"},
 }
 
 

@@ -87,7 +87,7 @@ SETTINGS = {
     "three ranks": {"ranks": 3, "batch_size": 10},
     "kept workers": {"num_workers": 2, "persistent_workers": True},
     "single rows": {"batch_size": None, "loader_batch_size": 9, "num_workers": 1},
-    "spawn": {"num_workers": 1, "multiprocessing_context": "spawn"},
+    "forkserver": {"num_workers": 1, "multiprocessing_context": "forkserver"},
 }
 
 

@@ -22,13 +22,13 @@ SETTINGS = {
     "two ranks": {"ranks": 2, "num_workers": 2, "batch_size": 4},
     "three ranks": {"ranks": 3, "batch_size": 2},
     "kept workers": {"num_workers": 2, "persistent_workers": True},
-    "spawn": {"num_workers": 2, "multiprocessing_context": "spawn"},
     "forkserver": {
         "num_workers": 1,
         "multiprocessing_context": "forkserver",
         "persistent_workers": True,
     },
 }
+SPAWNED = {"num_workers": 2, "multiprocessing_context": "spawn"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,13 @@ def stream():
     return joined(Drawing(61, EVERYTHING), batch_size=8, shuffle=True)
 
 
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(pytest.param(setting, id=name) for name, setting in SETTINGS.items()),
+        pytest.param(SPAWNED, id="spawn", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_stream_is_the_same_bytes_in_every_setting(stream, setting):
     """Workers, start methods, ranks and batch size change nothing, random numbers included."""
     found = joined(Drawing(61, EVERYTHING), **{"batch_size": 8, "shuffle": True, **setting})

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 import fastload
 from fastload._system import imports
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 class Importing(Dataset):

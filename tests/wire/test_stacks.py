@@ -19,6 +19,7 @@ import fastload
 from fastload._epoch import diagnosis
 from fastload._memory.arena import anonymous_file
 from fastload._wire.stacks import READY, StackFile
+from tests.start_methods import METHODS
 
 HANG_S = 600
 
@@ -57,7 +58,7 @@ def stop_oneself() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_timeout_shows_the_line_a_worker_waits_at(method):
     """The error names the function of the dataset that hangs."""
     loader = fastload.DataLoader(

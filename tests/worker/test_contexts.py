@@ -18,7 +18,7 @@ from fastload._system.descriptors import Descriptor
 from fastload._worker.job import WorkerEnds, empty_spec
 from fastload._worker.loop import work
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 class Numbers(Dataset):
@@ -124,7 +124,11 @@ AT_A_PROMPT = """
 
 
 @pytest.mark.parametrize(
-    ("method", "what"), [("spawn", "plain"), ("spawn", "lock"), ("forkserver", "plain")]
+    ("method", "what"),
+    [
+        *(("spawn", "lock"), ("forkserver", "plain")),
+        pytest.param("spawn", "plain", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_what_was_defined_at_a_prompt_gets_a_hint(method, what):
     """In a notebook or with ``python -c`` no worker of spawn can import it."""

@@ -138,6 +138,7 @@ def _enter(moment: str, kind: type[AtPickle], act: str) -> None:
             run,
             _expected(moment, kind.__name__, act),
             deadline_s=20,
+            is_rare=(moment, kind) == ("dataset", AtUnpickle) and act != "raises",
         )
     )
 

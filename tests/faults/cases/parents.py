@@ -77,7 +77,11 @@ def _is_killed(state: str, method: str) -> None:
     text = f"the training process is killed, workers {words} ({method})"
     name = f"parent_killed_{state}_{method}"
     deadline_s = 10 if method == "fork" else 40
-    options: Any = {"is_about_the_end": True, "deadline_s": deadline_s}
+    options: Any = {
+        "is_about_the_end": True,
+        "deadline_s": deadline_s,
+        "is_rare": method == "spawn",
+    }
     add(Case(numbers, name, text, run, "^ended by SIGKILL$", **options))
 
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fastload.tools.bench.catalogue import WORKLOADS
-from fastload.tools.cli import main
+from fastload.tools.cli import bench, main
 from fastload.tools.cli.exits import Exit
 
 ROOT = Path(__file__).parents[3]
@@ -26,10 +26,17 @@ def start(*arguments, **options):
     )
 
 
-def race(*arguments):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+@pytest.fixture
+def race(capfd, monkeypatch):
+    """Run the command in this process; what it measures has processes of its own."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "40")
+
+    def run(*arguments):
+        code = main(["bench", "--quick", *arguments])
+        return code, *capfd.readouterr()
+
+    return run
 
 
 def test_list_names_every_workload(capsys):
@@ -57,7 +64,7 @@ def test_missing_library_is_told_before_anything_runs(capsys, monkeypatch):
     assert "pip install 'fastload[bench]'" in err
 
 
-def test_race_fills_table_and_file(tmp_path):
+def test_race_fills_table_and_file(race, tmp_path):
     """In a pipe the table is whole whatever the terminal's width; the file holds every run."""
     file = tmp_path / "result.json"
     workloads = ("tiny-tensor-inline", "tiny-numpy")
@@ -87,7 +94,7 @@ def test_race_fills_table_and_file(tmp_path):
 
 
 @pytest.mark.parametrize(("loader", "code"), [("Swapped", Exit.BAD), ("Raising", Exit.RAISED)])
-def test_faulty_loader_decides_the_exit_code(loader, code):
+def test_faulty_loader_decides_the_exit_code(race, loader, code):
     """Unequal batches end with exit code 1, a loader that raises with 3; stderr says why."""
     arguments = (
         "--workload",
@@ -109,7 +116,7 @@ def test_interrupt_ends_everything_and_keeps_what_is_done(tmp_path):
     while not (children := [child for child in bench.children() if _is_at_work(child)]):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=240)
     assert process.returncode == Exit.INTERRUPTED
     # One that was just being started finds out when it has imported torch.
     assert not psutil.wait_procs(children, timeout=60)[1]
@@ -124,7 +131,8 @@ def _is_at_work(process):
         return False
 
 
-def test_seed_is_told_with_the_loader(tmp_path):
+@pytest.mark.exhaustive
+def test_seed_is_told_with_the_loader(race, tmp_path):
     """`--seed` races the loader with that seed, under a name that says so."""
     file = tmp_path / "results.json"
     code, _, err = race("--seed", "3", "--workload", "tiny-numpy-inline", "--json", str(file))
@@ -133,3 +141,11 @@ def test_seed_is_told_with_the_loader(tmp_path):
     assert document["settings"]["candidate"] == "fastload(seed=3)"
     loaders = [run["loader"] for run in document["workloads"][0]["runs"]]
     assert loaders == ["torch", "fastload(seed=3)"]
+
+
+def test_seed_goes_into_the_name_of_the_loader(monkeypatch, capsys):
+    """The suite is given the loader under a name with its seed."""
+    given = []
+    monkeypatch.setattr(bench, "run_suite", lambda settings, _: given.append(settings) or [])
+    main(["bench", "--quick", "--seed", "3", "--workload", "tiny-numpy-inline"])
+    assert [settings.candidate for settings in given] == ["fastload(seed=3)"]

@@ -26,6 +26,7 @@ from fastload.tools.bench.suite import Settings
 from fastload.tools.bench.summary import to_document
 from fastload.tools.cli import main
 from fastload.tools.cli.exits import Exit
+from tests.rounds import rounds
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -245,7 +246,7 @@ VALUES = st.recursive(
 ABSENT = "take this key away"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=rounds(60, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     changes=st.lists(st.tuples(PATHS, VALUES | st.just(ABSENT)), min_size=1, max_size=3),
     as_json=st.booleans(),

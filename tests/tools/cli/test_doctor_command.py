@@ -69,38 +69,36 @@ def test_text_says_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1].endswith("bad")
 
 
-def test_real_limit_on_open_files_is_seen() -> None:
-    """With 64 descriptors there is room for few workers; the hard limit is named as the cure."""
+@pytest.fixture(scope="module")
+def limited() -> dict[str, Any]:
+    """What the doctor finds with few descriptors, little address space and one core."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 999))
-
-    _, document = examined(limit=limit)
-    assert finding(document, "open files")["verdict"] == "warn"
-    assert "ulimit -n 999" in finding(document, "open files")["cure"]
-
-
-def test_real_limit_on_address_space_is_seen() -> None:
-    """With 8 GiB of address space a pool gets less than two."""
-
-    def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-
-    _, document = examined(limit=limit)
-    assert finding(document, "address space")["verdict"] == "warn"
-    assert finding(document, "address space")["found"].startswith("8.0 GiB, of which")
-
-
-def test_real_affinity_is_seen() -> None:
-    """Bound to one core, that is what there is."""
-
-    def limit() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     _, document = examined(limit=limit, OMP_NUM_THREADS="16")
-    assert finding(document, "affinity")["found"].startswith("1 of")
-    assert finding(document, "cores")["verdict"] == "warn"
-    assert finding(document, "threads")["verdict"] == "warn"
+    return document
+
+
+def test_real_limit_on_open_files_is_seen(limited: dict[str, Any]) -> None:
+    """With 64 descriptors there is room for few workers; the hard limit is named as the cure."""
+    assert finding(limited, "open files")["verdict"] == "warn"
+    assert "ulimit -n 999" in finding(limited, "open files")["cure"]
+
+
+def test_real_limit_on_address_space_is_seen(limited: dict[str, Any]) -> None:
+    """With 8 GiB of address space a pool gets less than two."""
+    assert finding(limited, "address space")["verdict"] == "warn"
+    assert finding(limited, "address space")["found"].startswith("8.0 GiB, of which")
+
+
+def test_real_affinity_is_seen(limited: dict[str, Any]) -> None:
+    """Bound to one core, that is what there is."""
+    assert finding(limited, "affinity")["found"].startswith("1 of")
+    assert finding(limited, "cores")["verdict"] == "warn"
+    assert finding(limited, "threads")["verdict"] == "warn"
 
 
 def test_torch_that_cannot_be_imported_is_bad(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def interrupt(process: subprocess.Popen[str]) -> str:
     """Press Ctrl-C: every process of the terminal's group gets it. Returns what it says."""
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=240)
     assert not psutil.wait_procs(children, timeout=60)[1]
     return err
 

@@ -22,9 +22,9 @@ QUICK = [
     *(["compare", "{results}", "{results}"], ["compare", "{results}", "{results}", "--json"]),
     ["run", "{program}"],
 ]
+TRAIN = ["train", "--epochs", "1", "--workers", "0", "--json", "/dev/full"]
 LONG = [
     ["train", "--epochs", "1", "--workers", "0"],
-    ["train", "--epochs", "1", "--workers", "0", "--json", "/dev/full"],
     ["profile", "{program}:loader", "--budget", "1"],
     ["bench", "--quick", "--workload", "table-inline"],
 ]
@@ -130,7 +130,11 @@ def answer_to_nobody(*arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["bench", "--list"], ["env"], ["env", "--json"], ["doctor"], ["--version"]]
+    "arguments",
+    [
+        *(["bench", "--list"], ["env"], ["env", "--json"], ["--version"]),
+        pytest.param(["doctor"], marks=pytest.mark.exhaustive),
+    ],
 )
 def test_closed_pipe_ends_the_command_without_a_word(arguments):
     """As in `fastload bench --list | true`; argparse itself takes no notice."""
@@ -143,8 +147,15 @@ def test_closed_pipe_ends_the_command_without_a_word(arguments):
 @pytest.mark.parametrize(
     ("arguments", "buffering"),
     [
-        *((arguments, buffering) for arguments in QUICK for buffering in ("", "1")),
-        *((arguments, "") for arguments in LONG),
+        *((arguments, "") for arguments in QUICK),
+        *((["env"], "1"), (["run", "{program}"], "1"), (TRAIN, "")),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in [
+                *((arguments, "1") for arguments in QUICK if arguments[0] not in ("env", "run")),
+                *((arguments, "") for arguments in LONG),
+            ]
+        ),
     ],
 )
 def test_full_disk_is_told_in_one_line(arguments, buffering, tmp_path, results):

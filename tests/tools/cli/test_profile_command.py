@@ -81,7 +81,10 @@ def profile(
     return run
 
 
-@pytest.mark.parametrize("home", ["program_of_mine.py", "program_of_mine"])
+@pytest.mark.parametrize(
+    "home",
+    ["program_of_mine.py", pytest.param("program_of_mine", marks=pytest.mark.exhaustive)],
+)
 def test_a_loader_is_profiled_and_the_files_are_written(
     profile: Profile, tmp_path: Path, home: str
 ) -> None:

@@ -6,6 +6,7 @@ Python itself does is the question.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -124,9 +125,13 @@ def test_program_gets_our_loader(run_here: Run, program: Path) -> None:
     assert torch.utils.data.DataLoader is before
 
 
-def test_module_is_run_as_by_python(run_here: Run, program: Path) -> None:
-    """With -m, from the folder it lies in."""
-    ours = run_here("-m", "program", "0")
+@pytest.mark.parametrize("module", ["program", "package.program"])
+def test_module_is_run_as_by_python(run_here: Run, program: Path, module: str) -> None:
+    """With -m, from the folder it lies in or that its package lies in."""
+    (program.parent / "package").mkdir()
+    shutil.copy(program, program.parent / "package")
+    ours = run_here("-m", module, "0")
+    sys.modules.pop("package.program", None)
     assert ours.code == 0, ours.err
     assert ours.out == run_here(str(program), "0").out
 
@@ -207,7 +212,14 @@ def test_path_and_name_are_those_of_a_plain_run(tmp_path: Path, way: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "as_module"), [("spawn", False), ("forkserver", False), ("spawn", True)]
+    ("method", "as_module"),
+    [
+        *(("spawn", False), ("forkserver", True)),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in (("forkserver", False), ("spawn", True))
+        ),
+    ],
 )
 def test_workers_of_a_program_are_started_by_its_method(
     tmp_path: Path, method: str, as_module: bool

@@ -7,8 +7,14 @@ from fastload.tools.training import TrainingConfig, train
 from fastload.tools.training.module import digits_classifier
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("task", ["digits", "text"])
+@pytest.mark.parametrize(
+    ("task", "workers"),
+    [
+        *(("digits", 2), ("text", 0)),
+        pytest.param("digits", 0, marks=pytest.mark.exhaustive),
+        pytest.param("text", 2, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_loaders_give_the_same_losses(task, workers):
     """With one seed the losses are the same to the last bit, whichever loader feeds the loop."""
     config = TrainingConfig(task=task, workers=workers, epochs=2 if task == "digits" else 1)
