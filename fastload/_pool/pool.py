@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import selectors
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastload._loading.dataset_state import DatasetState, has_state
+from fastload._loading.dataset_state import DatasetState
 from fastload._memory.granted import ANYBODY
 from fastload._memory.slots import Slots
 from fastload._memory.view import BatchTemplate
 from fastload._pool.deaths import Death, examine
 from fastload._pool.handle import WorkerHandle
+from fastload._pool.runs import Runs
 from fastload._pool.shared_ends import SharedEnds
 from fastload._pool.sharing import SharedTasks, with_indices
 from fastload._pool.shutdown import Shutdown, Waker, block_for_ever
@@ -34,11 +33,11 @@ from fastload._pool.start import (
     signals_deferred,
 )
 from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
+from fastload._pool.watches import DIED, REPORTED, WOKEN, Watches
 from fastload._system.cgroups import oom_kills
-from fastload._system.interruptions import Guard, in_c, is_from_outside
+from fastload._system.interruptions import Guard, is_from_outside
 from fastload._wire.indices import pack
 from fastload._wire.messages import (
-    Begin,
     Cancel,
     Cancelled,
     Ended,
@@ -52,9 +51,6 @@ from fastload._wire.messages import (
 )
 from fastload._wire.task_queue import SharedTask, TaskQueue
 from fastload._worker.job import WorkerSpec
-from fastload.datasets.ranks_and_workers import epoch_of
-
-_REPORTED, _DIED, _WRITABLE, _WOKEN = "reported", "died", "writable", "woken"
 
 LONGEST_HOLD_S = 0.0005
 """How long messages may wait to be sent together, as an epoch begins.
@@ -120,19 +116,12 @@ class Pool:
         self._is_closing = False
         self._dismissed: set[int] = set()
         self._held_back_until_s = 0.0
-        self._dropped_runs: list[int] = []
-        self._ends_of_runs: dict[int, weakref.ref[object]] = {}
-        self._full: set[int] = set()
-        self._last_run = -1
-        self._begun: dict[int, Begin] = {}
-        self._states: dict[tuple[int, int], bytes] = {}
-        self._ended: set[tuple[int, int]] = set()
+        self._runs = Runs(job.dataset)
+        self._watches = Watches()
         self._is_stream = job.iterable
-        self._dataset = job.dataset
         self._context = context
         self._restarts_left = most_restarts
         self._kills_before = oom_kills()
-        self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
@@ -140,13 +129,12 @@ class Pool:
         if shares_tasks:
             queue = TaskQueue(job.workers, 0 if slots is None else slots.arena.slots)
         self.shared = None if queue is None else SharedTasks(queue, self.tasks)
-        self._is_queue_full = False
         self._end = Shutdown(
-            self.workers, self._selector, self._waker, slots, closers, shared, queue
+            self.workers, self._watches.selector, self._waker, slots, closers, shared, queue
         )
         weakref.finalize(self, self._end).atexit = False  # at exit it ends by itself
         try:
-            self._watch(self._waker.read, _WOKEN, -1)
+            self._watches.add(self._waker.read, WOKEN)
             arena = None if slots is None else slots.arena
             self._starter = Starter(job, arena, context, shared, closers, queue)
             self._closers = closers
@@ -174,14 +162,13 @@ class Pool:
         with self.guard:
             with signals_deferred(self._context), opening_files_for(self.size - worker_id):
                 self._add_worker()
-            self._brief(
-                worker_id, {run: self.tasks.tasks_of(run, worker_id) for run in self._begun}
-            )
+            runs = self._runs.begun
+            self._brief(worker_id, {run: self.tasks.tasks_of(run, worker_id) for run in runs})
 
     def _add_worker(self) -> None:
         worker_id = len(self.workers)
         self.workers.append(self._starter.start(worker_id))
-        self._watch_worker(worker_id)
+        self._watches.add_worker(worker_id, self.workers[worker_id])
         if not self.is_growing:
             if self.slots is not None:
                 self.slots.is_copying = False
@@ -202,13 +189,12 @@ class Pool:
             shared: Shared tasks that it is to begin with.
         """
         for number in sorted(tasks):
-            state = self._state_of(number, worker_id)
-            self._send(worker_id, encode(self._begun[number]._replace(dataset_state=state)))
+            self._send(worker_id, encode(self._runs.begin_for(number, worker_id)))
             for sequence, task in tasks[number]:
                 self._send(worker_id, encode_task(number, sequence, pack(task.indices)))
-        if self.shared is not None and self._last_run not in tasks:
+        if self.shared is not None and self._runs.newest not in tasks:
             # Tasks of runs that are over may still lie in the queue: none of them is to come.
-            self._send(worker_id, encode(Cancel(self._last_run, is_over=True)))
+            self._send(worker_id, encode(Cancel(self._runs.newest, is_over=True)))
         for one, flying in shared:
             self._hand(worker_id, with_indices(one, flying))
         if worker_id in self._dismissed:
@@ -249,21 +235,13 @@ class Pool:
         begins.
         """
         self._cancel_dropped_runs()
-        pickled = None if dataset_state is None else pickle.dumps(dataset_state)
         with self.guard:
             self.check_open()
-            self._last_run += 1
-            number = self._last_run
-            self._begun[number] = Begin(
-                number, shared_seed, pickled, epoch_of(self._dataset), seeded
-            )
-            self.tasks.open(number, mailbox)
-            self._ends_of_runs[number] = weakref.ref(
-                run, in_c(self._dropped_runs.append, (number,))
-            )
+            begin = self._runs.begin(run, shared_seed, dataset_state, seeded)
+            self.tasks.open(begin.run, mailbox)
             for worker_id in range(len(self.workers)):
-                self._send(worker_id, encode(self._begun[number]))
-        return number
+                self._send(worker_id, encode(begin))
+        return begin.run
 
     def assign(self, run: int, sequence: int, worker_id: int, indices: Any, packed: bytes) -> None:
         """Send a task, inside the guard; ``packed`` is ``indices``, for the worker."""
@@ -303,7 +281,7 @@ class Pool:
         assert self.shared is not None
         for too_long in self.shared.put(run, sequence, task, packed):
             self._hand(sequence % len(self.workers), too_long)
-        self._sync_queue_watch()
+        self._watches.follow(ANYBODY, self.shared.queue)
 
     def _hand(self, worker_id: int, task: SharedTask) -> None:
         """Send a shared task through the pipe of one worker."""
@@ -329,39 +307,31 @@ class Pool:
         has_grown = self.is_growing
         if has_grown:
             self.grow()
-        events = self._select(0 if has_grown else timeout_s)
+        events = self._watches.wait(0 if has_grown else timeout_s, lambda: self.is_open)
         if not self.is_open:
             if not self._is_closing:
                 block_for_ever()
             return True
         with self.guard:
-            for key, _ in events:
-                what, worker_id = key.data
-                if what is _REPORTED:
+            for what, worker_id in events:
+                if what is REPORTED:
                     self._take_reports(worker_id)
-                elif what is _DIED:
+                elif what is DIED:
                     self._mark_dead(worker_id)
-                elif what is not _WOKEN:
+                elif what is not WOKEN:
                     self._send_more(worker_id)
         return bool(events) or has_grown
-
-    def _select(self, timeout_s: float | None) -> list[Any]:
-        try:
-            return self._selector.select(timeout_s)
-        except (OSError, ValueError):
-            if self.is_open:
-                raise
-            return []
 
     def _send_more(self, worker_id: int) -> None:
         """There is room again in a worker's pipe, or in the queue of all."""
         if worker_id == ANYBODY:
             assert self.shared is not None
             self.shared.queue.flush()
-            self._sync_queue_watch()
+            self._watches.follow(ANYBODY, self.shared.queue)
         else:
-            self.workers[worker_id].orders.flush()
-            self._sync_watch(worker_id)
+            orders = self.workers[worker_id].orders
+            orders.flush()
+            self._watches.follow(worker_id, orders)
 
     def close(self) -> None:
         """End the workers; safe to call again, from any thread, and in a forked child."""
@@ -374,20 +344,6 @@ class Pool:
                 self.slots.abandon()
             self.tasks.close()
             self._end()
-
-    def _watch(self, descriptor: Any, what: str, worker_id: int) -> None:
-        # Plain data: a bound method here would keep the pool alive through its own finalizer.
-        events = selectors.EVENT_WRITE if what is _WRITABLE else selectors.EVENT_READ
-        self._selector.register(descriptor, events, (what, worker_id))
-
-    def _watch_worker(self, worker_id: int) -> None:
-        worker = self.workers[worker_id]
-        self._watch(worker.reports.descriptor, _REPORTED, worker_id)
-        self._watch(worker.ended, _DIED, worker_id)
-
-    def _unwatch(self, descriptor: Any) -> None:
-        with contextlib.suppress(KeyError):  # two events of one call may both lead here
-            self._selector.unregister(descriptor)
 
     @contextlib.contextmanager
     def sending_together(self) -> Iterator[None]:
@@ -403,7 +359,7 @@ class Pool:
         with self.guard:
             for worker_id, worker in enumerate(self.workers):
                 worker.orders.flush()
-                self._sync_watch(worker_id)
+                self._watches.follow(worker_id, worker.orders)
 
     def _send(self, worker_id: int, frame: bytes) -> None:
         orders = self.workers[worker_id].orders
@@ -411,37 +367,15 @@ class Pool:
             orders.put(frame)
             return
         orders.send(frame)
-        if orders.unsent or self._full:
-            self._sync_watch(worker_id)
-
-    def _sync_watch(self, worker_id: int) -> None:
-        """Wait for room in a worker's pipe exactly while something is unsent."""
-        orders = self.workers[worker_id].orders
-        if bool(orders.unsent) != (worker_id in self._full):
-            if orders.unsent:
-                self._full.add(worker_id)
-                self._watch(orders.descriptor, _WRITABLE, worker_id)
-            else:
-                self._full.discard(worker_id)
-                self._unwatch(orders.descriptor)
-
-    def _sync_queue_watch(self) -> None:
-        """Wait for room in the queue exactly while something is unsent."""
-        assert self.shared is not None
-        queue = self.shared.queue
-        if bool(queue.unsent) != self._is_queue_full:
-            self._is_queue_full = not self._is_queue_full
-            if self._is_queue_full:
-                self._watch(queue.descriptor, _WRITABLE, ANYBODY)
-            else:
-                self._unwatch(queue.descriptor)
+        if orders.unsent or self._watches.full:
+            self._watches.follow(worker_id, orders)
 
     def _take_reports(self, worker_id: int) -> None:
         receiver = self.workers[worker_id].reports
         for frame in receiver.receive():
             self._route(worker_id, decode(frame))
         if receiver.is_closed:
-            self._unwatch(receiver.descriptor)
+            self._watches.remove(receiver.descriptor)
 
     def _route(self, worker_id: int, report: Any) -> None:
         template = None
@@ -450,16 +384,16 @@ class Pool:
             if report.layout is not None and report.skeleton is not None:
                 worker.template = BatchTemplate(report.layout, report.skeleton, worker.template)
             template = worker.template
-            if report.dataset_state is not None and report.run in self._begun:
-                self._states[report.run, worker_id] = report.dataset_state
+            if report.dataset_state is not None:
+                self._runs.note_state(report.run, worker_id, report.dataset_state)
         elif type(report) is Cancelled:
             self.tasks.on_cancelled(report, worker_id)
             return
         elif type(report) is Unfit:
             self._send_whole(report)
             return
-        elif type(report) is Ended and report.run in self._begun:
-            self._ended.add((report.run, worker_id))
+        elif type(report) is Ended:
+            self._runs.note_end(report.run, worker_id)
         self.tasks.complete(worker_id, report, template)
 
     def _send_whole(self, report: Unfit) -> None:
@@ -470,13 +404,10 @@ class Pool:
     def _mark_dead(self, worker_id: int) -> None:
         """A worker has ended; what it had sent before is taken first."""
         worker = self.workers[worker_id]
-        self._unwatch(worker.ended)
+        self._watches.remove(worker.ended)
         worker.end_orphan()
         self._take_reports(worker_id)
-        self._unwatch(worker.reports.descriptor)
-        if worker_id in self._full:
-            self._full.discard(worker_id)
-            self._unwatch(worker.orders.descriptor)
+        self._watches.remove_worker(worker_id, worker)
         if self.slots is not None:
             self.slots.revoke(worker_id)
         taken = [] if self.shared is None else self.shared.lost_with(worker_id)
@@ -492,9 +423,8 @@ class Pool:
     def _restart(self, death: Death, lost: Lost, taken: list[tuple[SharedTask, InFlight]]) -> bool:
         """Put a new worker in a dead one's place and give it the tasks again."""
         worker_id = death.worker_id
-        alive = set(self._begun).difference(self._dropped_runs)
-        runs = sorted(run for run in alive if (run, worker_id) not in self._ended)
-        if self._is_stream and not self._can_resume(runs, worker_id):
+        runs = self._runs.of_restarted(worker_id)
+        if self._is_stream and not self._runs.can_resume(runs, worker_id):
             return False
         with signals_deferred(self._context):
             try:
@@ -506,7 +436,7 @@ class Pool:
             self.workers[worker_id].hang_up(b"")
             self.workers[worker_id].release()
             self.workers[worker_id] = worker
-            self._watch_worker(worker_id)
+            self._watches.add_worker(worker_id, worker)
         self._restarts_left -= 1
         self.restarts.append(death)
         for number in runs:
@@ -515,36 +445,15 @@ class Pool:
         self._brief(worker_id, {number: lost.get(number, []) for number in runs}, taken)
         return True
 
-    def _state_of(self, run: int, worker_id: int) -> bytes | None:
-        """What the dataset of a new worker goes on from: behind the last batch, or as it began."""
-        return self._states.get((run, worker_id), self._begun[run].dataset_state)
-
-    def _can_resume(self, runs: list[int], worker_id: int) -> bool:
-        """Whether a new worker can go on with a stream where a dead one was.
-
-        One dataset can't be in two states. One without a state begins anew, which would repeat
-        what was delivered; whether its iterator has a state is known from the first batch on. A
-        seeded stream is read again up to the first task: what it yields follows from the seed.
-        """
-        if all(self._begun[run].seeded is not None for run in runs):
-            return True
-        if len(runs) > 1:
-            return False
-        return has_state(self._dataset) or all(
-            self._state_of(run, worker_id) is not None for run in runs
-        )
-
     def _cancel_dropped_runs(self) -> None:
         """Free what nobody will ask for; a worker may still write until it says Cancelled."""
-        if not self._dropped_runs:
+        dropped = self._runs.dropped
+        if not dropped:
             return
         with self.guard:
-            while self._dropped_runs:
-                number = self._dropped_runs.pop()
+            while dropped:
+                number = dropped.pop()
                 is_over = self.tasks.drop(number, len(self.workers), self.size)
-                del self._begun[number], self._ends_of_runs[number]
-                for worker_id in range(len(self.workers)):
-                    self._states.pop((number, worker_id), None)
-                    self._ended.discard((number, worker_id))
+                self._runs.forget(number, len(self.workers))
                 for worker_id in range(len(self.workers)):
                     self._send(worker_id, encode(Cancel(number, is_over)))
