@@ -122,9 +122,7 @@ class Pool:
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
-        queue = None
-        if shares_tasks:
-            queue = TaskQueue(job.workers, 0 if slots is None else slots.arena.slots)
+        queue = _open_queue(job.workers, slots, self._waker) if shares_tasks else None
         self.shared = None if queue is None else SharedTasks(queue, self.tasks)
         self._is_queue_full = False
         self._end = Shutdown(
@@ -471,3 +469,16 @@ class Pool:
                     self._ended.discard((number, worker_id))
                 for worker_id in range(len(self.workers)):
                     self._send(worker_id, encode(Cancel(number, is_over)))
+
+
+def _open_queue(workers: int, slots: Slots | None, waker: Waker) -> TaskQueue:
+    """Open the queue of shared tasks, or close what else is open by then.
+
+    Raises:
+        OSError: No more files may be open, or there is no memory.
+    """
+    try:
+        return TaskQueue(workers, 0 if slots is None else slots.arena.slots)
+    except BaseException:
+        waker.close()
+        raise
