@@ -108,7 +108,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         workers_per_batch: How many workers load one batch together, with ``seed``: its samples are
             cut into so many parts, and whoever is last collates them. The first batch comes sooner,
             and a slow sample holds up less. "auto": as many parts as are worth it, while batches
-            are waited for.
+            are waited for. Samples are pickled on their way to the worker that collates them, so
+            ``collate_fn`` gets equal objects, not the same ones: samples of one batch that shared
+            memory no longer do. A dataset's ``__getitems__`` gets a part of the indices at a time.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that

@@ -430,3 +430,38 @@ def test_tasks_fit_into_the_smallest_sockets(monkeypatch, parts):
         timeout=60,
     )
     assert_same(list(loader), expected)
+
+
+MISSING = object()
+
+
+class Marked(Slow):
+    """Tensors that know their name, or a mark that there is none; alone or beside others."""
+
+    def __init__(self, *, is_nested: bool) -> None:
+        super().__init__(16, 0)
+        self.is_nested = is_nested
+
+    def __getitem__(self, index: int) -> Any:
+        tensor: Any = torch.tensor([index])
+        if index < 8:
+            tensor.name_of_file = f"{index}.png"
+        elif index % 3 == 0:
+            tensor = MISSING
+        return (index, [tensor]) if self.is_nested else tensor
+
+
+def names_of(samples: list[Any]) -> list[Any]:
+    """What is beside the numbers of each sample."""
+    samples = [each[1][0] if isinstance(each, tuple) else each for each in samples]
+    return [None if each is MISSING else getattr(each, "name_of_file", "") for each in samples]
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_collate_function_sees_all_of_a_sample(is_nested):
+    """Also attributes of tensors, and objects that it compares by identity."""
+    dataset = Marked(is_nested=is_nested)
+    found = fastload.DataLoader(
+        dataset, **options(2, collate_fn=names_of, multiprocessing_context="fork")
+    )
+    assert_same(list(found), without_workers(dataset, collate_fn=names_of))
