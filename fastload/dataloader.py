@@ -117,7 +117,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         workers_per_batch: How many workers load one batch together, with ``seed``: its samples are
             cut into so many parts, and whoever is last collates them. The first batch comes sooner,
             and a slow sample holds up less. "auto": as many parts as are worth it, while batches
-            are waited for.
+            are waited for. Samples are pickled on their way to the worker that collates them, so
+            ``collate_fn`` gets equal objects, not the same ones: samples of one batch that shared
+            memory no longer do. A dataset's ``__getitems__`` gets a part of the indices at a time.
         concurrent_samples: How many samples of its batch each worker (without workers, the calling
             process) loads at a time, for datasets that wait for an object store or HTTP:
             ``__getitem__`` is called in so many threads, and ``__getitems__`` is not. A dataset

@@ -47,7 +47,7 @@ class Cut(Protocol):
         """
 
 
-class Whole:
+class WholeCut:
     """Batches are not cut."""
 
     looks = False
@@ -59,7 +59,7 @@ class Whole:
         pass
 
 
-class Fixed(Whole):
+class FixedCut(WholeCut):
     """Batches are cut into a given number of parts."""
 
     def __init__(self, parts: int) -> None:
@@ -69,7 +69,7 @@ class Fixed(Whole):
         return max(1, min(self._parts, samples))
 
 
-class Automatic(Whole):
+class AutomaticCut(WholeCut):
     """Batches are cut while they are waited for, and each part is worth it.
 
     Into twice as many parts as there are workers: who has had a slow sample then has less to do.
@@ -131,5 +131,5 @@ def check_parts(
 def cut_for(wanted: WorkersPerBatch, workers: int) -> Cut:
     """How batches are cut for a loader that wants so many workers on one batch."""
     if wanted == "auto":
-        return Automatic(workers)
-    return Whole() if wanted == 1 else Fixed(wanted)
+        return AutomaticCut(workers)
+    return WholeCut() if wanted == 1 else FixedCut(wanted)

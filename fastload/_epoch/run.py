@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastload._epoch import diagnosis
-from fastload._epoch.cut import Cut, Whole
+from fastload._epoch.cut import Cut, WholeCut
 from fastload._epoch.deliver import unwrap
 from fastload._epoch.draws import NO_MORE, Draws, SamplerFailed
 from fastload._epoch.order import CONSUMER, AsCompleted, InOrder, Shared
@@ -59,7 +59,7 @@ class Run:
         ``dataset_state`` is what the dataset goes on from, in each worker. ``cut`` decides into how
         many parts batches are cut, where workers share tasks.
         """
-        self.cut = cut or Whole()
+        self.cut = cut or WholeCut()
         self.pool = pool
         self._ends_pool = ends_pool
         self._counters = counters

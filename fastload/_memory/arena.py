@@ -78,7 +78,7 @@ class Arena:
                     head_bytes = _whole_pages(workers * slots)
                     os.ftruncate(descriptor, head_bytes + slots * stride_bytes)
                     if not _is_memory(descriptor):
-                        _allocate(descriptor, 0, head_bytes)
+                        allocate(descriptor, 0, head_bytes)
                     arena = cls(descriptor, slots, stride_bytes, workers)
                     break
                 except (OSError, ValueError, OverflowError) as error:
@@ -116,7 +116,7 @@ class Arena:
             return True
         start = self._allocated[number]
         try:
-            _allocate(self.descriptor, self._offset(number) + start, end - start)
+            allocate(self.descriptor, self._offset(number) + start, end - start)
         except OSError:
             return False
         self._allocated[number] = end
@@ -209,13 +209,14 @@ def write_at(descriptor: int, start: int, content: memoryview) -> None:
         raise _with_place(error, descriptor, content.nbytes) from error
 
 
-def _allocate(descriptor: int, start: int, size_bytes: int) -> None:
-    """Reserve blocks for a part of a file, so that touching its pages can't fail.
+def allocate(descriptor: int, start: int, size_bytes: int) -> None:
+    """Reserve blocks for a part of a file, which may grow by that: touching them can't fail then.
 
     Raises:
         OSError: The file system has no room for them; the text says which.
     """
     if not hasattr(os, "posix_fallocate"):
+        os.ftruncate(descriptor, max(os.fstat(descriptor).st_size, start + size_bytes))
         return
     try:
         os.posix_fallocate(descriptor, start, size_bytes)

@@ -152,7 +152,7 @@ class Slots:
         self.lock = threading.RLock()
         self._fresh = list(range(arena.slots - 1, -1, -1))
         self._free: list[int] = []
-        # The last one of each is for ANYBODY, whose number is -1; no worker sees its flags.
+        # The last one of each is for ANYBODY, whose number is -1 and whose flags nobody needs.
         self._flags = [arena.flags(worker) for worker in range(arena.workers)]
         self._flags.append(memoryview(bytearray(arena.slots)))
         self._granted: list[set[int]] = [set() for _ in range(arena.workers + 1)]
@@ -240,7 +240,8 @@ class Slots:
 
     def _grant(self, slot: int, worker: int) -> None:
         self._granted[worker].add(slot)
-        self._flags[worker][slot] = 1
+        if worker != ANYBODY:
+            self._flags[worker][slot] = 1
 
     def _take(self) -> int | None:
         release_unused()

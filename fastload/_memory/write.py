@@ -116,10 +116,20 @@ class SlotPlace:
     """A slot, or a region of one, for one batch at a time; what does not fit is private memory."""
 
     def __init__(
-        self, arena: Arena | None, slot: int, region: tuple[int, int] | None = None
+        self,
+        arena: Arena | None,
+        slot: int,
+        region: tuple[int, int] | None = None,
+        *,
+        is_exact: bool = False,
     ) -> None:
-        """``region`` is where in the slot its bytes begin and end; None: all of the slot."""
+        """``region`` is where in the slot its bytes begin and end; None: all of the slot.
+
+        ``is_exact``: refuse what a batch may lose on its way, because other code of the user's will
+        look at it: attributes of plain tensors, and bare objects, which are compared by ``is``.
+        """
         self._arena = arena
+        self.is_exact = is_exact
         self._slot = slot
         self._region = region
         usable = arena is not None and slot != NO_SLOT
@@ -217,6 +227,7 @@ def write_batch(batch: Any, place: SlotPlace) -> tuple[Layout, bytes]:
 
     Raises:
         Exception: Whatever pickling an object of the batch raises.
+        PicklingError: Something would be lost, and the place is exact.
     """
     skeleton = _write_flat_container(batch, place)
     if skeleton is None:
@@ -242,6 +253,8 @@ def _pickled(batch: Any, place: SlotPlace) -> bytes:
     table[LeafRef] = _reduce_reference
     table[torch.UntypedStorage] = _reduce_storage
     table[torch.TypedStorage] = reduce_typed_storage  # pickled by itself, it would be a file
+    if place.is_exact:
+        table[object] = _refuse
     pickler.dispatch_table = table
     pickler.dump(batch)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -277,6 +290,7 @@ def _copy_all(tensors: Sequence[Any], place: SlotPlace) -> bool:
     """Copy different tensors into an empty slot; return False if one of them is something else."""
     return (
         all(type(each) is Tensor for each in tensors)
+        and not (place.is_exact and any(each.__dict__ for each in tensors))
         and tensors_are_ours()
         and len(set(map(id, tensors))) == len(tensors)
         and all(_copy_plain(each, place) is not None for each in tensors)
@@ -322,7 +336,13 @@ def storage_of(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
+def _refuse(content: Any) -> Any:
+    raise pickle.PicklingError(f"something of {content!r} would be lost on its way")
+
+
 def _reduce_any_tensor(place: SlotPlace, tensor: Tensor) -> Any:
+    if place.is_exact and tensor.__dict__:
+        _refuse(tensor)
     number = place.number_of(tensor)
     if number is None:
         number = _copy_plain(tensor, place)

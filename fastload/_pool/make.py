@@ -67,6 +67,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
 
     Raises:
         AssertionError: As torch's, if nothing is to be prefetched.
+        OSError: No more files or processes may be open.
     """
     if prefetch_factor <= 0:
         raise AssertionError(
@@ -100,15 +101,20 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         slots = None
         with own_suppressed(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
-        check_room_for(workers)
-        return Pool(
-            spec,
-            slots,
-            context,
-            most_restarts,
-            shares_tasks=iterator.shares_tasks,
-            starts_all=iterator.starts_all,
-        )
+        try:
+            check_room_for(workers)
+            return Pool(
+                spec,
+                slots,
+                context,
+                most_restarts,
+                shares_tasks=iterator.shares_tasks,
+                starts_all=iterator.starts_all,
+            )
+        except BaseException:
+            if slots is not None:
+                slots.arena.close_descriptor()
+            raise
 
 
 def _slots_for(loader: PoolLoader, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:

@@ -125,9 +125,7 @@ class Pool:
         self._waker = Waker()
         shared = SharedEnds()
         closers: Closers = []
-        queue = None
-        if shares_tasks:
-            queue = TaskQueue(job.workers, 0 if slots is None else slots.arena.slots)
+        queue = _open_queue(job.workers, slots, self._waker) if shares_tasks else None
         self.shared = None if queue is None else SharedTasks(queue, self.tasks)
         self._end = Shutdown(
             self.workers, self._watches.selector, self._waker, slots, closers, shared, queue
@@ -457,3 +455,16 @@ class Pool:
                 self._runs.forget(number, len(self.workers))
                 for worker_id in range(len(self.workers)):
                     self._send(worker_id, encode(Cancel(number, is_over)))
+
+
+def _open_queue(workers: int, slots: Slots | None, waker: Waker) -> TaskQueue:
+    """Open the queue of shared tasks, or close what else is open by then.
+
+    Raises:
+        OSError: No more files may be open, or there is no memory.
+    """
+    try:
+        return TaskQueue(workers, 0 if slots is None else slots.arena.slots)
+    except BaseException:
+        waker.close()
+        raise

@@ -14,7 +14,6 @@ from typing import Any
 from fastload._pool.tasks import InFlight, Tasks
 from fastload._wire.indices import pack, part_of
 from fastload._wire.task_queue import (
-    LONGEST_PACKET_BYTES,
     SharedTask,
     TaskQueue,
     encode_shared_task,
@@ -48,12 +47,11 @@ class SharedTasks:
         if task.parts > 1:
             self.queue.parts_in(task.slot).begin(run, sequence)
         parts = list(_parts(run, sequence, task, packed))
+        longest_bytes = self.queue.longest_packet_bytes
         packets = [encode_shared_task(part) for part in parts]
-        self.queue.put([each for each in packets if len(each) <= LONGEST_PACKET_BYTES])
+        self.queue.put([each for each in packets if len(each) <= longest_bytes])
         return [
-            part
-            for part, packet in zip(parts, packets, strict=True)
-            if len(packet) > LONGEST_PACKET_BYTES
+            part for part, packet in zip(parts, packets, strict=True) if len(packet) > longest_bytes
         ]
 
     def note_handed(self, worker_id: int, task: SharedTask) -> None:

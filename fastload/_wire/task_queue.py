@@ -10,7 +10,6 @@ worker. So the consumer can read what a worker has taken, also if it was killed 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -21,8 +20,8 @@ import struct
 from collections import deque
 from typing import Final, NamedTuple
 
-from fastload._memory.arena import anonymous_file
-from fastload._system import descriptors
+from fastload._memory.arena import allocate, anonymous_file
+from fastload._system import descriptors, pipes
 from fastload._system.descriptors import Descriptor
 
 LONGEST_PACKET_BYTES = 1 << 15
@@ -39,6 +38,7 @@ LOADED, UNFIT = 1, 2
 _HEADER: Final = struct.Struct("=qqqqq")
 _ID: Final = struct.Struct("=qq")
 _ROW_BYTES: Final = 64
+_KERNELS_OWN_BYTES: Final = 64
 _BEGUN: Final = struct.Struct("=i")
 _BEGUN_AT: Final = 40
 _ID_AT: Final = 48
@@ -149,6 +149,9 @@ class TaskQueue:
 
     Attributes:
         unsent: Packets for which there is no room in the socket yet.
+        longest_packet_bytes: Longer tasks go through the pipe of one worker: LONGEST_PACKET_BYTES,
+            or less where the system has little room for sockets.
+        descriptor: The descriptor to wait for when something is unsent.
     """
 
     def __init__(self, workers: int, slots: int) -> None:
@@ -162,26 +165,25 @@ class TaskQueue:
         self._rows_of_parts = workers * LONGEST_PACKET_BYTES
         memory = anonymous_file()
         try:
-            os.ftruncate(memory, size_bytes)
+            allocate(memory, 0, size_bytes)
             self._rows = memoryview(mmap.mmap(memory, size_bytes))
-            self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except BaseException:
             os.close(memory)
             raise
+        for each in (ours, theirs):
+            each.setblocking(False)
+        room_bytes = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _KERNELS_OWN_BYTES
+        self.longest_packet_bytes = min(LONGEST_PACKET_BYTES, room_bytes)
+        # Numbers: in a forked child a socket would close its number, which is another file's there.
+        self.descriptor = descriptors.own(ours.detach())
+        self._theirs = theirs.detach()
         self._memory = memory
-        self._ours.setblocking(False)
-        self._theirs.setblocking(False)
-        descriptors.own(self._ours.fileno())
-
-    @property
-    def descriptor(self) -> int:
-        """The descriptor to wait for when something is unsent."""
-        return self._ours.fileno()
 
     def end_of(self, worker_id: int) -> TaskQueueEnd:
         """Make what a worker is given of the queue."""
         rows = Descriptor(self._memory)
-        theirs = Descriptor(self._theirs.fileno())
+        theirs = Descriptor(self._theirs)
         return TaskQueueEnd(worker_id, theirs, rows, self._rows_of_parts)
 
     def parts_in(self, slot: int) -> PartsRow:
@@ -198,7 +200,7 @@ class TaskQueue:
         unsent = self.unsent
         try:
             while unsent:
-                self._ours.send(unsent[0], socket.MSG_NOSIGNAL)
+                pipes.write(self.descriptor, unsent[0])
                 unsent.popleft()
         except BlockingIOError:
             pass
@@ -219,14 +221,15 @@ class TaskQueue:
         """Close what only the start of another worker would need."""
         memory, self._memory = self._memory, descriptors.CLOSED
         descriptors.close(memory)
-        self._theirs.close()
+        theirs, self._theirs = self._theirs, descriptors.CLOSED
+        descriptors.close(theirs)
 
     def close(self) -> None:
         """Close everything."""
         self.unsent.clear()
         self.close_theirs()
-        with contextlib.suppress(OSError):
-            descriptors.close(self._ours.detach())
+        ours, self.descriptor = self.descriptor, descriptors.CLOSED
+        descriptors.close(ours)
 
 
 class TaskQueueEnd:

@@ -269,7 +269,7 @@ def load_part(
     begin, end = region(arena, task.part, task.parts)
     if end - begin <= _HEAD.size:
         return UNFIT
-    place = SlotPlace(arena, task.slot, (begin + _HEAD.size, end))
+    place = SlotPlace(arena, task.slot, (begin + _HEAD.size, end), is_exact=True)
     started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
     layout, skeleton, error = None, None, None
     try:

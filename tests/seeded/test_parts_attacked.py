@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import multiprocessing
 import os
 import signal
+import socket
 import struct
 import time
 from pathlib import Path
@@ -348,3 +352,116 @@ def test_samples_that_a_registered_function_keeps_do_not_change(monkeypatch):
     registry = torch.utils.data._utils.collate.default_collate_fn_map
     monkeypatch.setitem(registry, Boxed, collate_boxes)
     assert all(fastload.DataLoader(Boxes(200), **options(2, multiprocessing_context="fork")))
+
+
+@PARTS
+def test_each_slot_has_one_owner_in_the_middle_of_an_epoch(parts):
+    """Whatever is loaded, delivered, held or dropped."""
+    iterator: Any = iter(fastload.DataLoader(Slow(64, 0), **options(parts)))
+    held = []
+    for batch in iterator:
+        held = [*held[-3:], batch]
+        iterator._pool.slots.validate()
+
+
+def test_a_forked_child_that_drops_the_iterator_closes_none_of_its_own_files():
+    """The numbers of our sockets are other files' there."""
+    loader = fastload.DataLoader(Slow(64, 0), **options(2))
+    alive = {"loader": loader, "iterator": iter(loader)}
+    first = next(alive["iterator"])
+    number = alive["iterator"]._pool.shared.queue.descriptor
+
+    def drop() -> None:
+        opened = set()
+        while number not in opened:
+            opened.add(os.open(os.devnull, os.O_RDONLY))
+        alive.clear()
+        gc.collect()
+        os.fstat(number)
+
+    del loader
+    child = multiprocessing.get_context("fork").Process(target=drop)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert_same([first, *alive["iterator"]], without_workers(Slow(64, 0)))
+
+
+def test_nothing_stays_open_if_the_queue_cannot_be_opened(monkeypatch):
+    """The limit on open files may be reached just there."""
+    list(fastload.DataLoader(Slow(8, 0), **options(1)))
+    gc.collect()
+    before = list(Path("/proc/self/fd").iterdir())
+
+    def refuse_sockets(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", refuse_sockets)
+        with pytest.raises(OSError, match="Too many open files"):
+            iter(fastload.DataLoader(Slow(8, 0), **options(1, memory_limit=1 << 20)))
+    gc.collect()
+    found = list(Path("/proc/self/fd").iterdir())
+    assert len(found) <= len(before)
+
+
+@PARTS
+def test_tasks_fit_into_the_smallest_sockets(monkeypatch, parts):
+    """Some systems give a socket little room; what is too long then goes by pipe."""
+    socketpair = socket.socketpair
+
+    def small_socketpair(*kind: Any) -> tuple[socket.socket, socket.socket]:
+        ours, theirs = socketpair(*kind)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        return ours, theirs
+
+    batches = [list(range(start, start + 2_000)) for start in range(0, 20_000, 2_000)]
+    batches += [[index] for index in range(100)]
+    dataset = torch.arange(20_000)
+    expected = list(fastload.DataLoader(dataset, batch_sampler=batches, seed=1))
+    monkeypatch.setattr(socket, "socketpair", small_socketpair)
+    loader = fastload.DataLoader(
+        dataset,
+        batch_sampler=batches,
+        seed=1,
+        num_workers=2,
+        workers_per_batch=parts,
+        prefetch_factor=20,
+        timeout=60,
+    )
+    assert_same(list(loader), expected)
+
+
+MISSING = object()
+
+
+class Marked(Slow):
+    """Tensors that know their name, or a mark that there is none; alone or beside others."""
+
+    def __init__(self, *, is_nested: bool) -> None:
+        super().__init__(16, 0)
+        self.is_nested = is_nested
+
+    def __getitem__(self, index: int) -> Any:
+        tensor: Any = torch.tensor([index])
+        if index < 8:
+            tensor.name_of_file = f"{index}.png"
+        elif index % 3 == 0:
+            tensor = MISSING
+        return (index, [tensor]) if self.is_nested else tensor
+
+
+def names_of(samples: list[Any]) -> list[Any]:
+    """What is beside the numbers of each sample."""
+    samples = [each[1][0] if isinstance(each, tuple) else each for each in samples]
+    return [None if each is MISSING else getattr(each, "name_of_file", "") for each in samples]
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_collate_function_sees_all_of_a_sample(is_nested):
+    """Also attributes of tensors, and objects that it compares by identity."""
+    dataset = Marked(is_nested=is_nested)
+    found = fastload.DataLoader(
+        dataset, **options(2, collate_fn=names_of, multiprocessing_context="fork")
+    )
+    assert_same(list(found), without_workers(dataset, collate_fn=names_of))
