@@ -116,10 +116,13 @@ class Arena:
         self._allocated[number] = end
         return True
 
-    def forget_room(self, number: int) -> None:
-        """Ask the file system anew: the consumer may have given a slot's pages back since."""
+    def forget_room(self, number: int, begin: int = 0) -> None:
+        """Ask the file system anew: the consumer may have given a slot's pages back since.
+
+        What lies before ``begin`` is somebody else's, who asks for it.
+        """
         if self._allocated is not None and number >= 0:
-            self._allocated[number] = 0
+            self._allocated[number] = begin
 
     def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
         """Map a slot's first bytes into this process in one call instead of a fault a page.

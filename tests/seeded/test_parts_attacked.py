@@ -432,6 +432,17 @@ def test_tasks_fit_into_the_smallest_sockets(monkeypatch, parts):
     assert_same(list(loader), expected)
 
 
+def test_parts_take_no_more_of_a_disk_than_they_fill(monkeypatch):
+    """Where there is no memfd, room is asked for a part alone, not for all that lies before it."""
+    monkeypatch.delattr(os, "memfd_create")
+    dataset = Slow(64, 0)
+    loader = fastload.DataLoader(dataset, **options(2, memory_limit=1 << 28, max_worker_restarts=1))
+    iterator: Any = iter(loader)
+    found = [next(iterator) for _ in range(10)]
+    assert os.fstat(iterator._pool.slots.arena.descriptor).st_blocks * 512 < 1 << 22
+    assert_same([*found, *iterator], without_workers(dataset))
+
+
 MISSING = object()
 
 
