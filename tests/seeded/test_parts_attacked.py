@@ -476,3 +476,34 @@ def test_a_collate_function_sees_all_of_a_sample(is_nested):
         dataset, **options(2, collate_fn=names_of, multiprocessing_context="fork")
     )
     assert_same(list(found), without_workers(dataset, collate_fn=names_of))
+
+
+class Sparse(Slow):
+    """Every sixteenth index can't be loaded."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index % 16 == 3:
+            raise ValueError(f"no sample {index}")
+        return super().__getitem__(index)
+
+
+def collate_but_twenty(samples: list[Any]) -> torch.Tensor:
+    """Refuse the batch with the sample 20."""
+    if any(sample == 20 for sample in samples):
+        raise RuntimeError("twenty")
+    return torch.stack(samples)
+
+
+def test_samples_that_failed_are_counted_although_their_batch_fails_too():
+    """As by workers that load whole batches: with the next batch that comes."""
+    loader = fastload.DataLoader(
+        Sparse(400, 0.001),
+        **options(2, batch_size=8, on_error="skip", collate_fn=collate_but_twenty),
+    )
+    iterator = iter(loader)
+    assert len([next(iterator) for _ in range(2)]) == 2
+    with pytest.raises(RuntimeError, match="twenty"):
+        next(iterator)
+    assert len(list(iterator)) == 47
+    found = sorted(skipped.index for skipped in loader.stats().skipped)
+    assert found == list(range(3, 400, 16))
