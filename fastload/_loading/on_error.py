@@ -51,6 +51,10 @@ class Tolerance:
         self._skipped.append(Skip(index, exceptions.pack(error)))
         return LEFT_OUT if sample is None else sample
 
+    def put_back(self, skipped: tuple[Skip, ...]) -> None:
+        """Say again at the next call which samples failed: their batch has failed too."""
+        self._skipped[:0] = skipped
+
     def take_skipped(self) -> tuple[Skip, ...]:
         """The samples that failed since the last call."""
         skipped, self._skipped = tuple(self._skipped), []

@@ -122,10 +122,13 @@ class Arena:
         self._allocated[number] = end
         return True
 
-    def forget_room(self, number: int) -> None:
-        """Have ``has_room`` ask again for a slot, whose pages the consumer may have given back."""
+    def forget_room(self, number: int, begin: int = 0) -> None:
+        """Have ``has_room`` ask again for a slot, whose pages the consumer may have given back.
+
+        What lies before ``begin`` is somebody else's, who asks for it.
+        """
         if self._allocated is not None and number >= 0:
-            self._allocated[number] = 0
+            self._allocated[number] = begin
 
     def fault_in(self, number: int, end: int, *, to_write: bool) -> None:
         """Map a slot's first bytes into this process with one call instead of one fault a page.

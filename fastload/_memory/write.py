@@ -147,7 +147,7 @@ class SlotPlace:
         self.attached: list[pickle.PickleBuffer] = []
         self._placed: dict[int, tuple[Tensor, int, int]] = {}
         if self._arena is not None and not self._arena.is_memory:
-            self._arena.forget_room(self._slot)
+            self._arena.forget_room(self._slot, self.used_bytes)
 
     def attach(self, memory: Bytes) -> pickle.PickleBuffer:
         """Send memory beside the skeleton, from where it lies; return what stands for it there."""

@@ -90,6 +90,11 @@ class Answers:
         """The samples that could not be loaded since the last call."""
         return () if self._tolerance is None else self._tolerance.take_skipped()
 
+    def put_back_skipped(self, skipped: tuple[Skip, ...]) -> None:
+        """Report them with the next batch, because an error tells of none."""
+        if self._tolerance is not None:
+            self._tolerance.put_back(skipped)
+
     def peak_bytes(self) -> int:
         """The most memory that this process ever had resident; mostly 0, for not looked at."""
         self._loads += 1

@@ -204,16 +204,20 @@ class BatchParts:
         records, skipped = samples.records, tuple(all_skipped(samples.records))
         error = first_error(records)
         if error is not None:
+            answers.put_back_skipped(skipped)
             return Failed(task.run, task.sequence, task.slot, error)
         if all(record.layout is None for record in records):
             return Empty(task.run, task.sequence, task.slot, skipped)
         place = SlotPlace(self._arena, task.slot, (0, half_of(self._arena)))
         try:
             batch = fetcher.fetch(samples.indices, place)
+            collated_ns = time.monotonic_ns()
+            layout, skeleton = answers.write(batch, place)
         except BrokenBatchError:  # samples that can be pickled, but not unpickled
             return Unfit(task.run, task.sequence)
-        collated_ns = time.monotonic_ns()
-        layout, skeleton = answers.write(batch, place)
+        except BaseException:
+            answers.put_back_skipped(skipped)
+            raise
         del batch
         samples.give_back(task.parts)
         spent_ns = sum(record.elapsed_ns for record in records)

@@ -432,6 +432,17 @@ def test_tasks_fit_into_the_smallest_sockets(monkeypatch, parts):
     assert_same(list(loader), expected)
 
 
+def test_parts_take_no_more_of_a_disk_than_they_fill(monkeypatch):
+    """Where there is no memfd, room is asked for a part alone, not for all that lies before it."""
+    monkeypatch.delattr(os, "memfd_create")
+    dataset = Slow(64, 0)
+    loader = fastload.DataLoader(dataset, **options(2, memory_limit=1 << 28, max_worker_restarts=1))
+    iterator: Any = iter(loader)
+    found = [next(iterator) for _ in range(10)]
+    assert os.fstat(iterator._pool.slots.arena.descriptor).st_blocks * 512 < 1 << 22
+    assert_same([*found, *iterator], without_workers(dataset))
+
+
 MISSING = object()
 
 
@@ -465,3 +476,34 @@ def test_a_collate_function_sees_all_of_a_sample(is_nested):
         dataset, **options(2, collate_fn=names_of, multiprocessing_context="fork")
     )
     assert_same(list(found), without_workers(dataset, collate_fn=names_of))
+
+
+class Sparse(Slow):
+    """Every sixteenth index can't be loaded."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index % 16 == 3:
+            raise ValueError(f"no sample {index}")
+        return super().__getitem__(index)
+
+
+def collate_but_twenty(samples: list[Any]) -> torch.Tensor:
+    """Refuse the batch with the sample 20."""
+    if any(sample == 20 for sample in samples):
+        raise RuntimeError("twenty")
+    return torch.stack(samples)
+
+
+def test_samples_that_failed_are_counted_although_their_batch_fails_too():
+    """As by workers that load whole batches: with the next batch that comes."""
+    loader = fastload.DataLoader(
+        Sparse(400, 0.001),
+        **options(2, batch_size=8, on_error="skip", collate_fn=collate_but_twenty),
+    )
+    iterator = iter(loader)
+    assert len([next(iterator) for _ in range(2)]) == 2
+    with pytest.raises(RuntimeError, match="twenty"):
+        next(iterator)
+    assert len(list(iterator)) == 47
+    found = sorted(skipped.index for skipped in loader.stats().skipped)
+    assert found == list(range(3, 400, 16))
