@@ -16,7 +16,8 @@ import fastload
 PACKAGE = Path(fastload.__file__).parent
 
 LAYERS = (
-    ("errors", "_system", "_torch_private"),
+    ("_system", "_torch_private"),
+    ("errors",),
     ("_memory",),
     ("_wire",),
     ("collate", "samplers", "stats"),
