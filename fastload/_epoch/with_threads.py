@@ -196,8 +196,7 @@ class ThreadRun(Run):
                 raise self._end()
             result = arrived.get(sequence)
             if result is None:
-                if not self._take_ready(sequence):
-                    self._wait_or_tell(sequence, timeout_s)
+                self._wait_or_tell(sequence, timeout_s)
             elif type(result) is SamplerFailed or type(result.report) is not Ended:
                 return sequence, result
             else:
@@ -237,19 +236,12 @@ class ThreadRun(Run):
             self._asked += 1
         return True
 
-    def _take_ready(self, sequence: int) -> bool:
-        """Take all results that are there; whether there were any."""
-        outbox = self._shared.outboxes[self._order.owner(sequence)]
-        ready = outbox.qsize()
-        if ready:
-            # One call into C that takes and stores: no handler of a signal runs in between.
-            self._mailbox.arrived.update(map(outbox.get, repeat(True, ready), repeat(0)))
-        return ready > 0
-
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:
-        get = self._shared.outboxes[self._order.owner(sequence)].get
+        outbox = self._shared.outboxes[self._order.owner(sequence)]
+        ready = outbox.qsize() or 1
         try:
-            self._mailbox.arrived.update(map(get, (True,), (timeout_s,)))
+            # One call into C that takes and stores: no handler of a signal runs in between.
+            self._mailbox.arrived.update(map(outbox.get, repeat(True, ready), repeat(timeout_s)))
         except NothingThere:
             return False
         return True
