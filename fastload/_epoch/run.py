@@ -30,6 +30,15 @@ from fastload._wire.indices import Compact, pack
 from fastload._wire.messages import Empty, Loaded, SeededBegin
 from fastload.stats.counters import Counters
 
+MOST_BYTES_IN_PARTS = 128 << 20
+"""Of batches that are cut, so many bytes are on their way; whole ones are bounded by their number.
+
+All workers load the batch that is next, so none of them needs one of its own.
+"""
+
+LEAST_IN_PARTS = 3
+"""But so many batches may be: one that is loaded, one that is begun, one that is delivered."""
+
 
 class Run:
     """One pass of one iterator: its sampler, its order and its place in the pool.
@@ -276,10 +285,22 @@ class ProcessRun(Run):
         """
         on_their_way = self._asked - self._taken - (delivering is not None)
         parts, is_next = self._parts(indices), on_their_way == 0
+        if parts > 1 and on_their_way >= self._most_in_parts(parts):
+            return False
         if not self.pool.share(self._number, self._asked, indices, packed, parts, is_next=is_next):
             return False
         self._order.send(ANYBODY)
         return True
+
+    def _most_in_parts(self, parts: int) -> int:
+        """How many batches that are cut may be on their way: of large ones, few keep all busy.
+
+        As long as nobody knows how large they are, so many that all workers have something to do.
+        """
+        slots = self.pool.slots
+        largest_bytes = 0 if slots is None else slots.largest_bytes
+        least = LEAST_IN_PARTS + self.pool.size // parts - 1
+        return max(least, MOST_BYTES_IN_PARTS // largest_bytes if largest_bytes else 0)
 
     def _parts(self, indices: Any) -> int:
         """Into how many parts the next batch is cut."""

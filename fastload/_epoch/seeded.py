@@ -157,6 +157,7 @@ class SeededPassIterator(WorkersIterator):
 class SeededWorkersIterator(SeededPassIterator, WorkersIterator):
     """A pass over a seeded stream that is loaded by worker processes."""
 
+    starts_later = True  # with a seed, the dataset is to be the same in all processes
     _pool: Pool
     _ahead: EpochAhead | None = None
     _has_gone_ahead = False

@@ -97,7 +97,12 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     """
 
     starts_all = False
-    """Whether all workers are started before the first batch is asked for."""
+    """Whether all workers are started before the first of them gets something to do."""
+
+    starts_later = False
+    """Whether workers may be forked when the program has got a batch, and perhaps changed the
+    dataset: what torch's workers see is the dataset as it was when the epoch began.
+    """
 
     shares_tasks = False
     """Whether tasks go to whoever is idle; with torch's random numbers each has its worker."""
@@ -154,6 +159,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             with pool.lock, pool.sending_together():
                 self._run = self._make_run(loader, workers, prefetch_factor, counters)
                 self._run.request()
+            with pool.lock:
+                while pool.is_growing and not (self.starts_later or pool.has_fixed_content):
+                    pool.grow()
         except Exception as error:
             self._check_closed(error)
             raise

@@ -61,6 +61,10 @@ class WorkerPool(Protocol):
     def is_growing(self) -> bool:
         """Whether workers are still to be started."""
 
+    @property
+    def has_fixed_content(self) -> bool:
+        """Whether workers that are started later see the dataset as those before them do."""
+
     def grow(self) -> None:
         """Start the next worker."""
 

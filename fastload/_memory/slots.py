@@ -267,6 +267,11 @@ class Slots:
         return (self.arena.slots - len(self._fresh)) * self._largest_bytes
 
     @property
+    def largest_bytes(self) -> int:
+        """The size of the largest batch so far; 0 before the first."""
+        return self._largest_bytes
+
+    @property
     def quarantined_count(self) -> int:
         """Return how many slots a forked child may still read, leased ones included."""
         return len(self._watchers)

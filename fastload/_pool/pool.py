@@ -149,6 +149,11 @@ class Pool:
         """Whether workers are still to be started."""
         return len(self.workers) < self.size
 
+    @property
+    def has_fixed_content(self) -> bool:
+        """Whether workers that are started later see the dataset as those before them do."""
+        return self._starter.has_fixed_content
+
     def grow(self) -> None:
         """Start the next worker, and give it what it has to do; it begins at once.
 
