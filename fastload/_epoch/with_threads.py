@@ -12,6 +12,7 @@ written anywhere: what the collate function returned is what arrives, as without
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from itertools import repeat
 from queue import Empty as NothingThere
@@ -37,7 +38,7 @@ from fastload._torch_private import (
     is_iterable_kind,
     sharding_worker_init_fn,
 )
-from fastload._wire.messages import Ended, Failed
+from fastload._wire.messages import Ended, Failed, Loaded
 from fastload.stats.counters import Counters
 
 THREAD = "thread"
@@ -80,6 +81,7 @@ class ThreadsIterator(WorkersIterator):
     """What ``iter(loader)`` gives with threads as workers; by name torch's, as with processes."""
 
     _pool: ThreadTeam
+    _run: ThreadRun
 
     def _make_pool(self, loader: Loader) -> ThreadTeam:
         workers, prefetch_factor = self._numbers(loader)
@@ -129,6 +131,17 @@ class ThreadsIterator(WorkersIterator):
         if is_first and self._seeded is not None:
             run.look_first(self._timeout)
         return run
+
+    def _take(self, sequence: int, result: Any) -> bool:
+        """As ever; the usual case in fewer calls."""
+        run = self._run
+        is_usual = type(result) is Handed and type(result.report) is Loaded
+        if not is_usual or result.report.skipped or dispatch_modes():
+            return super()._take(sequence, result)
+        run.take(sequence)
+        self.position.advance()
+        self._pending.batch = threading.get_ident(), result.content
+        return True
 
 
 class ThreadRun(Run):
@@ -183,30 +196,19 @@ class ThreadRun(Run):
                 raise self._end()
             result = arrived.get(sequence)
             if result is None:
-                if not self._take_ready(sequence):
-                    self._wait_or_tell(sequence, timeout_s)
+                self._wait_or_tell(sequence, timeout_s)
             elif type(result) is SamplerFailed or type(result.report) is not Ended:
                 return sequence, result
             else:
                 self._end_worker(sequence, result.worker_id)
 
-    def deliver(self, sequence: int, result: Any) -> tuple[Any, BaseException | None]:
-        """As ever, in fewer calls."""
-        team = self.pool
-        if team.is_closed:
-            team.check_open()
+    def take(self, sequence: int) -> None:
+        """Take the result of a task off; to be called inside the guard."""
+        if self.pool.is_closed:
+            self.pool.check_open()
         self._order.take(sequence)
-        del self._mailbox.arrived[sequence]
+        del self._mailbox.arrived[sequence], self._flying[sequence]
         self._taken += 1
-        if type(result) is SamplerFailed:
-            return None, result.error
-        del self._flying[sequence]
-        _, report, content = result
-        if type(report) is Failed:
-            return None, content
-        if dispatch_modes():
-            return with_fake_tensors(lambda: content), None
-        return content, None
 
     def _end_worker(self, sequence: int, worker_id: int) -> None:
         with self.pool.guard:
@@ -234,19 +236,21 @@ class ThreadRun(Run):
             self._asked += 1
         return True
 
-    def _take_ready(self, sequence: int) -> bool:
-        """Take all results that are there; whether there were any."""
-        outbox = self._shared.outboxes[self._order.owner(sequence)]
-        ready = outbox.qsize()
-        if ready:
-            # One call into C that takes and stores: no handler of a signal runs in between.
-            self._mailbox.arrived.update(map(outbox.get, repeat(True, ready), repeat(0)))
-        return ready > 0
-
     def _wait(self, sequence: int, timeout_s: float | None) -> bool:
-        get = self._shared.outboxes[self._order.owner(sequence)].get
+        outbox = self._shared.outboxes[self._order.owner(sequence)]
+        ready = outbox.qsize() or 1
         try:
-            self._mailbox.arrived.update(map(get, (True,), (timeout_s,)))
+            # One call into C that takes and stores: no handler of a signal runs in between.
+            self._mailbox.arrived.update(map(outbox.get, repeat(True, ready), repeat(timeout_s)))
         except NothingThere:
             return False
         return True
+
+    def _open(self, sequence: int, result: Handed) -> tuple[Any, BaseException | None]:
+        del self._flying[sequence]
+        _, report, content = result
+        if type(report) is Failed:
+            return None, content
+        if dispatch_modes():
+            return with_fake_tensors(lambda: content), None
+        return content, None

@@ -144,6 +144,7 @@ class ThreadLoop:
         self._tolerance = None if spec.on_error == "raise" else Tolerance(spec.on_error)
         self._drawn: DrawnGenerators | None = None
         self._broken: bytes | None = None
+        self._cpu_ns = 0  # the thread's, when it had done its last batch: it has hardly moved since
 
     def start(self) -> None:
         """Begin to work."""
@@ -241,15 +242,18 @@ class ThreadLoop:
 
     def _load(self, run: SharedRun, sequence: int, indices: Any) -> Handed:
         fetcher = run.fetchers[self._worker_id] or self._open(run)
-        started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        started_ns, started_cpu_ns = time.monotonic_ns(), self._cpu_ns or time.thread_time_ns()
         batch = fetcher.fetch(indices, HEAP)
-        collated_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
+        collated_ns, self._cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         samples, watch = count(indices) if self._spec.batched else 1, fetcher.watch
         watch.note(samples, watch.fetched_ns - started_ns)
+        # fmt: off
         stamps: Stamps = (
-            *(samples, started_ns, watch.fetched_ns, collated_ns, collated_ns),
-            *(watch.fetch_cpu_ns - started_cpu_ns, cpu_ns, watch.slowest, watch.slowest_ns, 0),
+            samples, started_ns, watch.fetched_ns, collated_ns, collated_ns,
+            watch.fetch_cpu_ns - started_cpu_ns, self._cpu_ns - started_cpu_ns,
+            watch.slowest, watch.slowest_ns, 0,
         )
+        # fmt: on
         skipped = () if self._tolerance is None else self._tolerance.take_skipped()
         report = _new(Loaded, (0, sequence, NO_SLOT, 0, stamps, *_NO_LAYOUT, skipped, ()))
         return cast("Handed", _new(Handed, (self._worker_id, report, batch)))

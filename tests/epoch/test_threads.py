@@ -573,6 +573,48 @@ def shuffled(options: dict[str, Any]) -> DataLoader:
     return DataLoader(Numbers(), BATCH, shuffle=True, generator=generator, **options)
 
 
+class Remembering(Numbers):
+    """Counts what it has loaded, and how often it was told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = self.told = 0
+
+    def __getitem__(self, index: int) -> int:
+        self.loaded += 1
+        return index
+
+    def state_dict(self) -> dict[str, int]:
+        return {"loaded": self.loaded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.loaded = state["loaded"]
+        self.told += 1
+
+
+def test_a_datasets_own_state_is_loaded_once():
+    """Into the one that all threads share."""
+    loader = DataLoader(Remembering(), BATCH)
+    next(iter(loader))
+    dataset = Remembering()
+    rest = DataLoader(dataset, BATCH, **THREADS)
+    rest.load_state_dict(loader.state_dict())
+    assert lists(rest) == WHOLE[1:]
+    assert (dataset.told, dataset.loaded) == (1, LENGTH)
+
+
+@pytest.mark.parametrize("second", [THREADS, KEPT, {"num_workers": 2}], ids=str)
+def test_a_stream_goes_on_from_a_state_by_being_read_again(second):
+    """As with processes, for as many workers."""
+    expected = lists(DataLoader(Counted(), BATCH, **THREADS))
+    first = DataLoader(Counted(), BATCH, **THREADS)
+    iterator = iter(first)
+    head = lists(itertools.islice(iterator, 2))
+    with DataLoader(Counted(), BATCH, **second) as rest:
+        rest.load_state_dict(first.state_dict())
+        assert head + lists(rest) == expected
+
+
 # With a seed
 
 OWNED = ("generator", "random_state", "own_torch", "own_python")
