@@ -72,10 +72,16 @@ def pytest_collection_modifyitems(config: Any, items: Any) -> None:
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
-def pytest_collection_finish() -> None:
-    """Freeze what was imported and collected: collections in tests would go through all of it."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Any:
+    """Freeze what is imported and found: each garbage collection would go through all of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
