@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,7 @@ def nothing_is_left(request: Any) -> Any:
         return [what for what in found if not (known and re.search(known.args[0], what))]
 
     has_failed = request.node.stash.get(HAS_FAILED, True)
-    started = time.monotonic()
-    leftovers = left()
-    while leftovers and not has_failed:  # another test's may come and go
-        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
-        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
-        if time.monotonic() > started + limit_s:
-            break
-        gc.collect()
-        time.sleep(POLL_S)
-        leftovers = left()
+    leftovers = left() if has_failed else _await_nothing(left)
     if leftovers or known:
         for child in _children():
             _end(child)
@@ -140,6 +132,22 @@ def nothing_is_left(request: Any) -> Any:
         _lazy_descriptors.update(lazy)
         return
     assert not leftovers, "the test left behind: " + "; ".join(leftovers)
+
+
+def _await_nothing(left: Callable[[], list[str]]) -> list[str]:
+    """Wait until nothing is left, or for long; what is left then."""
+    since, were_descriptors = time.monotonic(), False
+    while leftovers := left():  # another test's may come and go
+        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
+        if are_descriptors and not were_descriptors:
+            since = time.monotonic()  # those of processes go after these, however slow these were
+        were_descriptors = are_descriptors
+        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
+        if time.monotonic() > since + limit_s:
+            break
+        gc.collect()
+        time.sleep(POLL_S)
+    return leftovers
 
 
 def _children() -> list[psutil.Process]:

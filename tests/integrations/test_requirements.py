@@ -195,7 +195,7 @@ def test_r9_workers_end_with_the_last_reference(options) -> None:
     gc.collect()
     assert gone() is None
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert worker.exitcode is not None
     assert not hasattr(DataLoader, "__del__")
 
