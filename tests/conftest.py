@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,16 @@ def pytest_collection_modifyitems(config: Any, items: Any) -> None:
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
-def pytest_collection_finish() -> None:
-    """Freeze what was imported and collected: collections in tests would go through all of it."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Any:
+    """Freeze what is imported and found: each garbage collection would go through all of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -114,16 +121,7 @@ def nothing_is_left(request: Any) -> Any:
         return [what for what in found if not (known and re.search(known.args[0], what))]
 
     has_failed = request.node.stash.get(HAS_FAILED, True)
-    started = time.monotonic()
-    leftovers = left()
-    while leftovers and not has_failed:  # another test's may come and go
-        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
-        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
-        if time.monotonic() > started + limit_s:
-            break
-        gc.collect()
-        time.sleep(POLL_S)
-        leftovers = left()
+    leftovers = left() if has_failed else _await_nothing(left)
     if leftovers or known:
         for child in _children():
             _end(child)
@@ -134,6 +132,22 @@ def nothing_is_left(request: Any) -> Any:
         _lazy_descriptors.update(lazy)
         return
     assert not leftovers, "the test left behind: " + "; ".join(leftovers)
+
+
+def _await_nothing(left: Callable[[], list[str]]) -> list[str]:
+    """Wait until nothing is left, or for long; what is left then."""
+    since, were_descriptors = time.monotonic(), False
+    while leftovers := left():  # another test's may come and go
+        are_descriptors = all(item.startswith("descriptor") for item in leftovers)
+        if are_descriptors and not were_descriptors:
+            since = time.monotonic()  # those of processes go after these, however slow these were
+        were_descriptors = are_descriptors
+        limit_s = PATIENCE_WITH_DESCRIPTORS_S if are_descriptors else PATIENCE_S
+        if time.monotonic() > since + limit_s:
+            break
+        gc.collect()
+        time.sleep(POLL_S)
+    return leftovers
 
 
 def _children() -> list[psutil.Process]:

@@ -233,7 +233,7 @@ def test_workers_are_not_kept_by_what_the_loader_no_longer_holds():
     loader._iterator = None
     gc.collect()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert worker.exitcode is not None
 
 

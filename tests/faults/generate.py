@@ -42,7 +42,7 @@ unless the row says otherwise. The columns say what the training loop saw. **han
 process had not ended at its deadline: {deadline} s for torch, longer where the fault itself takes
 long. *left* means processes that were there a second after the program's end, or descriptors three
 seconds after the loader was dropped. Times are given from {noteworthy} s on. `tests/faults/` holds
-the cases; CI runs the fastload column.
+the cases; `make test-all` runs the whole fastload column, `make test` nearly all of it.
 
 With a fast loader on a busy machine about 5 in 100 exceptions that a signal handler raises in the
 loader end the epoch with `LoadingInterrupted`; the others lose nothing.

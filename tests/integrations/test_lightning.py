@@ -216,7 +216,7 @@ def test_reset_of_a_combined_loader_ends_persistent_workers() -> None:
     workers = list(loader._iterator._workers)
     combined.reset()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert worker.exitcode is not None
 
 

@@ -199,7 +199,7 @@ def test_r9_workers_end_with_the_last_reference(options) -> None:
     gc.collect()
     assert gone() is None
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert not worker.is_alive()
     assert not hasattr(DataLoader, "__del__")
 

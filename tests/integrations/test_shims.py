@@ -31,7 +31,7 @@ def test_composer_trains_spins_and_closes(options) -> None:
         shims.composer_close(loader)
         shims.composer_close(loader)
         for worker in workers:
-            worker.join(10)
+            worker.join(60)
             assert worker.exitcode is not None
 
 
