@@ -95,6 +95,7 @@ class SlotStatistics(NamedTuple):
         fresh: Slots without pages.
         free: Slots with pages that are granted to nobody.
         granted: For each worker, how many slots it may write to.
+        reserved: Slots of tasks that any worker may carry out.
         in_hand: Slots whose batch has arrived and was neither delivered nor dropped.
         leased: Slots whose batch the program holds.
         quarantined: Slots whose batch is gone, but which a forked child may still read.
@@ -105,6 +106,7 @@ class SlotStatistics(NamedTuple):
     fresh: int
     free: int
     granted: tuple[int, ...]
+    reserved: int
     in_hand: int
     leased: int
     quarantined: int
@@ -437,7 +439,8 @@ class Slots:
             return SlotStatistics(
                 len(self._fresh),
                 len(self._free),
-                tuple(map(len, self._granted)),
+                tuple(map(len, self._granted[:ANYBODY])),
+                len(self._granted[ANYBODY]),
                 len(self._in_hand),
                 len(self._leased),
                 len(self._released_while_watched),

@@ -172,7 +172,7 @@ class SlotProtocol(RuleBasedStateMachine):
         self.slots.validate()
         counts = self.slots.statistics()
         states = counts.fresh, counts.free, *counts.granted, counts.in_hand, counts.leased
-        assert sum(states) + counts.quarantined == SLOTS
+        assert sum(states) + counts.reserved + counts.quarantined == SLOTS
 
     def teardown(self) -> None:
         """Once nothing is held and no child is left, every slot is free again."""

@@ -220,7 +220,7 @@ def test_a_dead_worker_counts_as_having_forgotten_a_dropped_run():
     tasks.open(0, Mailbox())
     for worker_id in (0, 1):
         tasks.add(0, worker_id, worker_id, [worker_id])
-    assert not tasks.drop(0, workers=2)
+    assert not tasks.drop(0, workers=2, size=2)
     assert [sequence for sequence, _ in tasks.forget(0)[0]] == [0]
     tasks.on_cancelled(Cancelled(0), 1)
     assert not any(map(tasks.has_flying, (0, 1)))

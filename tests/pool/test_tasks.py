@@ -77,7 +77,9 @@ def test_a_death_is_told_with_its_cause(code, now, how, cause, monkeypatch):
     """An exit code and what the kernel has counted since tell why; the text says what to do."""
     monkeypatch.setattr(deaths, "oom_kills", lambda: now)
     monkeypatch.setattr(deaths, "smallest_limit_bytes", lambda: 512 << 20)
-    worker = SimpleNamespace(exitcode=code, stacks=None, process=SimpleNamespace(pid=1))
+    worker = SimpleNamespace(
+        exitcode=code, stacks=None, has_lost_server=False, process=SimpleNamespace(pid=1)
+    )
     death = deaths.examine(0, worker, BEFORE)
     assert how in death.how
     assert re.search(cause, death.cause, re.DOTALL)
