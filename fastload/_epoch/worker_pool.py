@@ -44,6 +44,7 @@ class WorkerPool(Protocol):
     slots: Slots | None
     shared: SharedTasks | None
     size: int
+    is_growing: bool
 
     @property
     def workers(self) -> Sequence[WorkerOfPool]:
@@ -56,10 +57,6 @@ class WorkerPool(Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether another run can begin."""
-
-    @property
-    def is_growing(self) -> bool:
-        """Whether workers are still to be started."""
 
     @property
     def has_fixed_content(self) -> bool:

@@ -76,6 +76,7 @@ class Pool:
     Attributes:
         workers: Those that have been started, by number.
         size: How many workers there are to be.
+        is_growing: Whether workers are still to be started.
         dead: By worker: how it ended, if it was not started again; ``lost``: what it had to do.
         shared: Tasks that go to whoever is idle; None if each task is a certain worker's.
 
@@ -108,6 +109,7 @@ class Pool:
         self.slots = slots
         self.workers: list[WorkerHandle] = []
         self.size = job.workers
+        self.is_growing = True
         self.dead: dict[int, Death] = {}
         self.lost: dict[int, Lost] = {}
         self.restarts: list[Death] = []
@@ -145,11 +147,6 @@ class Pool:
             raise
 
     @property
-    def is_growing(self) -> bool:
-        """Whether workers are still to be started."""
-        return len(self.workers) < self.size
-
-    @property
     def has_fixed_content(self) -> bool:
         """Whether workers that are started later see the dataset as those before them do."""
         return self._starter.has_fixed_content
@@ -172,7 +169,8 @@ class Pool:
         worker_id = len(self.workers)
         self.workers.append(self._starter.start(worker_id))
         self._watches.add_worker(worker_id, self.workers[worker_id])
-        if not self.is_growing:
+        if len(self.workers) == self.size:
+            self.is_growing = False
             if self.slots is not None:
                 self.slots.is_copying = False
             if not self._restarts_left:

@@ -60,8 +60,10 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
 def epoch_of(dataset: Any) -> int | None:
     """Return what ``set_epoch`` of a dataset was given, if the dataset keeps it as ``epoch``."""
     with own_suppressed(Exception):  # attributes of the user's, which torch doesn't look at
-        if callable(dataset.set_epoch) and isinstance(dataset.epoch, int):
-            return int(dataset.epoch)
+        # Most datasets have neither, and an exception at each epoch would take longer than getattr.
+        epoch = getattr(dataset, "epoch", None)
+        if isinstance(epoch, int) and callable(getattr(dataset, "set_epoch", None)):
+            return int(epoch)
     return None
 
 
