@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fastload._memory import slots as slots_module
 from fastload._memory.arena import Arena
 from fastload._memory.forks import forking_workers, workers_gone
-from fastload._memory.granted import NO_SLOT, Grants
+from fastload._memory.granted import ANYBODY, NO_SLOT, Grants
 from fastload._memory.slots import Slots
 
 WORKERS = 2
@@ -105,6 +105,15 @@ class SlotProtocol(RuleBasedStateMachine):
             assert slot not in {taken for taken, _ in self.in_flight}
             self.slots.arena.slot(slot)[:32] = 0xFF  # the worker may write at once
             self.in_flight.append((slot, worker))
+
+    @rule()
+    def share_task(self) -> None:
+        """The slot is chosen here, and any worker may write to it."""
+        slot = self.slots.reserve()
+        if slot is not None:
+            assert slot not in {taken for taken, _ in self.in_flight}
+            self.slots.arena.slot(slot)[:32] = 0xFF
+            self.in_flight.append((slot, ANYBODY))
 
     @rule(worker=st.integers(0, WORKERS - 1))
     def die(self, worker: int) -> None:
