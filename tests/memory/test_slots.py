@@ -53,7 +53,7 @@ def show_size(slots: Slots, size_bytes: int) -> None:
 
 def free_slots(slots: Slots) -> set[int]:
     """Every slot that can be written to now."""
-    for worker in range(WORKERS):
+    for worker in (*range(WORKERS), ANYBODY):
         slots.revoke(worker)
     slots.provide(0, SLOTS)
     return {slot for slot in range(SLOTS) if slots.arena.flags(0)[slot]}
