@@ -34,8 +34,8 @@ HEAD = (
 )
 OWN = (
     "Above, both loaders get the same dataset and collate function; only the import differs. "
-    "Below, torch's loader gets what is usually written, fastload's its own dataset or collate "
-    "function for the same batches."
+    "Below, torch's loader gets what is usually written, fastload's its own dataset, collate "
+    "function or options for the same batches."
 )
 
 

@@ -29,11 +29,13 @@ def make_loader(workload: Workload, recipe: Recipe, name: str, *, workers: int) 
         workload: what to load.
         recipe: what the workload's `cook` returned.
         name: the loader class: `torch`, `fastload` or `module:attribute`, perhaps with a seed.
-        workers: as asked for; workloads without workers keep to none.
+        workers: as asked for; some workloads keep to a number of their own.
     """
     workers = workload.workers_given(workers)
     class_name, seed = split_name(name)
     options = recipe.options if seed is None else {**recipe.options, "seed": seed}
+    if workers == 0:  # nothing is loaded ahead
+        options = {name: value for name, value in options.items() if name != "prefetch_factor"}
     return loader_class(class_name)(
         recipe.dataset,
         batch_size=workload.batch_size,

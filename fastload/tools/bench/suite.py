@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
         workloads: in this order.
-        workers: for workloads that have workers.
+        workers: for workloads without a number of their own.
         rounds: pairs of measurements per workload.
         quick: small epochs and short measurements.
         limit_s: time limit of every single process, once it has started.

@@ -59,7 +59,7 @@ def mean_ratios(summaries: Sequence[WorkloadSummary], *, workers: int) -> dict[s
 
     Args:
         summaries: of the workloads.
-        workers: as the user asked for; other workloads have none by definition.
+        workers: as the user asked for; other workloads have a number of their own, mostly none.
 
     Returns:
         `drop_in`: of those with workers and the same dataset and collate function for both

@@ -37,8 +37,8 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
     Compared are all batches, and what torch's global random generator gives afterwards. A candidate
     with a seed has an order of its own; see `verify_seeded`.
     """
-    if split_name(candidate)[1] is not None:
-        samples = int(workload.batch_size * _BATCHES)
+    samples = int(workload.batch_size * _BATCHES)
+    if _has_seed(workload, candidate, samples):
         return verify_seeded(workload, baseline, candidate, samples=samples, workers=workers)
     expected = _load(workload, baseline, workers)
     actual = _load(workload, candidate, workers)
@@ -53,12 +53,19 @@ def verify(workload: Workload, baseline: str, candidate: str, *, workers: int) -
     return difference(expected[_EPOCHS], actual[_EPOCHS], "the random state afterwards")
 
 
+def _has_seed(workload: Workload, candidate: str, samples: int) -> bool:
+    """Whether the candidate is given a seed, by its name or by its recipe."""
+    return split_name(candidate)[1] is not None or (
+        workload.own is not None and "seed" in workload.cook(samples, candidate).options
+    )
+
+
 def _load(workload: Workload, loader_name: str, workers: int) -> list[list[Any]]:
     """Return the batches of each epoch, and as the last item what the generator gives then.
 
     Batches are copied: torch keeps a descriptor open for every tensor that came from a worker.
     """
-    recipe = workload.cook(int(workload.batch_size * _BATCHES), loader_name)
+    recipe = workload.cook(int(workload.batch_size * _BATCHES), loader_name).for_comparison()
     as_usual = recipe.as_usual or (lambda batch: batch)
     loader = make_loader(workload, recipe, loader_name, workers=workers)
     torch.manual_seed(20_240_229)

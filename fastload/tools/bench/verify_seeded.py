@@ -40,7 +40,7 @@ def verify_seeded(
     """
     alone = replace(workload, workers=0)
     shared = replace(workload, workers=_LEAST_WORKERS)
-    number = max(workers, _LEAST_WORKERS)
+    number = max(workload.workers_given(workers), _LEAST_WORKERS)
     inline = _load(alone, candidate, samples, 0)
     parallel = _load(shared, candidate, samples, number)
     words = difference(inline, parallel, f"with {number} workers instead of none, epochs")
@@ -57,7 +57,7 @@ def verify_seeded(
 
 
 def _load(workload: Workload, loader_name: str, samples: int, workers: int) -> list[list[Any]]:
-    recipe = workload.cook(samples, loader_name)
+    recipe = workload.cook(samples, loader_name).for_comparison()
     as_usual = recipe.as_usual or (lambda batch: batch)
     loader = make_loader(workload, recipe, loader_name, workers=workers)
     return [[copy.deepcopy(as_usual(batch)) for batch in loader] for _ in range(_EPOCHS)]

@@ -8,10 +8,12 @@ way to the same batches, which is compared with the usual way.
 import importlib.util
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fastload.tools.bench.names import split_name
+
+_USUAL_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,18 @@ class Recipe:
         options: keyword arguments for the loader, such as `shuffle` and `collate_fn`.
         as_usual: brings a batch to the form that the usual way has, where that differs by a name
             or a container. For the comparison of batches alone; never called while measuring.
+        to_compare: the same samples without most of the waiting, for the comparison of batches;
+            None: the dataset itself.
     """
 
     dataset: Any
     options: dict[str, Any] = field(default_factory=dict)
     as_usual: Callable[[Any], Any] | None = None
+    to_compare: Any = None
+
+    def for_comparison(self) -> "Recipe":
+        """Return the recipe by which batches are compared."""
+        return self if self.to_compare is None else replace(self, dataset=self.to_compare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +49,12 @@ class Workload:
         recipe: `module:function`; the function takes the number of samples and returns a `Recipe`.
             A name, so that listing the workloads imports no torch.
         own: a second recipe, for the loader called `fastload` alone: the same samples with
-            fastload's own dataset or collate function. A class named by `--loader` gets the first.
+            fastload's own dataset, collate function or options. A class named by `--loader` gets
+            the first.
         batch_size: samples per batch.
         samples: samples per epoch.
         quick_samples: samples per epoch with `--quick`.
-        workers: 0 is part of the workload's definition, anything else can be overridden.
+        workers: 2 can be overridden; any other number is part of the workload's definition.
         persistent: whether workers outlive the epoch (`persistent_workers`).
         unit: what is counted: steady samples, or whole epochs with everything around them.
         needs: modules that are not among fastload's own dependencies.
@@ -56,7 +66,7 @@ class Workload:
     batch_size: int
     samples: int
     quick_samples: int
-    workers: int = 2
+    workers: int = _USUAL_WORKERS
     persistent: bool = False
     unit: Literal["samples", "epochs"] = "samples"
     needs: tuple[str, ...] = ()
@@ -69,7 +79,7 @@ class Workload:
 
     def workers_given(self, requested: int) -> int:
         """Return the number of workers to use where the user asked for `requested`."""
-        return 0 if self.workers == 0 else requested
+        return requested if self.workers == _USUAL_WORKERS else self.workers
 
     def samples_given(self, *, quick: bool) -> int:
         """Return the samples per epoch in full or quick mode."""

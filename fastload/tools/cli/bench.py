@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
         type=count(0),
         default=2,
         metavar="N",
-        help="for workloads that have workers (default 2)",
+        help="for workloads without a number of their own (default 2)",
     )
     parser.add_argument(
         "--rounds",

@@ -15,6 +15,11 @@ def renamed(samples: Any) -> Any:
     return Recipe(rows, as_usual=lambda batch: {"number": batch["n"]})
 
 
+def seeded_and_longer(samples: Any) -> Any:
+    """The usual samples and four more, with a seed."""
+    return Recipe([{"number": number} for number in range(samples + 4)], {"seed": 7})
+
+
 def reversed_order(samples: Any) -> Any:
     return Recipe([{"number": number} for number in reversed(range(samples))])
 

@@ -47,10 +47,11 @@ def test_unknown_name_lists_the_names():
     assert all(workload.name in str(caught.value) for workload in WORKLOADS)
 
 
-def test_workers_can_be_chosen_unless_there_are_none():
-    """The number of workers asked for goes to workloads that have workers."""
+def test_workers_can_be_chosen_unless_the_workload_says_how_many():
+    """The number of workers asked for goes to workloads that have no number of their own."""
     assert find("tiny-numpy").workers_given(4) == 4
     assert find("tiny-numpy-inline").workers_given(4) == 0
+    assert find("stragglers").workers_given(2) == 4
 
 
 OF_TWO_WAYS = [workload for workload in WORKLOADS if workload.own is not None]
@@ -84,6 +85,31 @@ def test_form_of_the_usual_way_is_not_made_while_measuring():
     workload = recipes.make()
     recipe = dataclasses.replace(workload.cook(64), as_usual=refuse)
     assert measure(workload, recipe, "fastload", workers=0, quick=True).batches >= 16
+
+
+def test_waiting_is_shorter_while_batches_are_compared_and_the_samples_are_the_same():
+    """Where a batch takes more than a second, the comparison has the same data sooner."""
+    recipe = find("first-batch").cook(2)
+    hurried = recipe.for_comparison()
+    assert hurried.options == recipe.options
+    assert hurried.dataset.latency_s < recipe.dataset.latency_s
+    for number in range(2):
+        assert difference(recipe.dataset[number], hurried.dataset[number]) is None
+
+
+def test_a_sample_in_a_hundred_is_a_straggler():
+    """Which ones they are does not change from one process to the next."""
+    one, other = (find("stragglers").cook(1_000).dataset for _ in range(2))
+    assert one.slow == other.slow
+    assert len(one.slow) == 10
+
+
+def test_own_way_with_a_seed_is_held_against_itself_without_workers():
+    """A recipe may bring the seed; then the check is that of a loader with a seed in its name."""
+    words = verify(recipes.make(own="seeded_and_longer"), "torch", "fastload", workers=2)
+    assert (
+        words == "epochs[0] has the keys [0, 1, 2, 3, 4, 5, 6, 7], expected [0, 1, 2, 3, 4, 5, 6]"
+    )
 
 
 def test_own_way_in_another_order_is_a_difference():
