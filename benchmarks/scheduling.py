@@ -128,7 +128,7 @@ def whole_epoch(make: Make) -> Figures:
     }
 
 
-def some_epochs(make: Make, least_s: float = 1.5) -> Figures:
+def some_epochs(make: Make, least_s: float = 1.0) -> Figures:
     """Samples a second, from the first batch of an epoch to its last, over some epochs."""
     loader = make()
     began, rates = time.perf_counter(), []
@@ -153,7 +153,7 @@ def short_epochs(make: Make, epochs: int = 12, step_s: float = 0.03) -> Figures:
     return {"gap_s": statistics.median(gaps), "usual_s": statistics.median(usual)}
 
 
-def first_batches(make: Make, times: int = 8) -> Figures:
+def first_batches(make: Make, times: int = 7) -> Figures:
     """Seconds to the first batch with new workers, all and one in turn, after a first time."""
     loaders = {"all_s": make(), "one_s": make(num_workers=1)}
     found: dict[str, list[float]] = {name: [] for name in loaders}
@@ -237,7 +237,7 @@ ROWS = {
         ),
     ),
     "stragglers": Row(
-        lambda left: Recipe(Stragglers(64 * 80, 0.001 * left)),
+        lambda left: Recipe(Stragglers(64 * 64, 0.001 * left)),
         {
             "none": Way("torch", {"batch_size": 64}),
             "torch-64": Way("torch", _slow(64, prefetch_factor=1)),
@@ -268,6 +268,7 @@ ROWS = {
                 ("less than", 2.0),
             ),
         ),
+        rounds=3,
     ),
     "sixteen": Row(
         lambda left: find("tiny-tensor").cook(256 * 64),  # noqa: ARG005  (nothing waits)
@@ -335,7 +336,7 @@ ROWS = {
         ),
     ),
     "threads": Row(
-        lambda left: find("tokens").cook(32 * 1_024),  # noqa: ARG005
+        lambda left: find("tokens").cook(32 * 512),  # noqa: ARG005
         {
             "torch": Way("torch", TOKENS),
             "bare": Way("benchmarks.peers:ThreadPool", TOKENS),
@@ -476,20 +477,34 @@ def _rows_to_keep(machine: dict[str, Any]) -> dict[str, Any]:
     return rows if all(document["machine"][key] == machine[key] for key in same) else {}
 
 
-def run(names: Sequence[str], rounds: int | None) -> tuple[dict[str, Any], list[str]]:
-    """Measure rows; return what to write, and what failed in words."""
+def save(document: dict[str, Any]) -> None:
+    """Write results and table; rows that were not measured now stay."""
+    rows = {**_rows_to_keep(document["machine"]), **document["rows"]}
+    document = {**document, "rows": rows}
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    put(BENCHMARKS, make_table(document), *MARKS)
+
+
+def run(
+    names: Sequence[str],
+    rounds: int | None,
+    on_row: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> list[str]:
+    """Measure rows, and call `on_row` with all results so far; return what failed, in words."""
     machine = describe_machine()
     if machine.load > BUSY_LOAD * machine.cores:
         print(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
-    found, failures = {}, []
+    document: dict[str, Any] = {"machine": asdict(machine), "rows": {}}
+    failures = []
     for name in names:
         try:
-            found[name] = measure(name, rounds)
+            document["rows"][name] = measure(name, rounds)
         except RowError as error:
             failures.append(f"{name}: {error}")
         else:
-            print("\n".join(_lines(ROWS[name], found[name])), flush=True)
-    return {"machine": asdict(machine), "rows": found}, failures
+            print("\n".join(_lines(ROWS[name], document["rows"][name])), flush=True)
+            on_row(document)
+    return failures
 
 
 def main() -> None:
@@ -512,11 +527,8 @@ def main() -> None:
     elif args.page:
         put(BENCHMARKS, make_table(json.loads(RESULTS.read_text())), *MARKS)
     else:
-        document, failures = run(args.only or list(ROWS), 1 if args.quick else None)
-        if document["rows"] and not args.quick:
-            document["rows"] = {**_rows_to_keep(document["machine"]), **document["rows"]}
-            RESULTS.write_text(json.dumps(document, indent=1) + "\n")
-            put(BENCHMARKS, make_table(document), *MARKS)
+        names = args.only or list(ROWS)
+        failures = run(names, 1) if args.quick else run(names, None, save)
         if failures:
             sys.exit("\n".join(failures))
 

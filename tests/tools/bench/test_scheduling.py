@@ -95,6 +95,25 @@ def test_failing_way_does_not_keep_others_from_being_measured(monkeypatch):
 
     monkeypatch.setattr(scheduling, "ROWS", {"first": row(), "second": row()})
     monkeypatch.setattr(scheduling, "measure", measure)
-    document, failures = scheduling.run(["first", "second"], 1)
-    assert document["rows"] == {"second": fake}
+    saved = []
+    failures = scheduling.run(["first", "second"], 1, saved.append)
+    assert [document["rows"] for document in saved] == [{"second": fake}]
     assert failures == ["first: it hangs"]
+
+
+def test_rows_that_are_not_measured_again_stay(monkeypatch, tmp_path):
+    """Results of some rows replace theirs, and the table has all."""
+    page, begin, end = tmp_path / "page.md", *scheduling.MARKS
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    monkeypatch.setattr(scheduling, "BENCHMARKS", page)
+    monkeypatch.setattr(scheduling, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(scheduling, "ROWS", {"first": row(), "second": row(goal=None)})
+    figures = {"torch": {"s": [1.0]}, "ours": {"s": [1.0]}}
+    for name in ("first", "second"):
+        scheduling.save({"machine": MACHINE, "rows": {name: figures}})
+    assert [line for line in page.read_text().splitlines() if line.startswith("| a load")] == [
+        "| a load | 1.00 s | 1.00 s | at most 1.50 s |",
+        "| a load | 1.00 s | 1.00 s | none set |",
+    ]
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("after\n")
