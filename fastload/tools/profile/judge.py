@@ -16,7 +16,6 @@ import numpy as np
 from fastload._system.cores import Cores
 from fastload.stats.rows import columns
 from fastload.tools.profile.load import (
-    SLOW,
     Measured,
     find_taking,
     hand_off_in_worker_s,
@@ -32,6 +31,7 @@ from fastload.tools.profile.report import (
     Share,
     Verification,
 )
+from fastload.tools.profile.spread import SLOW
 from fastload.tools.profile.trials import Trial
 
 # The thresholds of TensorFlow's input-pipeline analyzer.

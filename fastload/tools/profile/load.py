@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from fastload.stats.rows import columns
-from fastload.tools.profile.replay import Load, Seconds
+from fastload.tools.profile.replay import Load
+from fastload.tools.profile.spread import SLOW, Seconds
 from fastload.tools.profile.trials import Trial
-
-SLOW = 4.0
-"""A batch that takes this many times the median is held up by a straggler."""
 
 LEAST_READY, READY_SHARE, LEAST_LEAD_S = 5, 0.5, 0.001
 """So many batches, and this part of all, ready so long before, tell what taking over one takes.
