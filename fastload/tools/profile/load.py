@@ -68,6 +68,7 @@ def make_load(
         "step_cpu_s": consumer.step_cpu_s,
         "samples": measured.own.samples_per_batch,
         "epoch_batches": epoch_batches,
+        "fetch_cpu_s": float(columns(measured.clean.rows)["fetch_cpu"].mean()) / 1e9,
     }
     alone = measured.alone
     if alone is None:
@@ -86,6 +87,7 @@ def make_load(
         contention=_contention(alone, measured.crowded),
         others=min(busy, max(_others(each, cores) for each in _with_workers(measured))),
         is_slow=is_slow,
+        thread_cores=_thread_cores(measured.crowded, cores),
         **common,
     )
 
@@ -166,7 +168,9 @@ def _recorded(measured: Measured, alone: Trial) -> tuple[Seconds, Seconds, Any]:
     others = [
         trial
         for trial in (measured.crowded, measured.own)
-        if trial is not None and trial.setting.num_workers
+        if trial is not None
+        and trial.setting.num_workers
+        and trial.setting.schedule == alone.setting.schedule
     ]
     found += [(*_parts(trial), _is_slow(trial)) for trial in others]
     if not any(is_slow.any() for _, _, is_slow in found):
@@ -238,6 +242,17 @@ def _contention(alone: Trial, crowded: Trial | None) -> float:
     if before <= 0:
         return 0.0
     return float(np.clip((after / before - 1) / (crowded.setting.num_workers - 1), 0.0, 1.0))
+
+
+def _thread_cores(crowded: Trial | None, cores: float) -> float:
+    """Return how many cores threads of one process kept busy: the interpreter may allow only one.
+
+    1 where workers were processes, so that nothing is known of threads.
+    """
+    if crowded is None or crowded.setting.schedule.worker_method != "thread":
+        return 1.0
+    computed_s = float(columns(crowded.rows)["cpu"].mean()) / 1e9
+    return float(np.clip(computed_s / max(crowded.period_s, 1e-9), 1.0, max(1.0, cores)))
 
 
 def _others(trial: Trial, cores: float) -> float:

@@ -46,6 +46,14 @@ def has_seed(loader: Any) -> bool:
     return getattr(loader, "_stream_seed", None) is not None
 
 
+def loads_next_epoch(loader: Any) -> bool:
+    """Tell whether trials begin the next epoch before this one has ended.
+
+    With ``seed=``, an order that the loader makes itself, and workers that stay, as in all trials.
+    """
+    return has_seed(loader) and loader._own_order is not None and bool(loader.num_workers)
+
+
 def is_stream(loader: Any) -> bool:
     """Tell whether a dataset is iterable-style: more workers may then mean other samples."""
     return isinstance(loader.dataset, torch.utils.data.IterableDataset)

@@ -69,6 +69,7 @@ class Load:
         is_slow: Which batches took far longer than most: ``(batches,)`` of bool.
         fetch_cpu_s: CPU time of a batch's samples, on average; the rest of ``cpu_s`` is for the
             batch as a whole.
+        thread_cores: Cores that threads of one process can keep busy.
     """
 
     wait_s: Seconds
@@ -87,6 +88,7 @@ class Load:
     is_slow: npt.NDArray[np.bool_] | None = None
     epoch_batches: int | None = None
     fetch_cpu_s: float = math.inf
+    thread_cores: float = 1.0
 
     @property
     def samples_share(self) -> float:
@@ -202,9 +204,10 @@ def _parts(load: Load, setting: Setting) -> int:
 
 
 def _in_threads(load: Load) -> Load:
-    """Return the load of threads: nothing is handed over, and one computes at a time.
+    """Return the load of threads: nothing is handed over, and they compute on few cores.
 
-    That is so for Python code; C code that lets go of the interpreter is faster than predicted.
+    On one, if nothing is known: so it is with Python code, while C code that lets go of the
+    interpreter is faster than predicted.
     """
     return replace(
         load,
@@ -214,7 +217,7 @@ def _in_threads(load: Load) -> Load:
         take_wait_s=0.0,
         transit_s=0.0,
         contention=0.0,
-        cores=min(load.cores, 1.0),
+        cores=min(load.cores, load.thread_cores),
     )
 
 

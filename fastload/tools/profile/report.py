@@ -14,6 +14,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from fastload.tools.words import counted
+
 SCHEMA_VERSION = 1
 
 LEAST_GAIN = 1.03
@@ -90,6 +92,15 @@ class Setting:
     num_workers: int
     prefetch_factor: int
     schedule: Schedule = PLAIN
+
+    @property
+    def words(self) -> str:
+        """Return the setting in words: "2 workers, prefetch_factor 2"."""
+        workers = ["without workers"]
+        if self.num_workers:
+            workers = [counted(self.num_workers, "worker")]
+            workers.append(f"prefetch_factor {self.prefetch_factor}")
+        return ", ".join((*workers, *self.schedule.arguments))
 
     @property
     def arguments(self) -> str:
