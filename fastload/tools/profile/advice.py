@@ -17,7 +17,7 @@ from fastload.tools.profile.advice_on_schedules import (
 )
 from fastload.tools.profile.rebuild import has_seed, is_stream
 from fastload.tools.profile.replay import Load, replay
-from fastload.tools.profile.report import LEAST_GAIN, Fix, Setting
+from fastload.tools.profile.report import LEAST_GAIN, Fix, Setting, Verification
 from fastload.tools.profile.situation import Situation
 from fastload.tools.words import counted
 
@@ -27,7 +27,7 @@ THREADS = 8
 def make_fixes(situation: Situation) -> tuple[Fix, ...]:
     """Return all fixes that are worth it, or one that says that none is."""
     candidates = (
-        _setting(situation),
+        *_settings(situation),
         _class(situation),
         _order(situation),
         _persistent(situation),
@@ -52,22 +52,31 @@ def constructor(setting: Setting, loader: str = "DataLoader") -> str:
     return f"{loader}(..., {setting.arguments})"
 
 
-def _setting(situation: Situation) -> Fix | None:
-    """Advise another setting, if it is sure to be faster: noise of measuring is no gain."""
-    run = next((v for v in situation.verified if v.setting == situation.recommended), None)
-    if run is None or not run.is_gain:
-        return None
+def _settings(situation: Situation) -> list[Fix]:
+    """Advise another setting, if it is sure to be faster: noise of measuring is no gain.
+
+    Another schedule is advised too where one with more workers is recommended.
+    """
+    own, recommended = situation.setting, situation.recommended
+    return [
+        _setting(situation, run)
+        for run in situation.verified
+        if run.is_gain
+        and (run.setting == recommended or run.setting.schedule != own.schedule)
+        and run.setting.num_workers <= max(own.num_workers, recommended.num_workers)
+    ]
+
+
+def _setting(situation: Situation, run: Verification) -> Fix:
+    is_best = run.setting == situation.recommended
+    what = "the smallest setting within 3 % of the best; " if is_best else ""
+    more = caveats(run.setting.schedule, situation.setting.schedule)
     return Fix(
-        f"Use {_words(situation.recommended)} instead of {_words(situation.setting)}",
-        constructor(situation.recommended),
+        f"Use {_words(run.setting)} instead of {_words(situation.setting)}",
+        constructor(run.setting),
         run.gain,
         "measured",
-        "; ".join(
-            (
-                "the smallest setting within 3 % of the best; faster in every round",
-                *caveats(situation.recommended.schedule, situation.setting.schedule),
-            )
-        ),
+        "; ".join((f"{what}faster in every round", *more)),
     )
 
 

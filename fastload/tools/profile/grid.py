@@ -16,7 +16,13 @@ from fastload.tools.profile.load import Measured
 from fastload.tools.profile.plan import Plan
 from fastload.tools.profile.rebuild import is_stream, kind_of
 from fastload.tools.profile.replay import Load, replay
-from fastload.tools.profile.report import Prediction, Schedule, Setting, Verification
+from fastload.tools.profile.report import (
+    LEAST_GAIN,
+    Prediction,
+    Schedule,
+    Setting,
+    Verification,
+)
 from fastload.tools.profile.schedules import find_schedules
 
 NEAR_BEST = 0.97
@@ -109,11 +115,12 @@ class Verified:
 def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, ...]) -> Verified:
     """Run the loader's own setting, the smallest good one and the best one, in turn.
 
-    The best one with the loader's own schedule is among them: the others may turn out to fail.
+    And, of our loader, the best one with another schedule.
     """
     own, kind = measured.own.setting, kind_of(plan.loader)
     by_setting = {each.setting: each for each in grid}
-    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *_chosen(grid, own)))]
+    chosen = _chosen(grid, own, math.ceil(plan.cores.usable))
+    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *chosen))]
     ours = Contender("fastload", own)
     if kind != "fastload":
         contenders.append(ours)
@@ -132,16 +139,27 @@ def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, .
     )
 
 
-def _chosen(grid: tuple[Prediction, ...], own: Setting) -> list[Setting]:
+def _chosen(grid: tuple[Prediction, ...], own: Setting, most_workers: int) -> list[Setting]:
+    """Return the settings to run: the best of another schedule first, if it may be a gain.
+
+    Other schedules are there to need fewer workers: they are run with no more than as many as the
+    loader has, or ``most_workers``.
+    """
     possible = [each for each in grid if each.is_possible] or list(grid)
-    best = _smallest_good(possible, AS_GOOD)
-    chosen = [_smallest_good(possible, NEAR_BEST), best]
-    if len(set(chosen)) == 1 and len(possible) > 1:
-        chosen.append(_smallest_good([p for p in possible if p.setting != best], AS_GOOD))
-    usual = [each for each in possible if each.setting.schedule == own.schedule]
-    if usual and not any(each.schedule == own.schedule for each in chosen):
-        chosen.append(_smallest_good(usual, AS_GOOD))
-    return chosen
+    usual = [each for each in possible if each.setting.schedule == own.schedule] or possible
+    best = _smallest_good(usual, AS_GOOD)
+    chosen = [_smallest_good(usual, NEAR_BEST), best]
+    if len(set(chosen)) == 1 and len(usual) > 1:
+        chosen.append(_smallest_good([p for p in usual if p.setting != best], AS_GOOD))
+    before = next(each.samples_per_s for each in grid if each.setting == own)
+    others = [
+        each
+        for each in possible
+        if each.setting.schedule != own.schedule
+        and each.setting.num_workers <= max(own.num_workers, most_workers)
+        and each.samples_per_s >= LEAST_GAIN * before
+    ]
+    return [_smallest_good(others, NEAR_BEST), *chosen] if others else chosen
 
 
 def _verification(predicted: Prediction, before: float, showing: Showing) -> Verification:

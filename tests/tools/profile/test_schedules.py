@@ -19,7 +19,7 @@ from fastload.tools.profile.plan import Cache, Plan, measure
 from fastload.tools.profile.profiler import profile
 from fastload.tools.profile.rebuild import rebuild, setting_of
 from fastload.tools.profile.replay import Load
-from fastload.tools.profile.report import Profile, Schedule, Setting
+from fastload.tools.profile.report import Profile, Schedule, Setting, Verification
 from fastload.tools.profile.schedules import samples_at_a_time, why_one_at_a_time
 from fastload.tools.profile.situation import Situation
 from tests.tools.profile.loads import make
@@ -155,6 +155,25 @@ def test_what_was_tried_is_not_predicted():
     failed = (Setting(2, 2, AT_A_TIME),)
     fixes = make_fixes(situation(loader, load(0.024, 0.0008), "fetch-wait", failed=failed))
     assert not any("concurrent_samples" in each.code for each in fixes)
+
+
+def ran(setting, gain):
+    return Verification(setting, 100 * gain, 100 * gain, 0, 0, 50, gain, gain, gain)
+
+
+def test_what_was_faster_is_advised_beside_more_workers():
+    """With what it gained, and what the dataset must bear."""
+    loader = make("waiting", "fastload")
+    own, more, at_a_time = Setting(2, 2), Setting(16, 2), Setting(2, 2, AT_A_TIME)
+    verified = (ran(own, 1.0), ran(at_a_time, 5.0), ran(more, 6.0))
+    of = load(0.024, 0.0008)
+    fixes = make_fixes(situation(loader, of, "fetch-wait", verified=verified, recommended=more))
+    assert [each.code for each in fixes[:2]] == [
+        "DataLoader(..., num_workers=16, prefetch_factor=2)",
+        "DataLoader(..., num_workers=2, prefetch_factor=2, concurrent_samples=8)",
+    ]
+    assert fixes[1].basis == "measured"
+    assert "drew no random numbers" in fixes[1].reason
 
 
 def straggling():
