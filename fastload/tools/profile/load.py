@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastload._system.cores import affinity_cores
 from fastload.stats.rows import columns
 from fastload.tools.profile.replay import Load
 from fastload.tools.profile.spread import SLOW, Seconds
@@ -28,6 +29,9 @@ CONSUMER_BOUND = 0.9
 
 NOISE = 0.1
 """Waiting for a core for less than this part of the CPU time tells nothing."""
+
+IDLE = 0.1
+"""If this part of the cores is idle, nobody waits for one for long."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,8 @@ def _others(trial: Trial, cores: float) -> float:
 
     The scheduler is fair: who gets a core for a part *s* of the time in which it wants one shares
     the cores with ``cores / s`` processes. A worker that computes little waits longer than that.
+    Where cores are idle meanwhile, that is no sign of others: a worker that sleeps often waits a
+    little each time it wakes up. Then others are what keeps the rest of the cores busy.
     """
     computed_s = float(columns(trial.rows)["cpu"].mean()) / 1e9
     waited_s = trial.core_wait_per_batch_s
@@ -267,4 +273,18 @@ def _others(trial: Trial, cores: float) -> float:
         return 0.0
     batches_per_s = 1 / trial.period_s if trial.period_s else 0.0
     ours = (computed_s + waited_s) * batches_per_s + trial.consumer_cpu_s / trial.elapsed_s
-    return max(0.0, cores * (computed_s + waited_s) / computed_s - ours)
+    found = max(0.0, cores * (computed_s + waited_s) / computed_s - ours)
+    busy = _busy_beside(trial, cores)
+    return found if busy is None else min(found, busy)
+
+
+def _busy_beside(trial: Trial, cores: float) -> float | None:
+    """Return how many cores other programs kept busy; None if hardly any core was idle.
+
+    None too where a quota or other ranks leave us less than the cores: those are idle for us alone.
+    """
+    idle = trial.idle_cores
+    if idle is None or idle < IDLE * cores or cores < affinity_cores() or not trial.elapsed_s:
+        return None
+    ours = (trial.workers_cpu_s + trial.consumer_cpu_s) / trial.elapsed_s
+    return max(0.0, cores - idle - ours)
