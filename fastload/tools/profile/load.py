@@ -30,6 +30,9 @@ CONSUMER_BOUND = 0.9
 NOISE = 0.1
 """Waiting for a core for less than this part of the CPU time tells nothing."""
 
+BUSY = 0.5
+"""Workers that compute for this part of the time compete with each other."""
+
 IDLE = 0.1
 """If this part of the cores is idle, nobody waits for one for long."""
 
@@ -239,8 +242,15 @@ def _with_workers(measured: Measured) -> list[Trial]:
 
 
 def _contention(alone: Trial, crowded: Trial | None) -> float:
-    """Return by how much CPU time grows with each further busy core: caches, memory, locks."""
+    """Return by how much CPU time grows with each further busy core: caches, memory, locks.
+
+    Workers that wait for most of the time keep no further core busy: if they take more CPU time in
+    one trial than in another, it is for other reasons.
+    """
     if crowded is None or crowded.setting.num_workers < 2:
+        return 0.0
+    wait, cpu = _parts(crowded)
+    if cpu.sum() < BUSY * (wait + cpu).sum():
         return 0.0
     before, after = (float(columns(trial.rows)["cpu"].mean()) for trial in (alone, crowded))
     if before <= 0:

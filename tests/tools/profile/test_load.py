@@ -140,6 +140,14 @@ def test_waking_up_is_no_sign_of_other_programs_while_cores_are_idle(monkeypatch
     assert others(0.0) == others(None) > 2
 
 
+@pytest.mark.parametrize(("wait", "contention"), [(0.06, 0.0), (0.001, 0.5)])
+def test_workers_that_wait_do_not_make_computing_dearer(wait, contention):
+    """Where they hardly compute, CPU time that differs between trials tells nothing of cores."""
+    alone, crowded = (Pipeline(cpu_s=cpu, waits_s=(wait,)) for cpu in (0.005, 0.0075))
+    measured = replace(alone.measured(), crowded=crowded.trial(2))
+    assert make_load(measured, CORES, 0.0).contention == pytest.approx(contention, abs=0.01)
+
+
 def test_many_recorded_batches_are_replayed_by_a_part_of_them():
     """Of waiting and computing the same ones, so that the replay takes no seconds."""
     waits = np.zeros(50_000)
