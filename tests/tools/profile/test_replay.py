@@ -56,6 +56,14 @@ def test_the_step_is_the_limit_where_workers_are_faster():
     assert outcome.stall_share < 0.01
 
 
+def test_a_consumer_that_sleeps_waits_for_a_core_behind_many_workers():
+    """Two workers leave it one when it wakes up, three do not: a step of 2 ms then takes longer."""
+    computing = load(cpu=0.003, step=0.002, cores=2.0)
+    assert rate(computing, 2, 8) == pytest.approx(5000, rel=0.03)
+    assert rate(computing, 3, 8) == pytest.approx(10 / 0.00275, rel=0.03)
+    assert rate(load(wait=0.003, step=0.002, cores=2.0), 8, 8) == pytest.approx(5000, rel=0.03)
+
+
 def test_the_stall_is_what_the_step_leaves():
     """One worker gives a batch in 100 ms, the step takes 40 of them."""
     assert replay(load(wait=0.1, step=0.04), Setting(1, 2)).stall_share == pytest.approx(
