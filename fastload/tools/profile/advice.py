@@ -7,57 +7,31 @@ Gives: fixes, the largest gain first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from fastload.tools.profile.contest import Showing
+from fastload.tools.profile.advice_on_schedules import (
+    at_a_time,
+    at_a_time_without_draws,
+    caveats,
+    parts,
+)
+from fastload.tools.profile.rebuild import has_seed, is_stream
 from fastload.tools.profile.replay import Load, replay
-from fastload.tools.profile.report import LEAST_GAIN, Culprit, Fix, Setting, Verification
+from fastload.tools.profile.report import LEAST_GAIN, Fix, Setting, Verification
+from fastload.tools.profile.situation import Situation
 from fastload.tools.words import counted
 
 THREADS = 8
 
 
-@dataclass(frozen=True)
-class Situation:
-    """Everything that advice depends on.
-
-    Attributes:
-        loader: What was profiled.
-        load: Its load.
-        culprit: What limits it.
-        setting: Its own setting, at which it gave ``samples_per_s``.
-        samples_per_s: Measured.
-        recommended: The setting to change to.
-        verified: Settings that were run.
-        as_fastload: What our class gained at the loader's own setting, if the loader is torch's.
-        startup_s: From ``iter`` to the first batch, workers being started.
-        epoch_batches: Batches of an epoch; None if not known.
-        headroom: How many times as fast an ideal loader would make it; None without a step.
-        has_floats: Whether batches hold tensors of 32 or 64 bits per number.
-    """
-
-    loader: Any
-    load: Load
-    culprit: Culprit
-    setting: Setting
-    samples_per_s: float
-    recommended: Setting
-    verified: tuple[Verification, ...]
-    as_fastload: Showing | None
-    startup_s: float
-    epoch_batches: int | None
-    headroom: float | None
-    has_floats: bool
-
-
 def make_fixes(situation: Situation) -> tuple[Fix, ...]:
     """Return all fixes that are worth it, or one that says that none is."""
     candidates = (
-        _setting(situation),
+        *_settings(situation),
         _class(situation),
         _order(situation),
         _persistent(situation),
+        parts(situation),
         *_of_culprit(situation),
     )
     possible = (within(fix, situation.headroom) for fix in candidates if fix is not None)
@@ -75,33 +49,43 @@ def within(fix: Fix, headroom: float | None) -> Fix:
 
 def constructor(setting: Setting, loader: str = "DataLoader") -> str:
     """Return the line of code for a setting."""
-    if setting.num_workers == 0:
-        return f"{loader}(..., num_workers=0)"
-    return (
-        f"{loader}(..., num_workers={setting.num_workers}, "
-        f"prefetch_factor={setting.prefetch_factor})"
-    )
+    return f"{loader}(..., {setting.arguments})"
 
 
-def _setting(situation: Situation) -> Fix | None:
-    """Advise another setting, if it is sure to be faster: noise of measuring is no gain."""
-    run = next((v for v in situation.verified if v.setting == situation.recommended), None)
-    if run is None or not run.is_gain:
-        return None
+def _settings(situation: Situation) -> list[Fix]:
+    """Advise another setting, if it is sure to be faster: noise of measuring is no gain.
+
+    Another schedule is advised too where one with more workers is recommended.
+    """
+    own, recommended = situation.setting, situation.recommended
+    return [
+        _setting(situation, run)
+        for run in situation.verified
+        if run.is_gain
+        and (run.setting == recommended or run.setting.schedule != own.schedule)
+        and run.setting.num_workers <= max(own.num_workers, recommended.num_workers)
+    ]
+
+
+def _setting(situation: Situation, run: Verification) -> Fix:
+    is_best = run.setting == situation.recommended
+    what = "the smallest setting within 3 % of the best; " if is_best else ""
+    more = caveats(run.setting.schedule, situation.setting.schedule)
     return Fix(
-        f"Use {_words(situation.recommended)} instead of {_words(situation.setting)}",
-        constructor(situation.recommended),
+        f"Use {_words(run.setting)} instead of {_words(situation.setting)}",
+        constructor(run.setting),
         run.gain,
         "measured",
-        "the smallest setting within 3 % of the best; faster in every round",
+        "; ".join((f"{what}faster in every round", *more)),
     )
 
 
 def _words(setting: Setting) -> str:
     workers = setting.num_workers
-    if workers == 0:
-        return "no workers"
-    return f"{counted(workers, 'worker')} with prefetch_factor={setting.prefetch_factor}"
+    words = "no workers"
+    if workers:
+        words = f"{counted(workers, 'worker')} with prefetch_factor={setting.prefetch_factor}"
+    return ", ".join((words, *setting.schedule.arguments))
 
 
 def _class(situation: Situation) -> Fix | None:
@@ -120,6 +104,8 @@ def _class(situation: Situation) -> Fix | None:
 def _order(situation: Situation) -> Fix | None:
     setting = situation.setting if situation.setting.num_workers > 1 else situation.recommended
     if setting.num_workers < 2 or not getattr(situation.loader, "in_order", True):
+        return None
+    if has_seed(situation.loader):  # which keeps its order
         return None
     kept = replay(situation.load, setting).samples_per_s
     gives = replay(situation.load, setting, in_order=False).samples_per_s
@@ -155,16 +141,7 @@ def _of_culprit(situation: Situation) -> list[Fix]:
         return replay(other, setting).samples_per_s / replay(load, setting).samples_per_s
 
     if situation.culprit == "fetch-wait":
-        pool = f"ThreadPoolExecutor({THREADS}).map(self.__getitem__, indices)"
-        return [
-            Fix(
-                f"Load the samples of a batch in {THREADS} threads",
-                f"def __getitems__(self, indices): return list({pool})",
-                gain(load.faster(wait=1 / THREADS)),
-                "replayed",
-                "waiting for several samples at a time needs no further processes",
-            )
-        ]
+        return _of_waiting(situation, gain(load.faster(wait=1 / THREADS)))
     if situation.culprit == "stragglers":
         return [
             Fix(
@@ -206,6 +183,28 @@ def _of_culprit(situation: Situation) -> list[Fix]:
             )
         ]
     return []
+
+
+def _of_waiting(situation: Situation, in_threads: float) -> list[Fix]:
+    """Advise to wait for several samples at a time, before more workers do it."""
+    for fix in (at_a_time(situation), at_a_time_without_draws(situation)):
+        if fix is not None:
+            return [fix]
+    waits_at_a_time = max(
+        each.schedule.concurrent_samples for each in (situation.setting, situation.recommended)
+    )
+    if waits_at_a_time > 1 or is_stream(situation.loader):
+        return []
+    pool = f"ThreadPoolExecutor({THREADS}).map(self.__getitem__, indices)"
+    return [
+        Fix(
+            f"Load the samples of a batch in {THREADS} threads",
+            f"def __getitems__(self, indices): return list({pool})",
+            in_threads,
+            "replayed",
+            "waiting for several samples at a time needs no further processes",
+        )
+    ]
 
 
 def _nothing(situation: Situation) -> Fix:

@@ -15,8 +15,9 @@ import statistics
 from dataclasses import dataclass
 
 from fastload.tools.profile.plan import Plan
-from fastload.tools.profile.report import Setting
+from fastload.tools.profile.report import Schedule, Setting
 from fastload.tools.profile.trials import Trial
+from fastload.tools.words import one_line
 
 ROUNDS, PARTS = 3, 0.5
 """How often each contender runs, and for how many tenths of the budget each time."""
@@ -94,10 +95,12 @@ def compete(
             break
         for each in turn if number % 2 == 0 else reversed(turn):
             if number or plan.fits([each.setting], parts):
-                trial = plan.trial(each.setting, parts, plan.step, kind=each.kind)
-                trials.setdefault(each, []).append(trial)
+                trial = _run(plan, each, parts, contenders[0].setting.schedule)
+                if trial is not None:
+                    trials.setdefault(each, []).append(trial)
         if contenders[0] not in trials:
             return {}
+        trials = {each: ran for each, ran in trials.items() if each.setting not in plan.failed}
     first = [each.samples_per_s for each in trials[contenders[0]]]
     return {
         each: Showing(
@@ -106,3 +109,19 @@ def compete(
         )
         for each, ran in trials.items()
     }
+
+
+def _run(plan: Plan, contender: Contender, parts: float, own: Schedule) -> Trial | None:
+    """Run a contender; None if it can't be run and it is not how the loader itself loads.
+
+    A dataset need not bear being called from several threads. Whatever it raises then is why that
+    is not advised, and no reason to end the profile.
+    """
+    setting = contender.setting
+    if setting.schedule == own:
+        return plan.trial(setting, parts, plan.step, kind=contender.kind)
+    try:
+        return plan.trial(setting, parts, plan.step, kind=contender.kind)
+    except Exception as error:  # noqa: BLE001  (see above)
+        plan.failed[setting] = one_line(f"{type(error).__name__}: {error}", longest=300)
+        return None

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 import psutil
 
 from fastload.tools.profile.contest import Contender, Showing, compete
+from fastload.tools.profile.judge import find_costs
 from fastload.tools.profile.load import Measured
 from fastload.tools.profile.plan import Plan
 from fastload.tools.profile.rebuild import is_stream, kind_of
 from fastload.tools.profile.replay import Load, replay
-from fastload.tools.profile.report import Prediction, Setting, Verification
+from fastload.tools.profile.report import (
+    LEAST_GAIN,
+    Prediction,
+    Schedule,
+    Setting,
+    Verification,
+)
+from fastload.tools.profile.schedules import find_schedules
 
 NEAR_BEST = 0.97
 """A setting that reaches this part of the best throughput is as good."""
@@ -59,15 +67,39 @@ def _settings(plan: Plan, measured: Measured, load: Load) -> list[Setting]:
             most = min(most, max(cores, int(in_time)))
         some = (*range(5), 6, 8, 12, 16, 24, 32, 48, 64)
         numbers = sorted({own.num_workers, *(n for n in some if n <= most)})
+    usual = _points(numbers, ahead, own.schedule)
+    if kind_of(plan.loader) == "torch":
+        return usual
+    is_handing_off = find_costs(measured).largest == "hand-off"
+    others = find_schedules(plan.loader, own.schedule, load, is_handing_off=is_handing_off)
+    factor = own.prefetch_factor or 2
+    return usual + [
+        setting
+        for each in others
+        for setting in _points(numbers, [factor], each)
+        if setting.num_workers >= _least_workers(each, own.schedule)
+    ]
+
+
+def _points(numbers: list[int], ahead: list[int], schedule: Schedule) -> list[Setting]:
     return [
-        Setting(workers, factor if workers else 0)
+        Setting(workers, factor if workers else 0, schedule)
         for workers in numbers
         for factor in (ahead if workers else [0])
     ]
 
 
+def _least_workers(schedule: Schedule, own: Schedule) -> int:
+    """Return the number of workers with which a schedule is another one than the loader's own."""
+    if schedule.workers_per_batch != own.workers_per_batch:
+        return 2
+    return 1 if schedule.worker_method != own.worker_method else 0
+
+
 def _memory_bytes(setting: Setting, measured: Measured) -> int:
     worker_bytes = max(measured.own.worker_bytes, measured.clean.worker_bytes)
+    if setting.schedule.worker_method == "thread":
+        worker_bytes = 0
     in_flight = setting.num_workers * setting.prefetch_factor + 2
     return setting.num_workers * worker_bytes + in_flight * measured.batch_bytes
 
@@ -81,10 +113,14 @@ class Verified:
 
 
 def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, ...]) -> Verified:
-    """Run the loader's own setting, the smallest good one and the best one, in turn."""
+    """Run the loader's own setting, the smallest good one and the best one, in turn.
+
+    And, of our loader, the best one with another schedule.
+    """
     own, kind = measured.own.setting, kind_of(plan.loader)
     by_setting = {each.setting: each for each in grid}
-    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *_chosen(grid)))]
+    chosen = _chosen(grid, own, math.ceil(plan.cores.usable))
+    contenders = [Contender(kind, each) for each in dict.fromkeys((own, *chosen))]
     ours = Contender("fastload", own)
     if kind != "fastload":
         contenders.append(ours)
@@ -103,13 +139,27 @@ def verify(plan: Plan, measured: Measured, load: Load, grid: tuple[Prediction, .
     )
 
 
-def _chosen(grid: tuple[Prediction, ...]) -> list[Setting]:
+def _chosen(grid: tuple[Prediction, ...], own: Setting, most_workers: int) -> list[Setting]:
+    """Return the settings to run: the best of another schedule first, if it may be a gain.
+
+    Other schedules are there to need fewer workers: they are run with no more than as many as the
+    loader has, or ``most_workers``.
+    """
     possible = [each for each in grid if each.is_possible] or list(grid)
-    best = _smallest_good(possible, AS_GOOD)
-    chosen = [_smallest_good(possible, NEAR_BEST), best]
-    if len(set(chosen)) == 1 and len(possible) > 1:
-        chosen.append(_smallest_good([p for p in possible if p.setting != best], AS_GOOD))
-    return chosen
+    usual = [each for each in possible if each.setting.schedule == own.schedule] or possible
+    best = _smallest_good(usual, AS_GOOD)
+    chosen = [_smallest_good(usual, NEAR_BEST), best]
+    if len(set(chosen)) == 1 and len(usual) > 1:
+        chosen.append(_smallest_good([p for p in usual if p.setting != best], AS_GOOD))
+    before = next(each.samples_per_s for each in grid if each.setting == own)
+    others = [
+        each
+        for each in possible
+        if each.setting.schedule != own.schedule
+        and each.setting.num_workers <= max(own.num_workers, most_workers)
+        and each.samples_per_s >= LEAST_GAIN * before
+    ]
+    return [_smallest_good(others, NEAR_BEST), *chosen] if others else chosen
 
 
 def _verification(predicted: Prediction, before: float, showing: Showing) -> Verification:

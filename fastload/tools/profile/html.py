@@ -76,8 +76,8 @@ def _make_environment() -> Environment:
 
 def _words(setting: Setting) -> str:
     if not setting.num_workers:
-        return "without workers"
-    return f"num_workers={setting.num_workers}, prefetch_factor={setting.prefetch_factor}"
+        return ", ".join(("without workers", *setting.schedule.arguments))
+    return setting.arguments
 
 
 def _mebibytes(size_bytes: float) -> str:

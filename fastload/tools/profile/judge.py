@@ -16,7 +16,6 @@ import numpy as np
 from fastload._system.cores import Cores
 from fastload.stats.rows import columns
 from fastload.tools.profile.load import (
-    SLOW,
     Measured,
     find_taking,
     hand_off_in_worker_s,
@@ -32,6 +31,7 @@ from fastload.tools.profile.report import (
     Share,
     Verification,
 )
+from fastload.tools.profile.spread import SLOW
 from fastload.tools.profile.trials import Trial
 
 # The thresholds of TensorFlow's input-pipeline analyzer.
@@ -75,6 +75,8 @@ def find_costs(measured: Measured) -> Costs:
     # All of it, as if none had been in the batches that do not count: rather too little waiting for
     # files than any waiting for a core among it.
     waiting = clean.mean_s("fetch") - cpu - clean.core_wait_s / len(clean.rows)
+    at_a_time = min(clean.samples_per_batch, measured.own.setting.schedule.concurrent_samples)
+    waiting /= max(1.0, at_a_time)
     collating, sending = _after_fetch(clean)
     taking = 0.0
     if measured.alone is not None:

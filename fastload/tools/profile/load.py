@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fastload._system.cores import affinity_cores
 from fastload.stats.rows import columns
-from fastload.tools.profile.replay import Load, Seconds
+from fastload.tools.profile.replay import Load
+from fastload.tools.profile.spread import SLOW, Seconds
 from fastload.tools.profile.trials import Trial
-
-SLOW = 4.0
-"""A batch that takes this many times the median is held up by a straggler."""
 
 LEAST_READY, READY_SHARE, LEAST_LEAD_S = 5, 0.5, 0.001
 """So many batches, and this part of all, ready so long before, tell what taking over one takes.
@@ -30,6 +29,12 @@ CONSUMER_BOUND = 0.9
 
 NOISE = 0.1
 """Waiting for a core for less than this part of the CPU time tells nothing."""
+
+BUSY = 0.5
+"""Workers that compute for this part of the time compete with each other."""
+
+IDLE = 0.1
+"""If this part of the cores is idle, nobody waits for one for long."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def make_load(
         "step_cpu_s": consumer.step_cpu_s,
         "samples": measured.own.samples_per_batch,
         "epoch_batches": epoch_batches,
+        "fetch_cpu_s": float(columns(measured.clean.rows)["fetch_cpu"].mean()) / 1e9,
     }
     alone = measured.alone
     if alone is None:
@@ -88,6 +94,7 @@ def make_load(
         contention=_contention(alone, measured.crowded),
         others=min(busy, max(_others(each, cores) for each in _with_workers(measured))),
         is_slow=is_slow,
+        thread_cores=_thread_cores(measured.crowded, cores),
         **common,
     )
 
@@ -168,7 +175,9 @@ def _recorded(measured: Measured, alone: Trial) -> tuple[Seconds, Seconds, Any]:
     others = [
         trial
         for trial in (measured.crowded, measured.own)
-        if trial is not None and trial.setting.num_workers
+        if trial is not None
+        and trial.setting.num_workers
+        and trial.setting.schedule == alone.setting.schedule
     ]
     found += [(*_parts(trial), _is_slow(trial)) for trial in others]
     if not any(is_slow.any() for _, _, is_slow in found):
@@ -233,8 +242,15 @@ def _with_workers(measured: Measured) -> list[Trial]:
 
 
 def _contention(alone: Trial, crowded: Trial | None) -> float:
-    """Return by how much CPU time grows with each further busy core: caches, memory, locks."""
+    """Return by how much CPU time grows with each further busy core: caches, memory, locks.
+
+    Workers that wait for most of the time keep no further core busy: if they take more CPU time in
+    one trial than in another, it is for other reasons.
+    """
     if crowded is None or crowded.setting.num_workers < 2:
+        return 0.0
+    wait, cpu = _parts(crowded)
+    if cpu.sum() < BUSY * (wait + cpu).sum():
         return 0.0
     before, after = (float(columns(trial.rows)["cpu"].mean()) for trial in (alone, crowded))
     if before <= 0:
@@ -242,11 +258,24 @@ def _contention(alone: Trial, crowded: Trial | None) -> float:
     return float(np.clip((after / before - 1) / (crowded.setting.num_workers - 1), 0.0, 1.0))
 
 
+def _thread_cores(crowded: Trial | None, cores: float) -> float:
+    """Return how many cores threads of one process kept busy: the interpreter may allow only one.
+
+    1 where workers were processes, so that nothing is known of threads.
+    """
+    if crowded is None or crowded.setting.schedule.worker_method != "thread":
+        return 1.0
+    computed_s = float(columns(crowded.rows)["cpu"].mean()) / 1e9
+    return float(np.clip(computed_s / max(crowded.period_s, 1e-9), 1.0, max(1.0, cores)))
+
+
 def _others(trial: Trial, cores: float) -> float:
     """Estimate how many processes of other programs want a core, by how long ours wait for one.
 
     The scheduler is fair: who gets a core for a part *s* of the time in which it wants one shares
     the cores with ``cores / s`` processes. A worker that computes little waits longer than that.
+    Where cores are idle meanwhile, that is no sign of others: a worker that sleeps often waits a
+    little each time it wakes up. Then others are what keeps the rest of the cores busy.
     """
     computed_s = float(columns(trial.rows)["cpu"].mean()) / 1e9
     waited_s = trial.core_wait_per_batch_s
@@ -254,4 +283,18 @@ def _others(trial: Trial, cores: float) -> float:
         return 0.0
     batches_per_s = 1 / trial.period_s if trial.period_s else 0.0
     ours = (computed_s + waited_s) * batches_per_s + trial.consumer_cpu_s / trial.elapsed_s
-    return max(0.0, cores * (computed_s + waited_s) / computed_s - ours)
+    found = max(0.0, cores * (computed_s + waited_s) / computed_s - ours)
+    busy = _busy_beside(trial, cores)
+    return found if busy is None else min(found, busy)
+
+
+def _busy_beside(trial: Trial, cores: float) -> float | None:
+    """Return how many cores other programs kept busy; None if hardly any core was idle.
+
+    None too where a quota or other ranks leave us less than the cores: those are idle for us alone.
+    """
+    idle = trial.idle_cores
+    if idle is None or idle < IDLE * cores or cores < affinity_cores() or not trial.elapsed_s:
+        return None
+    ours = (trial.workers_cpu_s + trial.consumer_cpu_s) / trial.elapsed_s
+    return max(0.0, cores - idle - ours)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastload._memory.leaves import has_wide_numbers, size_bytes
@@ -19,7 +19,6 @@ from fastload.tools.profile.load import Consumer, Measured
 from fastload.tools.profile.rebuild import is_stream, kind_of, setting_of
 from fastload.tools.profile.report import Setting
 from fastload.tools.profile.trials import Step, Trial, run_trial
-from fastload.tools.words import counted
 
 STARTING_S = 4.0
 """Seconds beyond the budget in which workers may be started and ended."""
@@ -44,6 +43,7 @@ class Plan:
         limit_s: Beyond this nothing more is begun: by default a fifth more than the budget and some
             seconds for starting workers.
         tell: Is told what happens next.
+        failed: Settings that could not be run, and why.
     """
 
     loader: Any
@@ -54,6 +54,7 @@ class Plan:
     tell: Callable[[str], None] = lambda _: None
     cores: Cores = field(default_factory=find_cores)
     limit_s: float = 0.0
+    failed: dict[Setting, str] = field(default_factory=dict)
     _deadline_s: float = math.inf
     _extra_s: float = 0.0
     _start_s: float = 0.0
@@ -81,10 +82,7 @@ class Plan:
     def trial(self, setting: Setting, parts: float, step: Step | None, **options: Any) -> Trial:
         """Run a trial at a setting, for this many tenths of the budget."""
         kind = options.pop("kind", kind_of(self.loader))
-        words = (
-            f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"
-        )
-        self.tell(f"{kind}: {words}" if setting.num_workers else f"{kind}: without workers")
+        self.tell(f"{kind}: {setting.words}")
         seconds, began_s = parts * self.budget_s / 10, time.monotonic()
         options = {"deadline_s": self._deadline_s, **options}
         trial = run_trial(self.loader, setting, kind, step or _drop, seconds, **options)
@@ -98,17 +96,19 @@ class Plan:
 def measure(plan: Plan, cache: Cache) -> Measured:
     """Run the loader without workers, with one, as it is, and with as many as cores."""
     setting = setting_of(plan.loader)
-    inline = plan.trial(Setting(0, 0), 0.8, None, keep=cache.add)
+    # One sample after another, and batches as wholes: what else there is, is worked out from that.
+    base = replace(setting.schedule, workers_per_batch=1, concurrent_samples=1)
+    inline = plan.trial(Setting(0, 0, base), 0.8, None, keep=cache.add)
     alone = None
     if not is_stream(plan.loader) or setting.num_workers == 1:
-        alone = plan.trial(Setting(1, 2), 1.4, None)
+        alone = plan.trial(Setting(1, 2, base), 1.4, None)
     own = plan.trial(setting, 1.6, plan.step)
     crowd = math.ceil(plan.cores.usable)
     crowded: Trial | None = None
     if alone is None or crowd == 1 or is_stream(plan.loader):
         crowded = None
-    elif plan.fits([Setting(crowd, 2)], 1.0 + CONTEST_PARTS):
-        crowded = plan.trial(Setting(crowd, 2), 1.0, None)
+    elif plan.fits([Setting(crowd, 2, base)], 1.0 + CONTEST_PARTS):
+        crowded = plan.trial(Setting(crowd, 2, base), 1.0, None)
     plan.tell("the step alone, on batches that were kept")
     consumer = cache.time_step(plan.step, plan.budget_s / 20)
     return Measured(inline, alone, crowded, own, consumer, cache.largest_bytes)

@@ -82,10 +82,10 @@ def _draw_timeline(axes: Any, profile: Profile) -> None:
 def _draw_heat(axes: Any, profile: Profile) -> None:
     import numpy as np
 
-    workers = sorted({p.setting.num_workers for p in profile.what_if})
-    factors = sorted({p.setting.prefetch_factor for p in profile.what_if})
+    workers = sorted({p.setting.num_workers for p in profile.own_grid})
+    factors = sorted({p.setting.prefetch_factor for p in profile.own_grid})
     rates = np.full((len(workers), len(factors)), np.nan)
-    for each in profile.what_if:
+    for each in profile.own_grid:
         place = workers.index(each.setting.num_workers), factors.index(each.setting.prefetch_factor)
         rates[place] = each.samples_per_s if each.is_possible else np.nan
         words = rate(each.samples_per_s) if each.is_possible else "memory"
@@ -107,7 +107,15 @@ def _draw_heat(axes: Any, profile: Profile) -> None:
 
 
 def _draw_trust(axes: Any, profile: Profile) -> None:
-    names = [f"{v.setting.num_workers} / {v.setting.prefetch_factor}" for v in profile.verified]
+    names = [
+        "\n".join(
+            (
+                f"{v.setting.num_workers} / {v.setting.prefetch_factor}",
+                *v.setting.schedule.arguments,
+            )
+        )
+        for v in profile.verified
+    ]
     at = range(len(names))
     for offset, name, color in (
         (-0.2, "predicted", colors.PREDICTED),

@@ -18,7 +18,7 @@ from typing import Any
 
 from fastload._system.cores import Cores
 from fastload.tools.bench.machine import describe_machine, load_average
-from fastload.tools.profile.advice import Situation, make_fixes
+from fastload.tools.profile.advice import make_fixes
 from fastload.tools.profile.grid import predict, recommend, verify
 from fastload.tools.profile.judge import (
     find_culprit,
@@ -29,9 +29,10 @@ from fastload.tools.profile.judge import (
 )
 from fastload.tools.profile.load import make_load
 from fastload.tools.profile.plan import Cache, Plan, measure
-from fastload.tools.profile.rebuild import is_stream, kind_of
+from fastload.tools.profile.rebuild import is_stream, kind_of, loads_next_epoch
 from fastload.tools.profile.replay import Load
 from fastload.tools.profile.report import MeasuredOn, Profile
+from fastload.tools.profile.situation import Situation
 from fastload.tools.profile.spans import make_slowest, make_spans, make_workers
 from fastload.tools.profile.trials import Trial
 from fastload.tools.words import counted
@@ -56,7 +57,8 @@ def profile(plan: Plan) -> Profile:
     measured = measure(plan, cache)
     own = measured.own
     epoch_batches = _epoch_batches(plan.loader)
-    load = make_load(measured, plan.cores.usable, load_before, epoch_batches)
+    counted_batches = None if loads_next_epoch(plan.loader) else epoch_batches
+    load = make_load(measured, plan.cores.usable, load_before, counted_batches)
     grid = predict(plan, measured, load)
     verified = verify(plan, measured, load, grid)
     speed, has_step = own_speed(own, verified.settings[0]), plan.step is not None
@@ -71,6 +73,7 @@ def profile(plan: Plan) -> Profile:
         headroom=speed.headroom if has_step else None,
         recommended=recommended,
         verified=verified.settings,
+        failed=tuple(plan.failed),
         as_fastload=verified.as_fastload,
         startup_s=own.startup_s,
         epoch_batches=epoch_batches,
@@ -137,6 +140,9 @@ def _warnings(plan: Plan, own: Trial, load: Load, load_before: float) -> tuple[s
     batches = sum(map(len, own.epochs))
     if batches < 30:
         found.append(f"measured no more than {counted(batches, 'batch')}: give a larger --budget")
+    found += [
+        f"{setting.arguments} could not be run: {why}" for setting, why in plan.failed.items()
+    ]
     if own.elapsed_s and is_stream(plan.loader):
         found.append("a stream may yield other samples with another number of workers")
     return tuple(found)

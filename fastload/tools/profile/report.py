@@ -14,6 +14,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from fastload.tools.words import counted
+
 SCHEMA_VERSION = 1
 
 LEAST_GAIN = 1.03
@@ -41,12 +43,72 @@ class MeasuredOn:
     fastload: str | None
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Who loads what at a time: the options of fastload's loader beside workers and prefetching.
+
+    Attributes:
+        is_shared: whether any idle worker takes the next task, as with ``seed=``; else task *k*
+            goes to worker *k mod n*.
+        workers_per_batch: into how many parts a batch is cut; "auto" as the loader chooses.
+        concurrent_samples: how many samples of its batch a worker loads at a time.
+        worker_method: whether workers are processes or threads.
+    """
+
+    is_shared: bool = False
+    workers_per_batch: int | Literal["auto"] = 1
+    concurrent_samples: int = 1
+    worker_method: Literal["process", "thread"] = "process"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Return those that differ from the loader's defaults, as they are written in code."""
+        names = ("workers_per_batch", "concurrent_samples", "worker_method")
+        return tuple(
+            f"{name}={value!r}".replace("'", '"')
+            for name in names
+            if (value := getattr(self, name)) != getattr(PLAIN, name)
+        )
+
+    def __lt__(self, other: Schedule) -> bool:
+        """Tell which changes less: settings that are as good are chosen by it."""
+        return self._size < other._size
+
+    @property
+    def _size(self) -> tuple[int, int, int, bool]:
+        parts = -1 if self.workers_per_batch == "auto" else self.workers_per_batch
+        is_thread = self.worker_method == "thread"
+        return len(self.arguments), self.concurrent_samples, parts, is_thread
+
+
+PLAIN = Schedule()
+"""The schedule of torch's loader, and of fastload's without further options."""
+
+
 @dataclass(frozen=True, order=True)
 class Setting:
     """One point of the grid; without workers nothing is prefetched and `prefetch_factor` is 0."""
 
     num_workers: int
     prefetch_factor: int
+    schedule: Schedule = PLAIN
+
+    @property
+    def words(self) -> str:
+        """Return the setting in words: "2 workers, prefetch_factor 2"."""
+        workers = ["without workers"]
+        if self.num_workers:
+            workers = [counted(self.num_workers, "worker")]
+            workers.append(f"prefetch_factor {self.prefetch_factor}")
+        return ", ".join((*workers, *self.schedule.arguments))
+
+    @property
+    def arguments(self) -> str:
+        """Return the setting as it is written in code."""
+        workers = [f"num_workers={self.num_workers}"]
+        if self.num_workers:
+            workers.append(f"prefetch_factor={self.prefetch_factor}")
+        return ", ".join((*workers, *self.schedule.arguments))
 
 
 @dataclass(frozen=True)
@@ -242,6 +304,12 @@ class Profile:
     batches: int
     warnings: tuple[str, ...]
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def own_grid(self) -> tuple[Prediction, ...]:
+        """Return the predictions that differ from the loader in workers and prefetching alone."""
+        own = self.setting.schedule
+        return tuple(each for each in self.what_if if each.setting.schedule == own)
 
     def prediction(self, setting: Setting) -> Prediction | None:
         """Return the prediction for a setting; None if it is not in the grid."""

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fastload.tools.profile.report import Prediction, Profile, Setting
+from fastload.tools.profile.report import Prediction, Profile, Schedule, Setting
 from fastload.tools.words import counted
 
 _COLORS = {"not": "green", "moderately": "yellow", "highly": "red", "unknown": "cyan"}
@@ -43,18 +43,11 @@ def _parts(profile: Profile) -> Iterator[Any]:
 
 def _about(profile: Profile) -> str:
     return (
-        f"{profile.target}: {profile.loader}'s DataLoader, {words(profile.setting)}, "
+        f"{profile.target}: {profile.loader}'s DataLoader, {profile.setting.arguments}, "
         f"{counted(round(profile.batch_size), 'sample')} a batch; step: {profile.step}; "
         f"{counted(profile.batches, 'batch')} in {profile.elapsed_s:.0f} s on "
         f"{counted(profile.place.cores, 'core')}"
     )
-
-
-def words(setting: Setting) -> str:
-    """Return a setting as the arguments of a loader."""
-    if setting.num_workers == 0:
-        return "num_workers=0"
-    return f"num_workers={setting.num_workers}, prefetch_factor={setting.prefetch_factor}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -92,20 +85,26 @@ def _resources(profile: Profile) -> Table:
 
 
 def _what_if(profile: Profile) -> Table:
-    factors = sorted({each.setting.prefetch_factor for each in profile.what_if} - {0})
+    factors = sorted({each.setting.prefetch_factor for each in profile.own_grid} - {0})
     table = _table(
         "What if: samples/s predicted by replay (stall, memory)",
         "workers",
         *(f"prefetch_factor={factor}" for factor in factors),
     )
     by_setting = {each.setting: each for each in profile.what_if}
-    for workers in sorted({setting.num_workers for setting in by_setting}):
-        if workers == 0:
-            cells = [_cell(profile, by_setting.get(Setting(0, 0)))]
-        else:
-            cells = [_cell(profile, by_setting.get(Setting(workers, f))) for f in factors]
-        table.add_row(str(workers), *cells)
+    for schedule in dict.fromkeys(setting.schedule for setting in by_setting):
+        numbers = sorted({each.num_workers for each in by_setting if each.schedule == schedule})
+        for workers in numbers:
+            points = [Setting(workers, f if workers else 0, schedule) for f in factors or [0]]
+            cells = [
+                _cell(profile, by_setting.get(each)) for each in (points if workers else points[:1])
+            ]
+            table.add_row(_row_name(workers, schedule, profile.setting.schedule), *cells)
     return table
+
+
+def _row_name(workers: int, schedule: Schedule, own: Schedule) -> str:
+    return str(workers) if schedule == own else ", ".join((str(workers), *schedule.arguments))
 
 
 def _cell(profile: Profile, prediction: Prediction | None) -> Text:
@@ -128,7 +127,7 @@ def _verified(profile: Profile) -> Table:
     for each in profile.verified:
         mark = " <" if each.setting == profile.recommended else ""
         table.add_row(
-            words(each.setting) + mark,
+            each.setting.arguments + mark,
             f"{each.predicted_samples_per_s:,.0f}",
             f"{each.measured_samples_per_s:,.0f}",
             f"{each.error:+.0%}",

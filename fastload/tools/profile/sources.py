@@ -32,8 +32,14 @@ class OfFastload:
         return {}
 
     def begin(self, loader: Any) -> Iterator[Any]:
-        """Begin an epoch and return the iterator over its batches."""
+        """Begin an epoch and return the iterator over its batches.
+
+        All workers are started before the first batch is asked for, as torch's loader does it. Ours
+        would start the rest of them while batches come, and a short trial of many workers would see
+        little else.
+        """
         self._iterator = iter(loader)
+        getattr(self._iterator, "_workers", None)  # asking for them starts them
         return self._iterator  # type: ignore[no-any-return]  # an iterator of batches
 
     def end(self) -> Array:

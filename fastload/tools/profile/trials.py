@@ -52,6 +52,8 @@ class Trial:
         is_whole: Whether an epoch was over before the time was.
         short: Of each short epoch that was run to its end, but for the first, in which workers are
             started: samples, nanoseconds, and those of them that the consumer waited.
+        idle_cores: How many of the cores that this process may use were idle, on average; None if
+            not known.
     """
 
     setting: Setting
@@ -66,6 +68,7 @@ class Trial:
     startup_s: float
     is_whole: bool
     short: tuple[tuple[int, int, int], ...] = ()
+    idle_cores: float | None = None
 
     @property
     def rows(self) -> Array:
@@ -175,20 +178,21 @@ def run_trial(
             "the loader gave no batch: its dataset or sampler is empty, or its sampler is an "
             "iterator that can be read only once; a profile reads it several times"
         )
-    read_bytes, waited_s, computed_s = seen.since(runner.before)
+    used = seen.since(runner.before)
     return Trial(
         setting,
         tuple(runner.epochs),
         runner.elapsed_s,
         runner.cpu_s,
-        seen.largest_bytes,
-        read_bytes,
-        max(0.0, waited_s - runner.step_core_wait_s),
-        computed_s,
+        used.largest_bytes,
+        used.read_bytes,
+        max(0.0, used.core_wait_s - runner.step_core_wait_s),
+        used.cpu_s,
         tuple(sorted(source.slowest, reverse=True)[:MOST_SLOWEST]),
         runner.startup_s,
         runner.is_whole,
         tuple(runner.short),
+        used.idle_s / runner.elapsed_s if runner.elapsed_s else None,
     )
 
 

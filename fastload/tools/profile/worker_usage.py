@@ -22,23 +22,27 @@ class Seen(NamedTuple):
         read_bytes: What all have read from storage.
         core_wait_s: How long all were ready to run without a core.
         cpu_s: CPU time of all.
+        idle_s: How long the cores that this process may use have been idle, all together.
     """
 
     largest_bytes: int
     read_bytes: int
     core_wait_s: float
     cpu_s: float
+    idle_s: float
 
-    def since(self, before: Seen) -> tuple[int, float, float]:
-        """Return the bytes read and the seconds waited for a core and computed since then."""
-        return (
+    def since(self, before: Seen) -> Seen:
+        """Return what was used from another look to this one; the largest memory is this one's."""
+        return Seen(
+            self.largest_bytes,
             max(0, self.read_bytes - before.read_bytes),
             max(0.0, self.core_wait_s - before.core_wait_s),
             max(0.0, self.cpu_s - before.cpu_s),
+            max(0.0, self.idle_s - before.idle_s),
         )
 
 
-NOTHING_SEEN = Seen(0, 0, 0.0, 0.0)
+NOTHING_SEEN = Seen(0, 0, 0.0, 0.0, 0.0)
 
 
 def look_at_workers() -> Seen:
@@ -53,7 +57,16 @@ def look_at_workers() -> Seen:
                 largest = max(largest, int(child.memory_full_info().uss))
             read += int(child.io_counters().read_bytes)
         waited_s += _threads_core_wait_s(child.pid)
-    return Seen(largest, read, waited_s, cpu_s)
+    return Seen(largest, read, waited_s, cpu_s, _idle_s())
+
+
+def _idle_s() -> float:
+    """Return how long the cores that this process may use have been idle since the system began."""
+    times = psutil.cpu_times(percpu=True)
+    me = psutil.Process()
+    ours = me.cpu_affinity() if hasattr(me, "cpu_affinity") else []
+    mine = [times[core] for core in ours or range(len(times)) if core < len(times)]
+    return float(sum(each.idle + getattr(each, "iowait", 0.0) for each in mine))
 
 
 def _threads_core_wait_s(pid: int) -> float:

@@ -123,6 +123,31 @@ def test_other_programs_show_where_workers_want_every_core():
     assert make_load(BUSY.without_core_waits().measured(), 2.0, 8.0).others == 0.0
 
 
+def test_waking_up_is_no_sign_of_other_programs_while_cores_are_idle(monkeypatch):
+    """A worker that sleeps often waits for a core a little each time; others keep half a core."""
+    monkeypatch.setattr("fastload.tools.profile.load.affinity_cores", lambda: 2)
+    sleeping = Pipeline(cpu_s=0.005, waits_s=(0.06,), core_waits_s=(0.001,))
+    measured = sleeping.measured()
+    ours = measured.alone.workers_cpu_s / measured.alone.elapsed_s
+
+    def others(idle):
+        trials = {"alone": measured.alone, "crowded": None}
+        seen = {name: trial and replace(trial, idle_cores=idle) for name, trial in trials.items()}
+        return make_load(replace(measured, **seen), 2.0, 8.0).others
+
+    assert others(2.0 - ours) == pytest.approx(0.0, abs=0.01)
+    assert others(1.5 - ours) == pytest.approx(0.5, abs=0.01)
+    assert others(0.0) == others(None) > 2
+
+
+@pytest.mark.parametrize(("wait", "contention"), [(0.06, 0.0), (0.001, 0.5)])
+def test_workers_that_wait_do_not_make_computing_dearer(wait, contention):
+    """Where they hardly compute, CPU time that differs between trials tells nothing of cores."""
+    alone, crowded = (Pipeline(cpu_s=cpu, waits_s=(wait,)) for cpu in (0.005, 0.0075))
+    measured = replace(alone.measured(), crowded=crowded.trial(2))
+    assert make_load(measured, CORES, 0.0).contention == pytest.approx(contention, abs=0.01)
+
+
 def test_many_recorded_batches_are_replayed_by_a_part_of_them():
     """Of waiting and computing the same ones, so that the replay takes no seconds."""
     waits = np.zeros(50_000)

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.utils.data
@@ -73,6 +74,18 @@ def test_batches_of_a_trial_are_the_loaders(kind, workers):
     assert found.samples_per_batch == 16
     assert found.samples_per_s > 0
     assert loader._iterator is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counting_begins_when_all_workers_run(kind):
+    """However soon the first batch comes: a trial is to tell what all of them give together."""
+    seen = []
+
+    def step(batch):
+        seen.append(len(psutil.Process().children()))
+
+    run_trial(KINDS[kind](Rows(), batch_size=16), Setting(6, 2), kind, step, 0.05)
+    assert seen[0] >= 6
 
 
 @pytest.mark.parametrize("workers", [0, 1])

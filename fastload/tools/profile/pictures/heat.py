@@ -22,8 +22,8 @@ _WIDEST_CELL = 130.0
 def draw_heat(profile: Profile, width: float) -> Picture:
     """Draw a cell for each setting: throughput above, share of waiting below."""
     picture = Picture("heat", "Predicted throughput by workers and prefetch factor", width)
-    factors = sorted({p.setting.prefetch_factor for p in profile.what_if if p.setting.num_workers})
-    workers = sorted({p.setting.num_workers for p in profile.what_if})
+    factors = sorted({p.setting.prefetch_factor for p in profile.own_grid if p.setting.num_workers})
+    workers = sorted({p.setting.num_workers for p in profile.own_grid})
     if not workers:
         picture.add(Label(0, 14, "no setting was predicted"))
         picture.height = 20
@@ -33,12 +33,12 @@ def draw_heat(profile: Profile, width: float) -> Picture:
     picture.add(Label(left, 14, "prefetch_factor", bold=True))
     for column, factor in enumerate(factors):
         picture.add(Label(left + (column + 0.5) * cell, _TOP - 8, str(factor), "middle"))
-    best = max(p.samples_per_s for p in profile.what_if) or 1.0
+    best = max(p.samples_per_s for p in profile.own_grid) or 1.0
     top_of = {number: _TOP + row * _ROW for row, number in enumerate(workers)}
     for number, top in top_of.items():
         picture.add(Label(0, top + _ROW / 2 + 4, _of_workers(number)))
     marks = []
-    for prediction in profile.what_if:
+    for prediction in profile.own_grid:
         setting = prediction.setting
         columns = 1 if setting.num_workers else max(1, len(factors))
         column = factors.index(setting.prefetch_factor) if setting.num_workers else 0
@@ -66,7 +66,7 @@ def _draw_cell(
     setting, possible = prediction.setting, prediction.is_possible
     color = of_share(prediction.samples_per_s / best) if possible else IMPOSSIBLE
     title = (
-        f"num_workers={setting.num_workers}, prefetch_factor={setting.prefetch_factor}: "
+        f"{setting.arguments}: "
         f"{rate(prediction.samples_per_s)} samples/s, waits {prediction.stall_share:.0%}, "
         f"{prediction.memory_bytes / 2**20:,.0f} MiB, {prediction.cpu_share:.0%} of the cores"
     )
@@ -95,6 +95,6 @@ def _legend(profile: Profile) -> list[tuple[str, str]]:
         (RECOMMENDED, "recommended"),
         ("currentColor", "what is set now"),
     ]  # the dashes are both
-    if any(not prediction.is_possible for prediction in profile.what_if):
+    if any(not prediction.is_possible for prediction in profile.own_grid):
         entries.append((IMPOSSIBLE, "needs more memory than there is"))
     return entries

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastload.tools.profile.pictures.colors import MEASURED, PREDICTED
 from fastload.tools.profile.pictures.shapes import Label, Line, Picture, Rect, length_of, rate
-from fastload.tools.profile.report import Profile, Setting
-from fastload.tools.words import counted
+from fastload.tools.profile.report import Profile
 
 _BAR = 15.0
 _ROW = 2 * _BAR + 34
@@ -29,7 +28,7 @@ def draw_trust(profile: Profile, width: float) -> Picture:
     for each in profile.verified:
         error = f"prediction {each.error:+.0%}" if each.measured_samples_per_s else "nothing ran"
         picture.add(
-            Label(0, y + 14, f"{_words(each.setting)}: {error}", bold=True),
+            Label(0, y + 14, f"{each.setting.words}: {error}", bold=True),
         )
         bars = (
             ("predicted", each.predicted_samples_per_s, each.predicted_stall_share, PREDICTED),
@@ -46,9 +45,3 @@ def draw_trust(profile: Profile, width: float) -> Picture:
         [(PREDICTED, "predicted samples/s"), (MEASURED, "measured samples/s")], y
     )
     return picture
-
-
-def _words(setting: Setting) -> str:
-    if not setting.num_workers:
-        return "without workers"
-    return f"{counted(setting.num_workers, 'worker')}, prefetch_factor {setting.prefetch_factor}"
