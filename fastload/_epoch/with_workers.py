@@ -100,8 +100,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     """Whether all workers are started before the first of them gets something to do."""
 
     starts_later = False
-    """Whether workers may be forked when the program has got a batch, and perhaps changed the
-    dataset: what torch's workers see is the dataset as it was when the epoch began.
+    """Whether workers may be started when the program has got a batch, and perhaps changed the
+    dataset. Torch's are all there behind ``iter``, and see the dataset as it was then.
     """
 
     shares_tasks = False
@@ -160,7 +160,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
                 self._run = self._make_run(loader, workers, prefetch_factor, counters)
                 self._run.request()
             with pool.lock:
-                while pool.is_growing and not (self.starts_later or pool.has_fixed_content):
+                while pool.is_growing and not self.starts_later:
                     pool.grow()
         except Exception as error:
             self._check_closed(error)
@@ -298,10 +298,12 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
 
     @property
     def _workers(self) -> list[Any]:
-        with self._pool.lock:
-            while self._pool.is_open and self._pool.is_growing:
-                self._pool.grow()
-            return [worker.process for worker in self._pool.workers]
+        pool = self._pool
+        if pool.is_growing:  # or without the lock, which a thread that waits for a batch holds
+            with pool.lock:
+                while pool.is_open and pool.is_growing:
+                    pool.grow()
+        return [worker.process for worker in pool.workers]
 
     def close(self) -> None:
         """End the workers now."""

@@ -58,10 +58,6 @@ class WorkerPool(Protocol):
     def is_usable(self) -> bool:
         """Whether another run can begin."""
 
-    @property
-    def has_fixed_content(self) -> bool:
-        """Whether workers that are started later see the dataset as those before them do."""
-
     def grow(self) -> None:
         """Start the next worker."""
 

@@ -66,17 +66,37 @@ class Concurrency:
 
 def awaits_samples(dataset: Any) -> bool:
     """Whether ``__getitem__`` of a dataset, or of one inside it, is an ``async def``."""
-    if isinstance(dataset, Subset):
-        return awaits_samples(dataset.dataset)
-    if isinstance(dataset, ConcatDataset):
-        return any(map(awaits_samples, dataset.datasets))
+    return any(map(_is_awaited, _innermost(dataset)))
+
+
+def _innermost(dataset: Any) -> list[Any]:
+    """The datasets inside Subset and ConcatDataset at any depth, each once: one may hold itself."""
+    seen: dict[int, Any] = {}
+    ahead, found = [dataset], []
+    while ahead:
+        each = ahead.pop()
+        if id(each) in seen:
+            continue
+        seen[id(each)] = each
+        if isinstance(each, Subset):
+            ahead.append(each.dataset)
+        elif isinstance(each, ConcatDataset):
+            ahead += each.datasets
+        else:
+            found.append(each)
+    return found
+
+
+def _is_awaited(dataset: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(type(dataset), "__getitem__", None))
 
 
 def awaits_batches(dataset: Any) -> bool:
     """Whether ``__getitems__`` of a dataset, or of one inside it, is an ``async def``."""
-    if isinstance(dataset, Subset):
-        return awaits_batches(dataset.dataset)
+    seen: set[int] = set()
+    while isinstance(dataset, Subset) and id(dataset) not in seen:
+        seen.add(id(dataset))
+        dataset = dataset.dataset
     return inspect.iscoroutinefunction(getattr(dataset, "__getitems__", None))
 
 

@@ -98,11 +98,11 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
     )
     context = context_of(loader.multiprocessing_context)
     with signals_deferred(context), opening_files_for(workers):
+        check_room_for(workers)
         slots = None
         with own_suppressed(OSError):  # no memory to be had: everything goes by pipe
             slots = _slots_for(loader, workers, prefetch_factor * workers, by_fork=forks(context))
         try:
-            check_room_for(workers)
             return Pool(
                 spec,
                 slots,

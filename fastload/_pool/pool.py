@@ -146,11 +146,6 @@ class Pool:
             self.close()
             raise
 
-    @property
-    def has_fixed_content(self) -> bool:
-        """Whether workers that are started later see the dataset as those before them do."""
-        return self._starter.has_fixed_content
-
     def grow(self) -> None:
         """Start the next worker, and give it what it has to do; it begins at once.
 

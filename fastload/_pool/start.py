@@ -81,11 +81,6 @@ class Starter:
         if isinstance(self._content, SharedPickle):
             closers.append(self._content.close)
 
-    @property
-    def has_fixed_content(self) -> bool:
-        """Whether all workers unpickle the same bytes, whenever they start."""
-        return isinstance(self._content, SharedPickle)
-
     def start(self, worker_id: int) -> WorkerHandle:
         """Start one worker.
 

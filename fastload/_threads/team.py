@@ -69,7 +69,6 @@ class ThreadTeam:
         self.shared: SharedTasks | None = None
         self.size = len(parts)
         self.is_growing = False
-        self.has_fixed_content = True
         self.is_closed = False
         self._last_run = -1
         self._runs: dict[int, SharedRun] = {}

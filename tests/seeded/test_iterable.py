@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+import time
 
 import pytest
 import torch
@@ -112,12 +113,13 @@ class WhoLoads(Items):
     """A sample is the number of the worker that loaded it."""
 
     def load(self, item):
+        time.sleep(0.02)  # or one worker may load all before the other has started
         return torch.tensor([in_worker(item)])
 
 
 def test_items_are_loaded_by_all_workers():
     """Each gets its batches."""
-    (found,) = joined(WhoLoads(16, ()), batch_size=2, num_workers=2, epochs=1)
+    (found,) = joined(WhoLoads(64, ()), batch_size=2, num_workers=2, epochs=1)
     assert {batch[0].item() for batch in found} == {0, 1}
 
 

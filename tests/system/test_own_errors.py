@@ -15,13 +15,14 @@ import torch
 
 import fastload
 from fastload._epoch.settings import _options
-from fastload._loading import fetch
+from fastload._loading.map_style import explain_failure
 from fastload._loading.on_error import Tolerance
 from fastload._memory.view import Skeleton
 from fastload._pool.start import Starter
 from fastload._system.interruptions import in_c, own_suppressed
 from fastload._wire import exceptions
 from fastload._worker.job import empty_spec
+from fastload.collate.inplace import collate_in_place
 from fastload.datasets.ranks_and_workers import epoch_of
 from fastload.datasets.row_blocks import reading
 from fastload.errors import annotate, show
@@ -111,7 +112,7 @@ _INTERRUPTED_WHEN_UNPICKLED = pickle.dumps(an_error("unpickled"))
 
 def start_by_spawn() -> None:
     spec = dataclasses.replace(empty_spec(), dataset=Interrupted())
-    Starter(spec, None, torch.multiprocessing.get_context("spawn"), None, [])  # type: ignore[arg-type]
+    Starter(spec, None, torch.multiprocessing.get_context("spawn"), None, [], None)  # type: ignore[arg-type]
 
 
 def read_a_damaged_file() -> None:
@@ -191,7 +192,7 @@ def test_an_interruption_is_not_explained_by_the_samples() -> None:
         try:
             interrupt()
         except Interruption as error:
-            fetch._explain(error, fetch.collate_in_place, samples, [0, 1])
+            explain_failure(error, collate_in_place, samples, [0, 1])
             notes = getattr(error, "__notes__", [])
     assert sys.version_info < (3, 11) or notes == []
 

@@ -79,11 +79,12 @@ def test_a_context_without_processes_is_refused_and_changes_nothing(context, kee
         Numbers(), num_workers=2, multiprocessing_context=context(), persistent_workers=keep
     )
     torch.manual_seed(1)
-    before = gc.get_freeze_count(), torch.get_num_threads()
+    frozen, threads = gc.get_freeze_count(), torch.get_num_threads()
     for _ in range(2):
         with pytest.raises(TypeError, match=r"multiprocessing_context=.*Give 'fork'"):
             list(loader)
-    assert (gc.get_freeze_count(), torch.get_num_threads()) == before
+    assert gc.get_freeze_count() <= frozen  # what was frozen before may be gone
+    assert torch.get_num_threads() == threads
     assert get_worker_info() is None
 
 
@@ -100,7 +101,7 @@ def test_the_entry_of_a_worker_does_nothing_in_the_consumer():
     finally:
         os.close(read)
         os.close(write)
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() <= before  # what was frozen before may be gone
 
 
 AT_A_PROMPT = """
