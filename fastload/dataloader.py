@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
+from fastload._checks import HAS_OWN_WORKERS, check_concurrency, check_method, check_options
 from fastload._epoch import in_memory, inline, resume
 from fastload._epoch.cut import WorkersPerBatch, check_parts
 from fastload._epoch.loader import WorkerMethod
@@ -25,20 +26,15 @@ from fastload._epoch.seeded_pass import NewestEpoch
 from fastload._epoch.seeded_pass import count_batches as count_seeded_batches
 from fastload._epoch.way import Offer, Way
 from fastload._loader_state import LoaderState
-from fastload._loading.concurrent import awaits_batches, awaits_samples
 from fastload._loading.on_error import OnError
 from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
 from fastload._seeded.sampler import StreamSampler
 from fastload._seeded.steps import Even
-from fastload._seeded.streams import loads_items
 from fastload.integrations import lightning
 from fastload.samplers.epochs import natural
 from fastload.samplers.random import RandomSampler
 from fastload.stats.snapshot import Stats
-
-HAS_OWN_WORKERS = os.name == "posix"
-"""Elsewhere workers are torch's own: Windows has no pipes that can be waited for in one call."""
 
 if HAS_OWN_WORKERS:
     from fastload._autotune import segmented_epoch
@@ -189,10 +185,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         worker_method: WorkerMethod = "process",
         concurrent_samples: int = 1,
     ) -> None:
-        _check(memory_limit, max_worker_restarts, on_error, max_errors)
+        check_options(memory_limit, max_worker_restarts, on_error, max_errors)
         self.worker_method = worker_method
         self.concurrent_samples = natural("concurrent_samples", concurrent_samples, least=1)
-        _check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
+        check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.memory_limit = memory_limit
         self.max_worker_restarts = max_worker_restarts
@@ -219,7 +215,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             "concurrent_samples": (concurrent_samples, "more threads (num_workers) do it too"),
         }
         is_automatic = any(isinstance(each, auto.Auto) for each in (workers, prefetch))
-        _check_method(worker_method, dataset, excluded, is_automatic=is_automatic)
+        check_method(worker_method, dataset, excluded, is_automatic=is_automatic)
         stream = StreamOptions(seed, num_replicas, rank, even, batch_size, drop_last)
         stream.check(
             dataset,
@@ -460,93 +456,3 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def __getstate__(self) -> dict[str, Any]:
         """A loader is pickled and copied without its iterators."""
         return {**vars(self), "_iterator": None, "_live": LoaderState()}
-
-
-def _check(
-    memory_limit: int | None, max_worker_restarts: int, on_error: OnError, max_errors: int
-) -> None:
-    """Check the options of ours that stand for themselves.
-
-    Raises:
-        ValueError: One of them is out of range.
-    """
-    if memory_limit is not None and memory_limit < 0:
-        raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
-    if max_worker_restarts < 0 or max_errors < 0:
-        raise ValueError(
-            f"max_worker_restarts and max_errors count from 0, but got "
-            f"{max_worker_restarts!r} and {max_errors!r}"
-        )
-    if on_error not in ("raise", "skip") and not callable(on_error):
-        raise ValueError(
-            f"on_error is 'raise', 'skip' or a function (error, index) -> sample or None, "
-            f"but got {on_error!r}"
-        )
-
-
-_NOT_GIVEN: dict[str, tuple[Any, ...]] = {
-    "multiprocessing_context": (None,),
-    "max_worker_restarts": (0,),
-    "workers_per_batch": (1, "auto"),
-    "concurrent_samples": (1,),
-}
-"""Values of arguments that say nothing, of those that exclude threads."""
-
-
-def _check_method(
-    method: str, dataset: Any, excluded: dict[str, tuple[Any, str]], *, is_automatic: bool
-) -> None:
-    """Check what workers are, together with what only processes have.
-
-    Args:
-        method: The argument ``worker_method``.
-        dataset: The dataset.
-        excluded: Other arguments that were given, with the reason why threads exclude them.
-        is_automatic: Whether workers, or how much they load ahead, are to be chosen.
-
-    Raises:
-        ValueError: There is no such method, or arguments exclude each other.
-    """
-    if method not in ("process", "thread"):
-        raise ValueError(f"worker_method is 'process' or 'thread', but got {method!r}")
-    if method == "process":
-        return
-    if not HAS_OWN_WORKERS:
-        raise ValueError(f"worker_method='thread' is not supported on {os.name!r} systems yet")
-    for name, (value, why) in excluded.items():
-        if value not in _NOT_GIVEN[name]:
-            raise ValueError(
-                f"worker_method='thread' and {name}={value!r} exclude each other: {why}; leave "
-                f"one of them out"
-            )
-    if awaits_samples(dataset) or awaits_batches(dataset):
-        raise ValueError(
-            f"worker_method='thread' calls {type(dataset).__name__} in threads, but its "
-            f"`async def` needs an event loop; use worker_method='process'"
-        )
-    if is_automatic:
-        raise ValueError(
-            'worker_method=\'thread\' and "auto" do not go together: num_workers="auto" and '
-            'prefetch_factor="auto" measure processes; give numbers'
-        )
-
-
-def _check_concurrency(concurrent_samples: int, dataset: Any, *, has_seed: bool) -> None:
-    """Check that several samples can load at a time.
-
-    Raises:
-        ValueError: They can't: of the dataset, or on this system.
-    """
-    if concurrent_samples == 1:
-        return
-    if not HAS_OWN_WORKERS:
-        raise ValueError(
-            f"concurrent_samples={concurrent_samples} is not supported on {os.name!r} systems; "
-            f"leave it out"
-        )
-    if isinstance(dataset, IterableDataset) and not (has_seed and loads_items(dataset)):
-        raise ValueError(
-            f"concurrent_samples={concurrent_samples} needs a map-style dataset, but "
-            f"{type(dataset).__name__} is iterable: its samples come one after another. Give it "
-            f"`__getitem__` and `__len__`, or seed= and a method load(item)"
-        )

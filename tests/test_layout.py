@@ -29,7 +29,7 @@ LAYERS = (
     ("_threads",),
     ("_epoch",),
     ("_autotune",),
-    ("_loader_state", "_arguments"),
+    ("_loader_state", "_arguments", "_checks"),
     ("dataloader",),
     ("integrations",),
     ("patching",),
