@@ -198,8 +198,7 @@ class Run:
         """What is raised behind the last batch."""
         if self._draws.is_broken:
             return diagnosis.interrupted(diagnosis.IN_SAMPLER)
-        while self.pool.is_growing:  # each worker is started once, as in torch
-            self.pool.grow()
+        self.pool.complete()  # each worker is started once, as in torch
         return StopIteration()
 
     def _wait_or_tell(self, sequence: int, timeout_s: float) -> None:

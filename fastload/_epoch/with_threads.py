@@ -11,7 +11,6 @@ written anywhere: what the collate function returned is what arrives, as without
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from itertools import repeat
@@ -19,7 +18,6 @@ from queue import Empty as NothingThere
 from typing import Any
 
 import torch
-from torch.utils.data import IterDataPipe, MapDataPipe
 
 from fastload._epoch import resume
 from fastload._epoch.draws import SamplerFailed
@@ -28,6 +26,7 @@ from fastload._epoch.run import Run
 from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._loading.dataset_state import load_into_dataset
 from fastload._memory.fake_tensors import with_fake_tensors
+from fastload._pool.make import check_prefetch, init_fn_of
 from fastload._threads.copies import parts_of
 from fastload._threads.first_look import DrawsFromProgramError
 from fastload._threads.team import ThreadTeam
@@ -36,7 +35,6 @@ from fastload._torch_private import (
     dispatch_modes,
     function_modes,
     is_iterable_kind,
-    sharding_worker_init_fn,
 )
 from fastload._wire.messages import Ended, Failed, Loaded
 from fastload.stats.counters import Counters
@@ -85,20 +83,14 @@ class ThreadsIterator(WorkersIterator):
 
     def _make_pool(self, loader: Loader) -> ThreadTeam:
         workers, prefetch_factor = self._numbers(loader)
-        if prefetch_factor <= 0:
-            raise AssertionError(
-                "prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter"
-            )
-        init = loader.worker_init_fn
-        if isinstance(self._dataset, IterDataPipe | MapDataPipe):
-            init = functools.partial(sharding_worker_init_fn, init, self._world_size, self._rank)
+        check_prefetch(prefetch_factor)
         is_seeded = self._seeded is not None
         spec = ThreadSpec(
             iterable=self._dataset_kind == is_iterable_kind,
             batched=self._auto_collation,
             drop_last=self._drop_last,
             base_seed=self._base_seed,
-            worker_init_fn=init,
+            worker_init_fn=init_fn_of(self, loader.worker_init_fn),
             workers=workers,
             on_error=loader.on_error,
             is_seeded=is_seeded,

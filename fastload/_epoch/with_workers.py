@@ -159,9 +159,9 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
             with pool.lock, pool.sending_together():
                 self._run = self._make_run(loader, workers, prefetch_factor, counters)
                 self._run.request()
-            with pool.lock:
-                while pool.is_growing and not self.starts_later:
-                    pool.grow()
+            if not self.starts_later:
+                with pool.lock:
+                    pool.complete()
         except Exception as error:
             self._check_closed(error)
             raise
@@ -301,8 +301,7 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
         pool = self._pool
         if pool.is_growing:  # or without the lock, which a thread that waits for a batch holds
             with pool.lock:
-                while pool.is_open and pool.is_growing:
-                    pool.grow()
+                pool.complete()
         return [worker.process for worker in pool.workers]
 
     def close(self) -> None:

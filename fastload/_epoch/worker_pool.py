@@ -61,6 +61,9 @@ class WorkerPool(Protocol):
     def grow(self) -> None:
         """Start the next worker."""
 
+    def complete(self) -> None:
+        """Start all workers that are still missing."""
+
     def check_open(self) -> None:
         """To be called inside the guard; raises ``PoolClosedError`` if they were ended."""
 

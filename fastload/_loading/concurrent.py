@@ -149,16 +149,16 @@ class ConcurrentFetcher(MapFetcher):
         (outcome,) = self._looked_at(self._batches, indices)
         if outcome.error is None:
             return outcome.sample
-        if self._tolerance is not None and _is_tolerable(outcome.error):
-            return None  # one by one, it will be seen which it was
-        raise outcome.error
+        if self._is_fatal(outcome.error):
+            raise outcome.error
+        return None  # one by one, it will be seen which it was
 
     def _one_by_one(self, indices: list[Any]) -> tuple[list[Any], list[Any]]:
         """The indices that could be loaded, and their samples."""
         outcomes: list[Outcome] = []
         if self._check is not None and not self._check.is_done and indices:
             outcomes = self._looked_at(self._source, indices[:1])
-        if not outcomes or not self._is_fatal(outcomes[0]):
+        if not outcomes or not self._is_fatal(outcomes[0].error):
             outcomes += self._source.load(indices[len(outcomes) :], self.watch)
         kept = [
             (index, sample)
@@ -180,10 +180,8 @@ class ConcurrentFetcher(MapFetcher):
             check.end(indices)
         return outcomes
 
-    def _is_fatal(self, outcome: Outcome) -> bool:
-        return outcome.error is not None and (
-            self._tolerance is None or not _is_tolerable(outcome.error)
-        )
+    def _is_fatal(self, error: BaseException | None) -> bool:
+        return _ends(error, self._tolerance is not None)
 
     def _sample(self, index: Any, outcome: Outcome) -> Any:
         """A sample, or what stands in for it; or its error is raised."""
@@ -191,7 +189,7 @@ class ConcurrentFetcher(MapFetcher):
         if error is None:
             self.watch.saw(index, outcome.elapsed_ns)
             return outcome.sample
-        if self._tolerance is None or not isinstance(error, Exception) or is_from_outside(error):
+        if self._tolerance is None or not isinstance(error, Exception) or self._is_fatal(error):
             raise _noted(index, error)
         return self._tolerance.stand_in(index, error)
 

@@ -69,18 +69,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         AssertionError: As torch's, if nothing is to be prefetched.
         OSError: No more files or processes may be open.
     """
-    if prefetch_factor <= 0:
-        raise AssertionError(
-            "prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter"
-        )
-    worker_init_fn = loader.worker_init_fn
-    if isinstance(iterator._dataset, IterDataPipe | MapDataPipe):
-        worker_init_fn = functools.partial(
-            sharding_worker_init_fn,
-            worker_init_fn,
-            iterator._world_size,
-            iterator._rank,
-        )
+    check_prefetch(prefetch_factor)
     is_stream = iterator._dataset_kind == is_iterable_kind
     most_restarts = loader.max_worker_restarts
     spec = WorkerSpec(
@@ -90,7 +79,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         collate_fn=iterator._collate_fn,
         drop_last=iterator._drop_last,
         base_seed=iterator._base_seed,
-        worker_init_fn=worker_init_fn,
+        worker_init_fn=init_fn_of(iterator, loader.worker_init_fn),
         workers=workers,
         on_error=loader.on_error,
         sends_state=most_restarts > 0 and is_stream and loader._stream_seed is None,
@@ -115,6 +104,27 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
             if slots is not None:
                 slots.arena.close_descriptor()
             raise
+
+
+def check_prefetch(prefetch_factor: int) -> None:
+    """Check that workers, processes or threads, have something to do ahead.
+
+    Raises:
+        AssertionError: As torch's, if nothing is to be prefetched.
+    """
+    if prefetch_factor <= 0:
+        raise AssertionError(
+            "prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter"
+        )
+
+
+def init_fn_of(iterator: Any, worker_init_fn: Any) -> Any:
+    """What each worker of an iterator calls first; it deals torch's data pipes to workers too."""
+    if not isinstance(iterator._dataset, IterDataPipe | MapDataPipe):
+        return worker_init_fn
+    return functools.partial(
+        sharding_worker_init_fn, worker_init_fn, iterator._world_size, iterator._rank
+    )
 
 
 def _slots_for(loader: PoolLoader, workers: int, most_tasks: int, *, by_fork: bool) -> Slots:

@@ -160,6 +160,11 @@ class Pool:
             runs = self._runs.begun
             self._brief(worker_id, {run: self.tasks.tasks_of(run, worker_id) for run in runs})
 
+    def complete(self) -> None:
+        """Start all workers that are still missing, unless the pool is closed meanwhile."""
+        while self.is_growing and self.is_open:
+            self.grow()
+
     def _add_worker(self) -> None:
         worker_id = len(self.workers)
         self.workers.append(self._starter.start(worker_id))

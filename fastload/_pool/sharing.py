@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from fastload._pool.tasks import InFlight, Tasks
 from fastload._wire.indices import pack, part_of
@@ -93,17 +92,16 @@ class SharedTasks:
 
 def with_indices(task: SharedTask, flying: InFlight) -> SharedTask:
     """A task as it was sent: with the indices of its part."""
-    return task._replace(indices=pack(_indices_of(flying.indices, task.part, task.parts)))
+    return task._replace(indices=_packed_part(flying, task.part))
 
 
 def _parts(run: int, sequence: int, task: InFlight, packed: bytes) -> Iterator[SharedTask]:
-    if task.parts == 1:
-        yield SharedTask(run, sequence, task.slot, 0, 1, packed)
-        return
     for part in range(task.parts):
-        indices = pack(_indices_of(task.indices, part, task.parts))
+        indices = packed if task.parts == 1 else _packed_part(task, part)
         yield SharedTask(run, sequence, task.slot, part, task.parts, indices)
 
 
-def _indices_of(indices: Any, part: int, parts: int) -> Any:
-    return indices if parts == 1 else part_of(indices, part, parts)
+def _packed_part(task: InFlight, part: int) -> bytes:
+    """Pack the indices of a part; only those of a batch in several parts need be sliceable."""
+    indices = task.indices
+    return pack(indices if task.parts == 1 else part_of(indices, part, task.parts))

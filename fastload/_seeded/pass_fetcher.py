@@ -19,35 +19,6 @@ from fastload._wire.messages import SeededBegin
 from fastload.collate.inplace import Collate
 
 
-def make_part_fetcher(
-    dataset: Any,
-    begin: SeededBegin,
-    drawn: DrawnGenerators,
-    keep_samples: Collate,
-    tolerance: Tolerance | None,
-    concurrency: Concurrency | None,
-) -> Fetcher:
-    """A fetcher of parts of the batches of a map-style dataset: it gives samples, not collated.
-
-    Args:
-        dataset: The dataset.
-        begin: Where the pass begins, and how it is dealt.
-        drawn: The generators that are set in this process.
-        keep_samples: Stands in the place of a collate function.
-        tolerance: Leaves out or replaces samples that can't be loaded; None: errors are raised.
-        concurrency: How samples load at a time; None: one after another.
-    """
-    return make_seeded_fetcher(
-        dataset,
-        EpochDraws(begin.seed, begin.epoch),
-        drawn,
-        batched=True,
-        collate=keep_samples,
-        tolerance=tolerance,
-        concurrency=concurrency,
-    )
-
-
 def make_pass_fetcher(
     dataset: Any,
     begin: SeededBegin,

@@ -101,6 +101,8 @@ class ThreadTeam:
     def grow(self) -> None:
         """All threads are there from the beginning."""
 
+    complete = grow
+
     def check_open(self) -> None:
         """Raise ``PoolClosedError`` if the threads were told to leave."""
         if self.is_closed:

@@ -28,9 +28,13 @@ from fastload._loading.on_error import Tolerance
 from fastload._memory.fake_tensors import real_tensors
 from fastload._memory.granted import Grants
 from fastload._memory.write import SlotPlace
-from fastload._seeded.loading import DrawnGenerators, make_collating_fetcher
+from fastload._seeded.loading import (
+    DrawnGenerators,
+    make_collating_fetcher,
+    make_seeded_fetcher,
+)
 from fastload._seeded.own_streams import is_own_stream
-from fastload._seeded.pass_fetcher import make_part_fetcher, make_pass_fetcher
+from fastload._seeded.pass_fetcher import make_pass_fetcher
 from fastload._seeded.seeds import EpochDraws
 from fastload._seeded.undrawn import concurrency_of
 from fastload._system import pipes, signals
@@ -266,15 +270,16 @@ class WorkerLoop:
             raise self._broken
         begin = self._seeded[run]
         assert self._drawn is not None
-        loading = make_part_fetcher(
-            self._dataset,
-            begin,
-            self._drawn,
-            keep_samples,
-            self._tolerance,
-            self._concurrency,
-        )
         draws = EpochDraws(begin.seed, begin.epoch)
+        loading = make_seeded_fetcher(
+            self._dataset,
+            draws,
+            self._drawn,
+            batched=True,
+            collate=keep_samples,
+            tolerance=self._tolerance,
+            concurrency=self._concurrency,
+        )
         return loading, make_collating_fetcher(samples, draws, self._drawn, self._collate)
 
     def _begin(self, order: Begin) -> None:

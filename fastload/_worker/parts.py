@@ -275,9 +275,11 @@ def load_part(
         return UNFIT
     place = SlotPlace(arena, task.slot, (begin + _HEAD.size, end), is_exact=True)
     started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+    indices: Any = ()
     layout, skeleton, error = None, None, None
     try:
-        samples = fetcher.fetch(unpack(task.indices), HEAP)
+        indices = unpack(task.indices)  # which may run code of the user's
+        samples = fetcher.fetch(indices, HEAP)
     except NothingLeft:
         pass
     except BaseException as raised:  # noqa: BLE001  (whatever it is, the consumer raises it)
@@ -289,7 +291,7 @@ def load_part(
             return UNFIT
         layout, skeleton = written
     watch = fetcher.watch
-    watch.note(len(unpack(task.indices)), time.monotonic_ns() - started_ns)
+    watch.note(len(indices), time.monotonic_ns() - started_ns)
     record = PartRecord(
         layout,
         skeleton,
