@@ -90,7 +90,7 @@ def _batches(loader: Loader) -> int | None:
 
 
 def apply(loader: Loader, tuner: Tuner) -> None:
-    """Write the tuner's choice into the loader: its next epoch is an ordinary one."""
+    """Write the tuner's choice into the loader: what its next epoch begins with."""
     choice = tuner.choice
     if isinstance(loader.num_workers, Auto):
         loader.num_workers = Auto(choice.workers)

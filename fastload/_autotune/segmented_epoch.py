@@ -119,8 +119,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
             if self._indices.is_broken:
                 raise diagnosis.interrupted(diagnosis.IN_SAMPLER)
             self.position.is_finished = True
-            if self._tuner.is_settled:
-                auto.apply(self._loader, self._tuner)
+            auto.apply(self._loader, self._tuner)
             raise StopIteration
         self.position.is_finished = False
         choice = self._tuner.choice
