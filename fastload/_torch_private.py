@@ -75,6 +75,12 @@ dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 without_dispatch_modes: Any = _python_dispatch._disable_current_modes
 """A context in which none of these modes does anything."""
 
+unchecked_sparse: list[Any] = getattr(torch._utils, "_sparse_tensors_to_validate", [])
+"""Where torch puts each sparse tensor that is unpickled, until the next ``torch.load`` checks them.
+
+Whoever unpickles without ``torch.load`` has to take them out again: they would never be freed.
+"""
+
 dispatch_keys: Any = torch._C._dispatch_keys
 """What decides how torch treats one tensor: its device and layout, and what wraps it."""
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 _NAME: Final = "fastload-samples"
 
 _PATIENCE_S: Final = 1.0
-"""How long closing waits for coroutines that are cancelled to clean up."""
+"""How long closing waits for samples that threads are loading, and for cancelled coroutines."""
 
 
 class Crew:
@@ -55,10 +55,10 @@ class Crew:
             return self._loop.loop
 
     def close(self) -> None:
-        """End threads and loop; a sample that is being loaded in a thread is not waited for."""
+        """End threads and loop; samples that hang in a thread are waited for only a second."""
         if self._owner == os.getpid():
             for executor in self._threads.values():
-                executor.shutdown(wait=False)
+                _shut_down(executor)
             if self._loop is not None:
                 self._loop.close()
             self._begin()
@@ -66,6 +66,15 @@ class Crew:
     def _check_owner(self) -> None:
         if self._owner != os.getpid():  # threads do not live on in the child of a fork
             self._begin()
+
+
+def _shut_down(executor: ThreadPoolExecutor) -> None:
+    """End an executor's threads: nobody calls the dataset any more when this returns in time."""
+    executor.shutdown(wait=False)
+    waits = threading.Thread(target=executor.shutdown, name="fastload-close", daemon=True)
+    with contextlib.suppress(RuntimeError):  # the program ends: no thread can be started
+        waits.start()
+        waits.join(_PATIENCE_S)
 
 
 class LoopThread:

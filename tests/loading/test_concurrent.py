@@ -599,3 +599,30 @@ class WhoLoads(Dataset):
 def test_without_the_option_samples_load_in_the_asking_thread():
     """Nothing changes for who does not ask for it."""
     assert set(torch.cat(loaded(WhoLoads())).tolist()) == {threading.get_ident()}
+
+
+class Uneven(Dataset):
+    """The first sample raises at once; the others are still loading then."""
+
+    loading = 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index):
+        if index == 0:
+            raise ValueError(index)
+        self.loading += 1
+        time.sleep(0.2)
+        self.loading -= 1
+        return index
+
+
+def test_nobody_calls_the_dataset_behind_close():
+    """Samples that load beside the one that raised are waited for."""
+    dataset = Uneven()
+    loader = fastload.DataLoader(dataset, batch_size=8, concurrent_samples=8)
+    with pytest.raises(ValueError, match="0"):
+        list(loader)
+    loader.close()
+    assert dataset.loading == 0

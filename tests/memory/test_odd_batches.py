@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import copyreg
 import dataclasses
+import gc
 import typing
+import weakref
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -341,3 +343,39 @@ def test_a_tensor_that_a_transform_has_wrapped_is_not_read_by_its_address() -> N
     look(torch.zeros(3).to_mkldnn())
 
     assert found == [(torch.Tensor, False, False)] * 5
+
+
+class Sparse:
+    """Each sample is a sparse tensor."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        dense = torch.eye(4) * index
+        return dense.to_sparse(), dense.to_sparse_csr()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_sparse_tensors_are_freed_when_the_loop_is_done_with_them(method):
+    """Torch keeps a list of those that were unpickled until its next ``load``; ours leave it."""
+    before = len(torch._utils._sparse_tensors_to_validate)
+    loader = fastload.DataLoader(
+        Sparse(), batch_size=None, num_workers=1, multiprocessing_context=method
+    )
+    seen = weakref.WeakSet()
+    for batch in loader:
+        seen.update(batch)
+    del batch
+    gc.collect()
+    assert len(torch._utils._sparse_tensors_to_validate) == before
+    assert not seen
+
+
+def test_sparse_tensors_in_shared_containers_and_datasets_are_freed():
+    """So are those that a process unpickles with a dataset, or reads from a shared list."""
+    before = len(torch._utils._sparse_tensors_to_validate)
+    shared = fastload.SharedList([torch.eye(4).to_sparse()])
+    assert torch.equal(shared[0].to_dense(), torch.eye(4))
+    assert len(torch._utils._sparse_tensors_to_validate) == before
