@@ -90,6 +90,8 @@ class Run:
             delivering: The number of the result that is being delivered, which makes room for one.
         """
         most = self._most_tasks + self._taken + (delivering is not None)
+        if self.counts_held:
+            most = min(self._most_tasks, max(self.pool.size, self._most_tasks - 1)) + self._taken
         while self.has_more and self._asked < most:
             indices = self._draws.look()
             if indices is NO_MORE:
@@ -98,6 +100,14 @@ class Run:
                 break
         if not self.has_more and self._ends_pool:
             self._end_pool()
+
+    @property
+    def counts_held(self) -> bool:
+        """Whether a batch counts as on its way until the training loop asks for the next one.
+
+        So it is with large ones: then the next task gets the memory of the batch that is done with.
+        """
+        return False
 
     def _end_pool(self) -> None:
         """Let the workers leave, as soon as no task will need them any more.
@@ -251,6 +261,12 @@ class ProcessRun(Run):
     """A run on worker processes: tasks and batches are messages and slots."""
 
     pool: Pool
+
+    @property
+    def counts_held(self) -> bool:
+        """Whether the pool's batches are large."""
+        slots = self.pool.slots
+        return slots is not None and slots.is_large
 
     def _assign(self, indices: Any, delivering: int | None) -> bool:
         """Send a task; an error that is raised while indices are pickled takes its place too."""

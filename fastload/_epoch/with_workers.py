@@ -215,6 +215,8 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
     def _receive(self, asked_ns: int) -> Any:
         run, pending = self._run, self._pending
         while pending.error is None:
+            if run.counts_held:
+                run.request()
             sequence, result = self._next_result()
             got_ns = time.monotonic_ns()
             run.request(delivering=sequence)

@@ -66,7 +66,10 @@ SPARE_GRANTS = 2
 """A worker may have so many slots beyond one a task before their memory is given back."""
 
 LARGE_BYTES = 1 << 26
-"""From a batch of this size on, no worker has a slot to spare: what is not needed is memory."""
+"""From a batch of this size on, no worker has a slot to spare: what is not needed is memory.
+
+One slot that is free keeps its pages, for the next task: making them anew takes as long as loading.
+"""
 
 MOST_HELD = 2
 """A training loop has so many batches at a time; an epoch needs as many slots beside one a task."""
@@ -274,6 +277,11 @@ class Slots:
         return self._largest_bytes
 
     @property
+    def is_large(self) -> bool:
+        """Whether batches are so large that as few slots as possible are used."""
+        return self._largest_bytes >= LARGE_BYTES
+
+    @property
     def quarantined_count(self) -> int:
         """Return how many slots a forked child may still read, leased ones included."""
         return len(self._watchers)
@@ -328,12 +336,14 @@ class Slots:
         ):
             self._grant(slot, worker)
             return
+        elif self.is_large and not self._free and self.held_bytes() <= self._limit_bytes:
+            self._free.append(slot)
+            return
         self._free_slot(slot)
 
     def _most_granted_to(self, worker: int) -> int:
         """Return how many slots a worker may have: of large ones, only as many as it has tasks."""
-        is_large = self._largest_bytes >= LARGE_BYTES
-        return self._wanted[worker] if is_large else self._most_granted
+        return self._wanted[worker] if self.is_large else self._most_granted
 
     def may_lease(self) -> bool:
         """Return whether one more batch may stay in its slot and leave enough for the workers."""
