@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -428,8 +429,8 @@ class Slots:
                 self._released(hold)
         del self._ended[:ended]
 
-    def _released(self, hold: _Hold) -> None:
-        if self.owner != os.getpid():
+    def _released(self, hold: _Hold, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_ending() or self.owner != os.getpid():  # at the program's end modules may be gone
             return
         with self.lock:
             if self._leased.get(hold.slot) is not hold:

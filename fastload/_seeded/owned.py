@@ -5,8 +5,9 @@ Takes: any object of the user's.
 Gives: its generators, each with the path at which it was found, which numbers it.
 
 The walk goes through attributes, slots, lists, tuples, dicts, partial functions and the objects of
-bound methods. It stops at depth 8 and after 1,000 items of a container, so that a list of a million
-samples costs nothing; what lies deeper is not found.
+bound methods, the nearest first. It stops at depth 8, after 1,000 items of a container and after
+100,000 objects in all, so that a list of a million samples costs nothing, nor do samples that are
+lists of numbers; what lies deeper is not found.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fastload._system.interruptions import own_suppressed
 
 DEEPEST: Final = 8
 MOST_ITEMS: Final = 1000
+MOST_OBJECTS: Final = 100_000
 
 _WITHOUT_GENERATORS: Final = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, range, slice),
@@ -34,6 +36,10 @@ _WITHOUT_GENERATORS: Final = (
     *(torch.Tensor, torch.UntypedStorage, np.ndarray, np.generic, np.dtype, torch.dtype),
 )
 
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Types of which lists are long: their items are passed over without being looked at one by one."""
+
+_WITHOUT_ATTRIBUTES: Final = frozenset({list, tuple, dict})
 
 _GENERATORS: Final = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -98,13 +104,15 @@ def find_generators(root: Any, name: str) -> list[OwnedGenerator]:
     for _ in range(DEEPEST + 1):
         inner: list[tuple[str, Any]] = []
         for path, each in level:
+            if len(seen) >= MOST_OBJECTS:
+                break
             if isinstance(each, _WITHOUT_GENERATORS) or id(each) in seen:
                 continue
             seen.add(id(each))
             if _is_generator(each):
                 found.append(OwnedGenerator(path, each))
             elif not isinstance(each, _GENERATORS):
-                inner += _parts(path, each)
+                inner += islice(_parts(path, each), MOST_OBJECTS - len(inner))
         level = inner
     return found
 
@@ -120,10 +128,15 @@ def _is_generator(each: Any) -> bool:
 
 def _parts(path: str, each: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(each, dict):
-        yield from ((f"{path}[{key!r:.80}]", value) for key, value in _items(each))
+        for key, value in _items(each):
+            if type(value) not in _PLAIN:
+                yield f"{path}[{key!r:.80}]", value
     elif isinstance(each, list | tuple):
-        values = enumerate(islice(tuple(each[:MOST_ITEMS]), MOST_ITEMS))
-        yield from ((f"{path}[{at}]", value) for at, value in values)
+        values = tuple(islice(tuple(each[:MOST_ITEMS]), MOST_ITEMS))
+        if not _PLAIN.issuperset(map(type, values)):
+            yield from ((f"{path}[{at}]", value) for at, value in enumerate(values))
+    if type(each) in _WITHOUT_ATTRIBUTES:
+        return
     if isinstance(each, functools.partial):
         yield from ((f"{path}.func", each.func), (f"{path}.args", each.args))
         yield f"{path}.keywords", each.keywords

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastload._seeded import owned as owned_module
 from fastload._seeded.generators import GLOBAL, NUMPY, PYTHON, TORCH
 from fastload._seeded.owned import find_generators
 from fastload._seeded.seeds import COLLATE, SAMPLE, EpochDraws
@@ -127,6 +128,22 @@ EXPECTED_PATHS = {
 def test_owned_generators_are_found_once_each_wherever_they_are():
     """Attributes, slots, lists, dicts and partials are looked into; cycles end."""
     assert {each.path for each in find_generators(Owner(), "d")} == EXPECTED_PATHS
+
+
+def test_samples_that_are_lists_of_numbers_are_not_walked_one_by_one(monkeypatch):
+    """A dataset of token ids is looked through in no time, and what lies behind them is found."""
+    looked = []
+    monkeypatch.setattr(owned_module, "_is_generator", lambda each: looked.append(each))
+    dataset = [{"ids": list(range(500)), "name": "text"} for _ in range(500)]
+    find_generators([dataset, random.Random(0)], "d")
+    assert len(looked) == 2 + 500 + 500 + 1
+
+
+def test_the_walk_ends_however_much_an_object_holds():
+    """The nearest are found."""
+    deep = [[[[object()] for _ in range(100)] for _ in range(100)] for _ in range(100)]
+    found = find_generators({"deep": deep, "near": random.Random(0)}, "d")
+    assert [each.path for each in found] == ["d['near']"]
 
 
 def test_owned_generators_are_seeded_and_put_back():

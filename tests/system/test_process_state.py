@@ -136,3 +136,29 @@ def test_the_name_of_a_control_group_may_hold_any_bytes(tmp_path):
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ended = run(GROUP_NAME, tmp_path, tmp_path, env=plain)
     assert (ended.returncode, ended.stdout) == (0, "1.5\n"), ended.stderr
+
+
+LEAVES_AN_EPOCH = """
+    import sys
+    import torch
+    from fastload import DataLoader, PadDict
+
+    class Rows:
+        def __len__(self):
+            return 4096
+
+        def __getitem__(self, index):
+            return {"ids": torch.zeros(3 + index % 5)}
+
+    options = {"seed": 0} if sys.argv[1] == "seed" else {}
+    loader = DataLoader(Rows(), 32, collate_fn=PadDict(), num_workers=2, **options)
+    batches = iter(loader)
+    batch = next(batches)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "seed"])
+def test_a_program_that_ends_within_an_epoch_says_nothing(how, tmp_path):
+    """Whatever is left is taken down while Python takes itself apart."""
+    ended = run(LEAVES_AN_EPOCH, tmp_path, how)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
