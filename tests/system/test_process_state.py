@@ -141,7 +141,7 @@ def test_the_name_of_a_control_group_may_hold_any_bytes(tmp_path):
 LEAVES_AN_EPOCH = """
     import sys
     import torch
-    from fastload import DataLoader, PadDict
+    import fastload
 
     class Rows:
         def __len__(self):
@@ -151,7 +151,8 @@ LEAVES_AN_EPOCH = """
             return {"ids": torch.zeros(3 + index % 5)}
 
     options = {"seed": 0} if sys.argv[1] == "seed" else {}
-    loader = DataLoader(Rows(), 32, collate_fn=PadDict(), num_workers=2, **options)
+    collate = fastload.PadDict()
+    loader = fastload.DataLoader(Rows(), 32, collate_fn=collate, num_workers=2, **options)
     batches = iter(loader)
     batch = next(batches)
 """
