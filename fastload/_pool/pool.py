@@ -33,7 +33,7 @@ from fastload._pool.start import (
     signals_deferred,
 )
 from fastload._pool.tasks import InFlight, Lost, Mailbox, Tasks
-from fastload._pool.watches import DIED, REPORTED, WOKEN, Watches
+from fastload._pool.watches import DIED, REPORTED, WOKEN, Event, Watches
 from fastload._system.cgroups import oom_kills
 from fastload._system.interruptions import Guard, is_from_outside
 from fastload._wire.indices import pack
@@ -59,6 +59,9 @@ To draw and pack the first tasks takes a few microseconds each where the sampler
 and each write that can be saved wakes a worker, which takes longer. A sampler that is slower than
 this would keep workers idle, which costs more than their waking up again.
 """
+
+FIRST_WAIT_S = 0.01
+"""How long the first worker has for its first batch before the second is started beside it."""
 
 
 class PoolClosedError(RuntimeError):
@@ -305,10 +308,11 @@ class Pool:
     def pump(self, timeout_s: float | None) -> bool:
         """Wait for something to happen and put reports into mailboxes; whether anything did."""
         self._cancel_dropped_runs()
-        has_grown = self.is_growing
-        if has_grown:
+        events = self._wait_for_the_first() if self.is_growing else []
+        if has_grown := self.is_growing and not events:
             self.grow()
-        events = self._watches.wait(0 if has_grown else timeout_s, lambda: self.is_open)
+        if not events:
+            events = self._watches.wait(0 if has_grown else timeout_s, lambda: self.is_open)
         if not self.is_open:
             if not self._is_closing:
                 block_for_ever()
@@ -322,6 +326,14 @@ class Pool:
                 elif what is not WOKEN:
                     self._send_more(worker_id)
         return bool(events) or has_grown
+
+    def _wait_for_the_first(self) -> list[Event]:
+        """Wait a moment for what the first worker loads, before others are started beside it.
+
+        To start a worker takes a few milliseconds, and makes those that run slower meanwhile.
+        """
+        is_first = len(self.workers) == 1
+        return self._watches.wait(FIRST_WAIT_S if is_first else 0, lambda: self.is_open)
 
     def _send_more(self, worker_id: int) -> None:
         """There is room again in a worker's pipe, or in the queue of all."""
