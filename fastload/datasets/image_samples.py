@@ -166,7 +166,8 @@ class _ImageNode:
             raise NotGatherableError from error
         if not dataset.has_labels:
             return images
-        return [images, collate_in_place([dataset._label(index) for index in indices], place)]
+        labels = collate_in_place([(dataset._label(index),) for index in indices], place)
+        return [images, labels[0]]
 
     def _images(self, indices: list[int], place: Place) -> Any:
         """Decode the images of a batch into it, if they are all of one size."""
