@@ -81,16 +81,16 @@ class CenterCrop:
 
     def __call__(self, image: Any) -> Tensor:
         """Return the middle of the image, a view of it where it is large enough."""
-        image = as_image_tensor(image)
+        whole = as_image_tensor(image)
         height, width = self.size
-        missing = [max(height - image.shape[-2], 0), max(width - image.shape[-1], 0)]
+        missing = [max(height - whole.shape[-2], 0), max(width - whole.shape[-1], 0)]
         if any(missing):
-            above, left = missing[0] // 2, missing[1] // 2
-            padding = (left, missing[1] - left, above, missing[0] - above)
-            image = torch.nn.functional.pad(image, padding)
-        top = round((image.shape[-2] - height) / 2)
-        left = round((image.shape[-1] - width) / 2)
-        return image[:, top : top + height, left : left + width]
+            above, before = missing[0] // 2, missing[1] // 2
+            padding = (before, missing[1] - before, above, missing[0] - above)
+            whole = torch.nn.functional.pad(whole, padding)
+        top = round((whole.shape[-2] - height) / 2)
+        left = round((whole.shape[-1] - width) / 2)
+        return whole[:, top : top + height, left : left + width]
 
     def __repr__(self) -> str:
         return f"CenterCrop({self.size})"
@@ -186,8 +186,8 @@ class RandomHorizontalFlip:
 
     def __call__(self, image: Any) -> Tensor:
         """Return the image, or its mirror image."""
-        image = as_image_tensor(image)
-        return image.flip(-1) if torch.rand(1).item() < self.p else image
+        whole = as_image_tensor(image)
+        return whole.flip(-1) if torch.rand(1).item() < self.p else whole
 
     def __repr__(self) -> str:
         return f"RandomHorizontalFlip({self.p})"
