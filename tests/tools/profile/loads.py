@@ -142,8 +142,8 @@ class Compressed(_Load):
 class Remote(_Load):
     """Waiting as for a network: 4 ms on average, exponentially distributed, and some decoding.
 
-    Samples wait independently of each other. (By a CRC they would not: those of indices in a row are
-    spread so evenly that batches wait alike, as nothing does in a network.)
+    Samples wait independently of each other. (By a CRC they would not: those of indices in a row
+    are spread so evenly that batches wait alike, as nothing does in a network.)
     """
 
     def __getitem__(self, index: int) -> Any:
