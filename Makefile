@@ -6,6 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Tests wait for processes more than they compute: two at a time for each core.
+AT_A_TIME := $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
 SMOKE := images-uint8 digits tiny-numpy-inline stream tokens pad-dict arrow short-epochs-persistent
 
 .PHONY: bench test test-all lint types smoke clean
@@ -17,10 +19,10 @@ bench: $(INSTALLED)
 	$(BIN)/fastload train --loader fastload --workers 2
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n $(AT_A_TIME) --dist worksteal
 
 test-all: $(INSTALLED)
-	FASTLOAD_ALL_FAULTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --exhaustive
+	FASTLOAD_ALL_FAULTS=1 $(BIN)/python -m pytest -n $(AT_A_TIME) --dist worksteal --exhaustive
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
