@@ -32,6 +32,9 @@ Encoded = bytes | bytearray | memoryview
 CURE = 'pip install "fastload[images]"'
 
 _JPEG = b"\xff\xd8\xff"
+_BYTES_TOO_MANY = "extraneous bytes before marker"
+"""Part of what libjpeg says of a file with bytes between two segments, which it passes over."""
+
 _SCALES = (8, 4, 2)
 _ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})
@@ -93,11 +96,12 @@ def decode_image(
         [255, 0, 0]
     """
     own = _jpeg_size(encoded, name, apply_exif_orientation)
-    if own is None:
+    pixels = None
+    if own is not None:
+        pixels = _decode_jpeg(encoded, own, size, out if size in {None, own} else None, name)
+    if pixels is None:
         image = _open_whole(encoded, size, name, apply_exif_orientation)
         pixels = _as_rgb(image, name)
-    else:
-        pixels = _decode_jpeg(encoded, own, size, out if size in {None, own} else None, name)
     if size is not None and pixels.shape[:2] != size:
         pixels = resize_pixels(pixels, size)
     if out is None or pixels is out:
@@ -156,8 +160,13 @@ def _decode_jpeg(
     size: tuple[int, int] | None,
     out: Pixels | None,
     name: str,
-) -> Pixels:
-    """Decode at the smallest scale that is large enough, into ``out`` where that is given."""
+) -> Pixels | None:
+    """Decode at the smallest scale that is large enough, into ``out`` where that is given.
+
+    Returns:
+        The pixels; None where there are bytes too many between two segments, as some cameras and
+        programs leave them: Pillow takes such files, and says of those that are cut off.
+    """
     from simplejpeg import decode_jpeg
 
     if out is not None:
@@ -175,6 +184,8 @@ def _decode_jpeg(
             strict=True,
         )
     except ValueError as error:
+        if _BYTES_TOO_MANY in str(error):
+            return None
         raise _damaged(encoded, name, error) from error
     return pixels if out is None else out
 

@@ -342,3 +342,17 @@ def test_without_any_library_the_cure_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r'needs Pillow: pip install "fastload\[images\]"'):
         decode_image(content)
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xda", b"\xff\xd9"])
+@pytest.mark.parametrize("size", [None, (24, 32)])
+def test_bytes_too_many_between_segments_are_passed_over(marker: bytes, size: Any) -> None:
+    """As torchvision's users are used to; some cameras leave them."""
+    whole = jpeg(64, 96)
+    at = whole.rindex(marker)
+    padded = whole[:at] + bytes(3) + whole[at:]
+    out = np.empty((*(size or (64, 96)), 3), np.uint8)
+    assert decode_image(padded, size=size, out=out) is out
+    assert difference(out, decode_image(whole, size=size))[0] <= 4
+    with pytest.raises(CorruptDataError, match="can't be decoded"):
+        decode_image(padded[: len(padded) // 2], size=size)
