@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fastload.datasets.arrow import ArrowDataset
     from fastload.datasets.parquet import ParquetDataset
     from fastload.datasets.stream import ParquetStream
+    from fastload.datasets.tar_dataset import TarDataset
+    from fastload.datasets.tar_stream import TarStream
     from fastload.datasets.writing import write_arrow, write_parquet
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "SharedList",
     "StackDataset",
     "Subset",
+    "TarDataset",
+    "TarStream",
     "TensorDataset",
     "random_split",
     "write_arrow",
@@ -52,6 +56,8 @@ _HOMES = {
     "ArrowDataset": "fastload.datasets.arrow",
     "ParquetDataset": "fastload.datasets.parquet",
     "ParquetStream": "fastload.datasets.stream",
+    "TarDataset": "fastload.datasets.tar_dataset",
+    "TarStream": "fastload.datasets.tar_stream",
     "write_arrow": "fastload.datasets.writing",
     "write_parquet": "fastload.datasets.writing",
 }

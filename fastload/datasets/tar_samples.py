@@ -1,0 +1,189 @@
+"""Make samples of their places in shards.
+
+Runs in: worker (consumer with ``num_workers=0``).
+Takes: the shard and the place of a sample.
+Gives: the sample: a dict, or a tuple of the fields that are wanted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastload.datasets.tar_decoding import Decoder, FieldDecoder
+from fastload.datasets.tar_files import FileMark, GzipSource, PlainSource, open_shard
+from fastload.datasets.tar_format import read_content
+from fastload.datasets.tar_grouping import FieldPlace, SamplePlace
+from fastload.errors import CorruptDataError
+
+_OPEN_SHARDS = 64
+"""So many shards stay open in a process, each with a descriptor."""
+
+Source = PlainSource | GzipSource
+
+
+class OpenShards:
+    """The shards that a process reads, those that were used last kept open.
+
+    Copies in other processes open their own.
+    """
+
+    def __init__(self) -> None:
+        self._sources: OrderedDict[str, Source] = OrderedDict()
+
+    def get(self, path: str, mark: FileMark | None = None) -> Source:
+        """Return a shard, opened.
+
+        Args:
+            path: Of the shard.
+            mark: The state that it must be in; None: any.
+
+        Raises:
+            ValueError: It has changed.
+        """
+        source = self._sources.get(path)
+        if source is None:
+            source = open_shard(path)
+            if mark is not None and source.mark != mark:
+                raise ValueError(
+                    f"{path} has changed since its index was read: it had {mark.size} bytes and "
+                    f"now has {source.mark.size}. Make the dataset anew, and shards under a new "
+                    f"name that is changed to the right one when they are complete"
+                )
+            self._sources[path] = source
+            if len(self._sources) > _OPEN_SHARDS:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(path)
+        return source
+
+    def __reduce__(self) -> tuple[type[OpenShards], tuple[()]]:
+        return OpenShards, ()
+
+
+class TarForm(NamedTuple):
+    """What becomes of a sample.
+
+    Attributes:
+        decoder: Makes values of bytes.
+        fields: For each wanted field the names it may have; None: all fields, as a dict.
+        transform: Called with the sample; None: nothing is.
+        verify: Whether checksums are compared.
+    """
+
+    decoder: FieldDecoder
+    fields: tuple[tuple[str, ...], ...] | None
+    transform: Callable[[Any], Any] | None
+    verify: bool
+
+    def wanted(self, path: str, place: SamplePlace) -> tuple[FieldPlace, ...]:
+        """Return the fields of a sample that are read.
+
+        Raises:
+            ValueError: One that was asked for is not there.
+        """
+        if self.fields is None:
+            return place.fields
+        there = {field.name: field for field in place.fields}
+        found = []
+        for names in self.fields:
+            name = next((name for name in names if name in there), None)
+            if name is None:
+                raise ValueError(
+                    f"{path}: the sample {place.key!r} has no field {';'.join(names)!r}; it has "
+                    f"{list(there)}"
+                )
+            found.append(there[name])
+        return tuple(found)
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether a field is read."""
+        return self.fields is None or any(name in names for names in self.fields)
+
+    def load(self, source: Source, place: SamplePlace) -> SamplePlace:
+        """Return the same place with the bytes of its wanted fields.
+
+        Raises:
+            CorruptDataError: The shard is damaged there.
+            ValueError: A field is not there.
+        """
+        fields = self.wanted(source.path, place)
+        loaded = [
+            field._replace(content=self._content(source, place.key, field)) for field in fields
+        ]
+        return place._replace(fields=tuple(loaded))
+
+    def make(self, source: Source, place: SamplePlace) -> Any:
+        """Return the sample.
+
+        Raises:
+            CorruptDataError: The shard is damaged there, or a field is not what its name says.
+            ValueError: A field is a pickle, which was not allowed.
+        """
+        path = source.path
+        fields = self.wanted(path, place)
+        values = []
+        for field in fields:
+            content = self._content(source, place.key, field)
+            where = _where(path, place.key, field)
+            try:
+                values.append(self.decoder.decode(field.name, content, where))
+            except CorruptDataError as error:
+                if not error.path:
+                    error.path, error.offset = path, field.offset
+                raise
+        sample: Any = tuple(values)
+        if self.fields is None:
+            sample = {"__key__": place.key, "__url__": path}
+            sample.update(zip((field.name for field in fields), values, strict=True))
+        return sample if self.transform is None else self.transform(sample)
+
+    def _content(self, source: Source, key: str, field: FieldPlace) -> bytes:
+        if field.content is not None:
+            return field.content
+        content = read_content(source, f"{key}.{field.name}", field.offset, field.size)
+        if self.verify and field.crc is not None and zlib.crc32(content) != field.crc:
+            raise CorruptDataError(
+                f"{_where(source.path, key, field)} is damaged: its checksum is not that of the "
+                f"index. If the shard was changed on purpose, run `fastload index {source.path}`",
+                path=source.path,
+                offset=field.offset,
+            )
+        return content
+
+
+def make_form(
+    decode: bool | Mapping[str, Decoder],
+    fields: Sequence[str] | None,
+    transform: Callable[[Any], Any] | None,
+    *,
+    allow_pickle: bool,
+    verify: bool,
+) -> TarForm:
+    """Return what becomes of samples, of a dataset's arguments.
+
+    Raises:
+        TypeError: ``decode`` or ``fields`` is of a wrong type.
+        ValueError: ``fields`` names nothing.
+    """
+    return TarForm(
+        FieldDecoder(decode, allow_pickle=allow_pickle), _fields(fields), transform, verify
+    )
+
+
+def _fields(fields: Sequence[str] | None) -> tuple[tuple[str, ...], ...] | None:
+    if fields is None:
+        return None
+    if isinstance(fields, str) or not all(isinstance(names, str) for names in fields):
+        raise TypeError(f"fields is a sequence of names, but got {fields!r}; write [{fields!r}]")
+    split = tuple(
+        tuple(name.strip().lower().lstrip(".") for name in names.split(";")) for names in fields
+    )
+    if not split or not all(map(all, split)):
+        raise ValueError(f"fields names what a sample holds, as in ['jpg;png', 'cls']: {fields!r}")
+    return split
+
+
+def _where(path: str, key: str, field: FieldPlace) -> str:
+    return f"{path}: the member {key}.{field.name} at offset {field.offset}"
