@@ -179,9 +179,7 @@ def expand_braces(name: str) -> list[str]:
 def _alternatives(inside: str) -> list[str]:
     if match := _NUMBERS.fullmatch(inside):
         first, last, step = match.groups()
-        padded = any(
-            len(end.lstrip("-")) > 1 and end.lstrip("-")[0] == "0" for end in (first, last)
-        )
+        padded = any(re.match(r"-?0\d", end) for end in (first, last))
         width = max(len(first), len(last)) if padded else 0
         return [f"{number:0{width}d}" for number in _range(int(first), int(last), int(step or 1))]
     if match := _LETTERS.fullmatch(inside):

@@ -70,7 +70,8 @@ def read_samples(
         CorruptDataError: The archive is damaged, or has a field twice.
         ValueError: A member is sparse.
     """
-    key, fields = None, []
+    key: str | None = None
+    fields: list[FieldPlace] = []
     for member in read_members(source, counts):
         parts = split_name(member.name)
         if parts is None:

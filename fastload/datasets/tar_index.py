@@ -14,6 +14,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ class ShardIndex(NamedTuple):
             crcs,
             strict=True,
         )
-        return SamplePlace(self.key(number), tuple(map(FieldPlace._make, fields)))
+        return SamplePlace(self.key(number), tuple(starmap(FieldPlace, fields)))
 
     def has_places_of(self, other: ShardIndex) -> bool:
         """Whether both say the same of each sample, but for checksums."""

@@ -108,9 +108,9 @@ class TarForm(NamedTuple):
             CorruptDataError: The shard is damaged there.
             ValueError: A field is not there.
         """
-        fields = self.wanted(source.path, place)
         loaded = [
-            field._replace(content=self._content(source, place.key, field)) for field in fields
+            field._replace(content=self._content(source, place.key, field))
+            for field in self.wanted(source.path, place)
         ]
         return place._replace(fields=tuple(loaded))
 

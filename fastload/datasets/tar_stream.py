@@ -50,8 +50,8 @@ class TarStream(IterableDataset[Any]):
             holds places only, of gzip ones the bytes.
         seed: Chooses the random order together with the epoch.
         decode: True: ``.jpg .jpeg .png .webp`` and other images become uint8 tensors
-            (3, height, width), ``.cls`` an int, ``.json`` what it holds, ``.txt`` a string, ``.npy``
-            an array; other fields stay bytes. False: all stay bytes. A mapping of names to
+            (3, height, width), ``.cls`` an int, ``.json`` what it holds, ``.txt`` a string,
+            ``.npy`` an array; other fields stay bytes. False: all stay bytes. A mapping of names to
             functions of bytes replaces the usual functions for these names.
         fields: Names of the fields that are wanted, as ``["jpg;png", "cls"]`` where one of several
             is taken: samples are then tuples, and other fields are not read. None: dicts of all.
@@ -74,11 +74,12 @@ class TarStream(IterableDataset[Any]):
 
     Example:
         >>> import io, tarfile
+        >>> members = {"a.txt": b"yes", "a.cls": b"1", "b.txt": b"no", "b.cls": b"0"}
         >>> with tarfile.open("/tmp/two.tar", "w") as file:
-        ...     for name, text in (("a.txt", b"yes"), ("a.cls", b"1"), ("b.txt", b"no"), ("b.cls", b"0")):
+        ...     for name, content in members.items():
         ...         member = tarfile.TarInfo(name)
-        ...         member.size = len(text)
-        ...         file.addfile(member, io.BytesIO(text))
+        ...         member.size = len(content)
+        ...         file.addfile(member, io.BytesIO(content))
         >>> list(TarStream("/tmp/two.tar", fields=["txt", "cls"]))
         [('yes', 1), ('no', 0)]
     """
@@ -220,7 +221,7 @@ class TarStream(IterableDataset[Any]):
         self._reader = None
 
     def seeded_rows(self, epoch: int) -> WovenSamples:
-        """Return the samples of an epoch by their position in the stream of a loader with ``seed=``."""
+        """Return the samples of an epoch by position in the stream of a loader with ``seed=``."""
         return WovenSamples(
             self.shards,
             epoch,
