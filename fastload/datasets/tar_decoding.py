@@ -18,16 +18,15 @@ import numpy as np
 import torch
 
 from fastload._system.interruptions import is_from_outside
+from fastload.datasets.image_decoding import decode_image
 from fastload.errors import CorruptDataError, annotate
 
 Decoder = Callable[[bytes], Any]
 
 
-def decode_picture(content: bytes) -> torch.Tensor:
+def decode_picture(content: bytes, where: str = "") -> torch.Tensor:
     """Return an image as a uint8 tensor (3, height, width): red, green, blue."""
-    from fastload.datasets.image_decoding import decode_image
-
-    return torch.from_numpy(decode_image(content)).permute(2, 0, 1)
+    return torch.from_numpy(decode_image(content, name=where)).permute(2, 0, 1)
 
 
 def decode_text(content: bytes) -> str:
@@ -51,10 +50,11 @@ def load_with_torch(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
 
 
-IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+IMAGES = frozenset(
+    ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pnm")
+)
 
 DECODERS: dict[str, Decoder] = {
-    **dict.fromkeys(IMAGES, decode_picture),
     **dict.fromkeys(("txt", "text", "transcript"), decode_text),
     **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), int),
     **dict.fromkeys(("json", "jsn"), json.loads),
@@ -120,6 +120,8 @@ class FieldDecoder:
                     f"with fields=, or take its bytes with decode={{{last!r}: bytes}}"
                 )
             return _call(PICKLED[last], content, where)
+        if last in IMAGES:
+            return decode_picture(content, where)
         known = DECODERS.get(last)
         return content if known is None else _decoded(known, content, name, where)
 

@@ -93,6 +93,7 @@ def _member(
     kind, data = block[156], offset + BLOCK
     name = said["path"].rstrip(b"/") if "path" in said else _name(block)
     if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in said):
+        name = said.get("GNU.sparse.name", name)
         raise ValueError(
             f"{source.path}: the member {_text(name)!r} at offset {offset} is a sparse file, "
             f"which is not read; make the archive without --sparse"

@@ -10,8 +10,8 @@ index of another state of the shard is refused.
 
 from __future__ import annotations
 
+import io
 import json
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from itertools import starmap
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastload._system.interruptions import is_from_outside
 from fastload.datasets.tar_files import INDEX_SUFFIX, FileMark, open_shard
 from fastload.datasets.tar_format import read_content
 from fastload.datasets.tar_grouping import FieldPlace, SamplePlace, read_samples
@@ -197,24 +198,24 @@ def _time(mark: FileMark) -> str:
 
 def _read_index(path: str) -> ShardIndex:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:
             parts: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
         meta = json.loads(parts.pop("meta").tobytes())
-        if meta["version"] != _VERSION:
-            raise ValueError(
-                f"{path} is an index of version {meta['version']}, but this fastload reads version "
-                f"{_VERSION}; make it again with `fastload index`"
-            )
-        parts["field_names"] = parts.pop("names")
-        index = ShardIndex(FileMark(meta["size"], meta["mtime_ns"]), meta["names"], **parts)
-        is_whole = _is_whole(index)
-    except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged_index(path) from error
-    except ValueError as error:
-        if "this fastload reads" in str(error):
+        version, index = meta["version"], None
+        if version == _VERSION:
+            parts["field_names"] = parts.pop("names")
+            index = ShardIndex(FileMark(meta["size"], meta["mtime_ns"]), meta["names"], **parts)
+    except Exception as error:
+        # Of a damaged zip file Python raises whatever there is.
+        if is_from_outside(error) or isinstance(error, MemoryError):
             raise
         raise _damaged_index(path) from error
-    if not is_whole:
+    if version != _VERSION:
+        raise ValueError(
+            f"{path} is an index of version {version}, but this fastload reads version {_VERSION}; "
+            f"make it again with `fastload index`"
+        )
+    if index is None or not _is_whole(index):
         raise _damaged_index(path)
     return index
 

@@ -130,8 +130,7 @@ class TarForm(NamedTuple):
             try:
                 values.append(self.decoder.decode(field.name, content, where))
             except CorruptDataError as error:
-                if not error.path:
-                    error.path, error.offset = path, field.offset
+                error.path, error.offset = path, field.offset
                 raise
         sample: Any = tuple(values)
         if self.fields is None:

@@ -13,6 +13,7 @@ The order of a reader is a function of the seed, the epoch and the reader's shar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,7 @@ class TarStream(IterableDataset[Any]):
             return
         window, inside = divmod(position, self.buffer_samples)
         line = self.shards.read(order, share, window * self.buffer_samples)
-        while buffer := [found for found, _ in zip(line, range(self.buffer_samples), strict=False)]:
+        while buffer := list(islice(line, self.buffer_samples)):
             draw = np.random.default_rng([seed, epoch, window])
             for number in draw.permutation(len(buffer))[inside:].tolist():
                 yield buffer[number]
