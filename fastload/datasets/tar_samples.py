@@ -108,9 +108,10 @@ class TarForm(NamedTuple):
             CorruptDataError: The shard is damaged there.
             ValueError: A field is not there.
         """
+        # In the order of the archive: one that is packed is read forwards.
+        wanted = sorted(set(self.wanted(source.path, place)), key=lambda field: field.offset)
         loaded = [
-            field._replace(content=self._content(source, place.key, field))
-            for field in self.wanted(source.path, place)
+            field._replace(content=self._content(source, place.key, field)) for field in wanted
         ]
         return place._replace(fields=tuple(loaded))
 
