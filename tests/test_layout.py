@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "_torch_private"),
     ("_memory",),
     ("_wire",),
-    ("collate", "samplers", "stats"),
+    ("collate", "samplers", "stats", "transforms"),
     ("datasets",),
     ("_loading",),
     ("_seeded",),

@@ -39,7 +39,7 @@ from fastload._loading.on_error import (
     Tolerance,
 )
 from fastload._loading.stopwatch import Watch
-from fastload._memory.write import Place
+from fastload._memory.write import Place, SlotPlace
 from fastload._wire.indices import plain
 from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.datasets.gather import gatherer
@@ -114,7 +114,7 @@ def make_fetcher(
         batched=batched,
     )
     if batched and gathers and collate is collate_in_place:
-        gather = gatherer(dataset, is_live=is_live)
+        gather = gatherer(dataset, is_live=is_live, is_concurrent=concurrency is not None)
         if gather is not None:
             fetcher = GatherFetcher(gather, fetcher)
     fetcher.source = StateSource(dataset)
@@ -194,6 +194,8 @@ class GatherFetcher:
         try:
             batch = self._gather(indices, place)
         except NotGatherableError:
+            if isinstance(place, SlotPlace):
+                place.empty()  # of what was gathered before it was seen that not all can be
             return self._otherwise.fetch(indices, place)
         except BaseException as error:
             annotate(error, f"while loading the samples at dataset indices {show(indices)}")

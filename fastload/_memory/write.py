@@ -73,8 +73,11 @@ class LeafRef:
 class Place(Protocol):
     """Where a collate function puts its results: a slot, or ordinary memory."""
 
-    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """Make a contiguous tensor with undefined content, to be filled by the caller."""
+    def tensor(self, shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tensor:
+        """Make a tensor with undefined content, to be filled by the caller.
+
+        It is contiguous, or has these strides: those of a permuted contiguous tensor.
+        """
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
         """Make a contiguous tensor of these bytes, or what stands for it."""
@@ -86,8 +89,10 @@ class Place(Protocol):
 class Heap:
     """Ordinary private memory as a place."""
 
-    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+    def tensor(self, shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tensor:
         """Make a tensor as ``torch.empty`` does, on the CPU."""
+        if strides is not None:
+            return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
         return torch.empty(shape, dtype=dtype, device="cpu")
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor:
@@ -159,19 +164,21 @@ class SlotPlace:
         """Return whether the pickler must copy a buffer: it must unless it was just attached."""
         return not (self.attached and self.attached[-1] is buffer)
 
-    def tensor(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+    def tensor(self, shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tensor:
         """Make a tensor, a leaf of the batch, in the slot; in private memory if that is full."""
         number = DTYPE_NUMBERS.get(dtype)
         offset = None if number is None else self.reserve(math.prod(shape) * dtype.itemsize)
         if number is None or offset is None:
-            return HEAP.tensor(shape, dtype)
+            return HEAP.tensor(shape, dtype, strides)
         tensor = torch.frombuffer(self.memory, dtype=dtype, count=math.prod(shape), offset=offset)
-        if len(shape) > 1:
+        if strides is not None:
+            tensor.as_strided_(shape, strides)
+        elif len(shape) > 1:
             tensor.resize_(*shape)  # as one argument it would take twice as long
         elif not shape:
             tensor.resize_(())
         self._placed[id(tensor)] = tensor, len(self.leaves), tensor.data_ptr()
-        self.leaves.append((number, offset, shape, None, False))
+        self.leaves.append((number, offset, shape, strides, False))
         return tensor
 
     def filled(self, shape: Shape, dtype: torch.dtype, content: bytes) -> Tensor | LeafRef:
@@ -212,11 +219,12 @@ class SlotPlace:
         if known is None:
             return None
         placed, number, address = known
+        _, _, shape, strides, _ = self.leaves[number]
         same = (
             placed is tensor
             and tensor.data_ptr() == address
-            and tensor.shape == self.leaves[number][2]
-            and tensor.is_contiguous()
+            and tensor.shape == shape
+            and (tensor.is_contiguous() if strides is None else tensor.stride() == strides)
             and not tensor.requires_grad
         )
         return number if same else None

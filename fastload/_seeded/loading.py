@@ -304,7 +304,9 @@ def make_seeded_fetcher(
     else:
         plain = seeded = make(concurrency=concurrency)
     fetcher = SeededFetcher(plain, seeded, seeding, tolerance, program)
-    gather = gatherer(dataset, is_live=is_live) if batched and collate is collate_in_place else None
+    gather = None
+    if batched and collate is collate_in_place:
+        gather = gatherer(dataset, is_live=is_live, is_concurrent=concurrency is not None)
     if gather is None:
         return fetcher
     return GatherFetcher(lambda indices, place: gather(indices.indices, place), fetcher)

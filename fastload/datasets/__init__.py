@@ -2,8 +2,8 @@
 
 Runs in: worker (consumer with ``num_workers=0``).
 
-All but the shared containers are read a batch at a time where the loader can. What needs pyarrow is
-imported when it is first used.
+All but the shared containers are read a batch at a time where the loader can. What needs pyarrow,
+and what decodes images, is imported when it is first used.
 """
 
 import importlib
@@ -25,6 +25,8 @@ from fastload.datasets.shared import SharedDict, SharedList
 
 if TYPE_CHECKING:
     from fastload.datasets.arrow import ArrowDataset
+    from fastload.datasets.image_dataset import ImageDataset
+    from fastload.datasets.image_folder import ImageFolder
     from fastload.datasets.parquet import ParquetDataset
     from fastload.datasets.stream import ParquetStream
     from fastload.datasets.tar_dataset import TarDataset
@@ -37,6 +39,8 @@ __all__ = [
     "ChainDataset",
     "ConcatDataset",
     "Dataset",
+    "ImageDataset",
+    "ImageFolder",
     "IterableDataset",
     "ParquetDataset",
     "ParquetStream",
@@ -54,6 +58,8 @@ __all__ = [
 
 _HOMES = {
     "ArrowDataset": "fastload.datasets.arrow",
+    "ImageDataset": "fastload.datasets.image_dataset",
+    "ImageFolder": "fastload.datasets.image_folder",
     "ParquetDataset": "fastload.datasets.parquet",
     "ParquetStream": "fastload.datasets.stream",
     "TarDataset": "fastload.datasets.tar_dataset",

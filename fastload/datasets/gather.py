@@ -23,7 +23,9 @@ from fastload.datasets.kinds import node_of, signature_of
 from fastload.datasets.nodes import NotGatherableError, RowNumbers, gather_within, row_numbers
 
 
-def gatherer(dataset: Any, *, is_live: bool = False) -> Callable[[Any, Place], Any] | None:
+def gatherer(
+    dataset: Any, *, is_live: bool = False, is_concurrent: bool = False
+) -> Callable[[Any, Place], Any] | None:
     """Return how to gather from a dataset, or None if it must be read sample by sample.
 
     What it returns takes indices and a place, and may raise ``NotGatherableError``.
@@ -32,9 +34,11 @@ def gatherer(dataset: Any, *, is_live: bool = False) -> Callable[[Any, Place], A
         dataset: Any map-style dataset.
         is_live: The program may put other arrays into the dataset meanwhile, and batches must
             show them at once, as they do sample by sample. A worker has a copy of the dataset.
+        is_concurrent: Samples that have to be loaded are loaded several at a time, so a batch is
+            not read in one piece where each of its samples is a file.
     """
     node = node_of(dataset)
-    if node is None:
+    if node is None or (is_concurrent and node.loads_samples):
         return None
     signature = signature_of(dataset)
 

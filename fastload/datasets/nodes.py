@@ -47,6 +47,8 @@ class Node(Protocol):
     """A dataset, or a field of one, that gathers whole batches."""
 
     length: int
+    loads_samples: bool
+    """Whether each sample is loaded from somewhere, which several threads could do at a time."""
 
     @property
     def kind(self) -> Any:
@@ -104,6 +106,8 @@ class Field:
             tensor's storage is large enough.
     """
 
+    loads_samples = False
+
     def __init__(self, tensor: Tensor, is_there: Callable[[], bool] | None = None) -> None:
         self._dtype = tensor.dtype
         self._carrier = carrier_of(tensor.dtype)
@@ -145,6 +149,7 @@ class Fields:
         self._nodes = nodes
         self._keys = keys
         self.length = min(node.length for node in nodes)
+        self.loads_samples = any(node.loads_samples for node in nodes)
 
     @property
     def kind(self) -> Any:
@@ -178,6 +183,7 @@ class Selection:
         self._indices = indices
         self._is_array = isinstance(indices, np.ndarray | Tensor)
         self.length = len(indices)
+        self.loads_samples = node.loads_samples
 
     @property
     def kind(self) -> Any:
@@ -206,6 +212,7 @@ class Chain:
         self._ends = np.array(ends)
         self._starts = np.array([0, *ends[:-1]])
         self.length = ends[-1]
+        self.loads_samples = any(node.loads_samples for node in nodes)
 
     @property
     def kind(self) -> Any:

@@ -220,6 +220,8 @@ class TableDataset(Dataset[Any]):
 class _TableNode:
     """The node of a dataset on a table."""
 
+    loads_samples = False
+
     def __init__(self, dataset: TableDataset, form: ColumnOptions) -> None:
         self._dataset = dataset
         self._form = form

@@ -1,0 +1,1 @@
+"""Augmentations of images as tensors, drawn from torch's generator."""
