@@ -3,6 +3,7 @@
     fastload bench --rounds 10 --json benchmarks/results.json
     fastload bench --rounds 10 --seed 0 --json benchmarks/seed.json
     python benchmarks/test_seed.py
+    python benchmarks/images.py
     python benchmarks/publish.py
 
 No figure in either page is typed by hand.
@@ -11,6 +12,7 @@ No figure in either page is typed by hand.
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PEERS = ROOT / "benchmarks" / "peers.json"
 SEED = ROOT / "benchmarks" / "seed.json"
+IMAGES = ROOT / "benchmarks" / "images.json"
+IMAGES_MARKS = "<!-- images -->", "<!-- end of images -->"
 SEED_MARKS = "<!-- seed -->", "<!-- end of seed -->"
 PEERS_MARKS = "<!-- peers -->", "<!-- end of peers -->"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -52,6 +56,8 @@ def main() -> None:
         put(BENCHMARKS, seeded, *SEED_MARKS)
     if PEERS.exists():
         put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
+    if IMAGES.exists():
+        put(BENCHMARKS, _images(json.loads(IMAGES.read_text())), *IMAGES_MARKS)
 
 
 def make_tables(document: dict[str, Any]) -> str:
@@ -86,6 +92,44 @@ def _peers(document: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     head = "| loader | " + " | ".join(workloads) + " |", "|---" * (len(workloads) + 1) + "|"
     return "\n".join([f"{_conditions(document)} {versions}.", "", *head, *rows])
+
+
+DECODE = "JPEG 256x256 to uint8 (3, 256, 256)"
+AUGMENT = "JPEG 500x375 to RandomResizedCrop 224, flip, float32"
+IMAGE_LINES = (
+    ("decode", DECODE, "torch", "torch's loader and Pillow", 4.0),
+    ("decode", DECODE, "limit", "two bare processes that decode into one buffer", 0.75),
+    ("decode", DECODE, "torch, simplejpeg", "torch's loader, simplejpeg in the dataset", None),
+    (
+        *("decode", DECODE, "change of import, simplejpeg"),
+        *("fastload's loader, simplejpeg in the user's dataset", 1.7),
+    ),
+    ("decode", DECODE, "change of import", "fastload's loader, Pillow in the user's dataset", None),
+    ("augment", AUGMENT, "torch", "torch's loader and Pillow", 2.5),
+    ("augment", AUGMENT, "change of import", "fastload's loader and Pillow", None),
+)
+"""Lists load, its words, what fastload's own way is held against, its words, and the goal."""
+
+
+def _images(document: dict[str, Any]) -> str:
+    rows = []
+    for load, words, other, other_words, goal in IMAGE_LINES:
+        rates = document["rates"][load]
+        own, against = statistics.median(rates["fastload"]), statistics.median(rates[other])
+        ratio = statistics.median(
+            mine / theirs for mine, theirs in zip(rates["fastload"], rates[other], strict=True)
+        )
+        missed = "" if goal is None or ratio >= goal else " (missed)"
+        wanted = "none set" if goal is None else f"at least {goal:g}{missed}"
+        rows.append(
+            f"| {words} | {other_words} | {against:,.0f} | {own:,.0f} | **{ratio:.2f}** "
+            f"| {wanted} |"
+        )
+    head = (
+        "| load | held against | its images/s | fastload, images/s | ratio | goal |",
+        "|---|---|---|---|---|---|",
+    )
+    return "\n".join([_conditions(document), "", *head, *rows])
 
 
 def _ratio(value: float | None) -> str:

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fastload._system.interruptions import is_from_outside
 from fastload.errors import CorruptDataError
-from fastload.transforms.resampling import resize_tensor
+from fastload.transforms.resampling import resize_pixels
 
 __all__ = ["Pixels", "decode_image", "has_simplejpeg", "image_size", "open_with_pillow"]
 
@@ -97,7 +96,7 @@ def decode_image(
     else:
         pixels = _decode_jpeg(encoded, own, size, out if size in {None, own} else None, name)
     if size is not None and pixels.shape[:2] != size:
-        pixels = _resize(pixels, size)
+        pixels = resize_pixels(pixels, size)
     if out is None or pixels is out:
         return pixels
     _check_fits(out, pixels.shape, name)
@@ -120,12 +119,6 @@ def image_size(
     with _naming(encoded, name), open_with_pillow(encoded) as image:
         is_turned = apply_exif_orientation and image.getexif().get(_ORIENTATION) in _TURNED
         return (image.width, image.height) if is_turned else (image.height, image.width)
-
-
-def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize ``(height, width, 3)`` to another height and width."""
-    resized = resize_tensor(torch.from_numpy(pixels).permute(2, 0, 1), size)
-    return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
 
 
 def _jpeg_size(encoded: Encoded, name: str, apply_exif_orientation: bool) -> tuple[int, int] | None:
@@ -170,7 +163,13 @@ def _decode_jpeg(
     height, width = -(-own[0] // scale), -(-own[1] // scale)
     try:
         pixels: Pixels = decode_jpeg(
-            encoded, "RGB", min_height=height, min_width=width, min_factor=scale, buffer=out
+            encoded,
+            "RGB",
+            min_height=height,
+            min_width=width,
+            min_factor=scale,
+            buffer=out,
+            strict=True,
         )
     except ValueError as error:
         raise _damaged(encoded, name, error) from error

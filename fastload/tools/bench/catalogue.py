@@ -187,6 +187,16 @@ WORKLOADS: tuple[Workload, ...] = (
         quick_samples=16_384,
     ),
     Workload(
+        name="image-folder",
+        description="a folder of JPEG photographs, 256x256: Pillow against `ImageFolder`",
+        recipe=f"{_FOLDER}.image_files:usual",
+        own=f"{_FOLDER}.image_files:own",
+        batch_size=64,
+        samples=2_000,
+        quick_samples=512,
+        needs=("PIL", "simplejpeg", "sklearn"),
+    ),
+    Workload(
         name="latency",
         description="samples that wait 20 ms: one at a time against `concurrent_samples=16`",
         recipe=f"{_FOLDER}.latency:usual",
