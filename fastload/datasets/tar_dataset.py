@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from fastload.datasets.tar_batches import SampleNode, sample_node
 from fastload.datasets.tar_decoding import Decoder
 from fastload.datasets.tar_samples import make_form
-from fastload.datasets.tar_shards import TarShards, UseIndex
+from fastload.datasets.tar_shards import TarShards, UseIndex, Waiting
 
 
 class TarDataset(Dataset[Any]):
@@ -90,7 +91,15 @@ class TarDataset(Dataset[Any]):
         length = len(self)
         if not -length <= index < length:
             raise IndexError(f"index {index} is out of range of {length} samples")
-        index %= length
+        return self.shards.make(self._find(index % length))
+
+    def gather_node(self) -> SampleNode | None:
+        """Return how a loader reads batches; None if samples are changed one by one."""
+        if type(self).__module__ != __name__:  # a class of the user's may change samples
+            return None
+        return sample_node(self.shards, len(self), self._find)
+
+    def _find(self, index: int) -> Waiting:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[shard - 1]) if shard else 0
-        return self.shards.make(self.shards.place(shard, index - first))
+        return self.shards.place(shard, index - first)

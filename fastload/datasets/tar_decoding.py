@@ -92,6 +92,11 @@ class FieldDecoder:
         self._given = {name.lower().lstrip("."): function for name, function in given.items()}
         self._allows_pickle = allow_pickle
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether fields are decoded, and by no function of the user's."""
+        return self._is_on and not self._given and not self._allows_pickle
+
     def decode(self, name: str, content: bytes, where: str) -> Any:
         """Return the value of a field.
 

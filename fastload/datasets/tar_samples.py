@@ -7,6 +7,7 @@ Gives: the sample: a dict, or a tuple of the fields that are wanted.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +20,20 @@ from fastload.datasets.tar_grouping import FieldPlace, SamplePlace
 from fastload.errors import CorruptDataError
 
 _OPEN_SHARDS = 64
-"""So many shards stay open in a process, each with a descriptor."""
+"""So many shards stay open in a thread, each with a descriptor."""
 
 Source = PlainSource | GzipSource
 
 
 class OpenShards:
-    """The shards that a process reads, those that were used last kept open.
+    """The shards that are being read, those that were used last kept open.
 
-    Copies in other processes open their own.
+    Each thread opens its own, because a packed shard has a position; so do copies in other
+    processes.
     """
 
     def __init__(self) -> None:
-        self._sources: OrderedDict[str, Source] = OrderedDict()
+        self._of_thread = threading.local()
 
     def get(self, path: str, mark: FileMark | None = None) -> Source:
         """Return a shard, opened.
@@ -43,7 +45,10 @@ class OpenShards:
         Raises:
             ValueError: It has changed.
         """
-        source = self._sources.get(path)
+        sources: OrderedDict[str, Source] | None = getattr(self._of_thread, "sources", None)
+        if sources is None:
+            sources = self._of_thread.sources = OrderedDict()
+        source = sources.get(path)
         if source is None:
             source = open_shard(path)
             if mark is not None and source.mark != mark:
@@ -52,10 +57,10 @@ class OpenShards:
                     f"now has {source.mark.size}. Make the dataset anew, and shards under a new "
                     f"name that is changed to the right one when they are complete"
                 )
-            self._sources[path] = source
-            if len(self._sources) > _OPEN_SHARDS:
-                self._sources.popitem(last=False)
-        self._sources.move_to_end(path)
+            sources[path] = source
+            if len(sources) > _OPEN_SHARDS:
+                sources.popitem(last=False)
+        sources.move_to_end(path)
         return source
 
     def __reduce__(self) -> tuple[type[OpenShards], tuple[()]]:
@@ -111,7 +116,7 @@ class TarForm(NamedTuple):
         # In the order of the archive: one that is packed is read forwards.
         wanted = sorted(set(self.wanted(source.path, place)), key=lambda field: field.offset)
         loaded = [
-            field._replace(content=self._content(source, place.key, field)) for field in wanted
+            field._replace(content=self.content(source, place.key, field)) for field in wanted
         ]
         return place._replace(fields=tuple(loaded))
 
@@ -124,29 +129,43 @@ class TarForm(NamedTuple):
         """
         path = source.path
         fields = self.wanted(path, place)
-        values = []
-        for field in fields:
-            content = self._content(source, place.key, field)
-            where = _where(path, place.key, field)
-            try:
-                values.append(self.decoder.decode(field.name, content, where))
-            except CorruptDataError as error:
-                error.path, error.offset = path, field.offset
-                raise
+        values = [
+            self.value(path, place.key, field, self.content(source, place.key, field))
+            for field in fields
+        ]
         sample: Any = tuple(values)
         if self.fields is None:
             sample = {"__key__": place.key, "__url__": path}
             sample.update(zip((field.name for field in fields), values, strict=True))
         return sample if self.transform is None else self.transform(sample)
 
-    def _content(self, source: Source, key: str, field: FieldPlace) -> bytes:
+    def value(self, path: str, key: str, field: FieldPlace, content: bytes) -> Any:
+        """Return the value of a field.
+
+        Raises:
+            CorruptDataError: It is not what its name says.
+            ValueError: It is a pickle, which was not allowed.
+        """
+        try:
+            return self.decoder.decode(field.name, content, field_in_words(path, key, field))
+        except CorruptDataError as error:
+            error.path, error.offset = path, field.offset
+            raise
+
+    def content(self, source: Source, key: str, field: FieldPlace) -> bytes:
+        """Return the bytes of a field.
+
+        Raises:
+            CorruptDataError: The shard is damaged there.
+        """
         if field.content is not None:
             return field.content
         content = read_content(source, f"{key}.{field.name}", field.offset, field.size)
         if self.verify and field.crc is not None and zlib.crc32(content) != field.crc:
+            where = field_in_words(source.path, key, field)
             raise CorruptDataError(
-                f"{_where(source.path, key, field)} is damaged: its checksum is not that of the "
-                f"index. If the shard was changed on purpose, run `fastload index {source.path}`",
+                f"{where} is damaged: its checksum is not that of the index. If the shard was "
+                f"changed on purpose, run `fastload index {source.path}`",
                 path=source.path,
                 offset=field.offset,
             )
@@ -185,5 +204,6 @@ def _fields(fields: Sequence[str] | None) -> tuple[tuple[str, ...], ...] | None:
     return split
 
 
-def _where(path: str, key: str, field: FieldPlace) -> str:
+def field_in_words(path: str, key: str, field: FieldPlace) -> str:
+    """Return shard, name and place of a field, for errors."""
     return f"{path}: the member {key}.{field.name} at offset {field.offset}"

@@ -126,7 +126,7 @@ class TarShards:
         if not self._is_gzip[found.shard]:
             return found
         try:
-            return found._replace(place=self.form.load(self._source(found.shard), found.place))
+            return found._replace(place=self.form.load(self.source(found.shard), found.place))
         except Exception as error:
             if is_from_outside(error):
                 raise
@@ -139,7 +139,7 @@ class TarShards:
             Exception: Whatever reading, decoding and the transform raise, with a note.
         """
         try:
-            return self.form.make(self._source(found.shard), found.place)
+            return self.form.make(self.source(found.shard), found.place)
         except Exception as error:
             if not is_from_outside(error):
                 annotate(error, f"in sample {found.place.key!r} of {self.paths[found.shard]}")
@@ -183,7 +183,12 @@ class TarShards:
             if begin >= end:
                 return
 
-    def _source(self, number: int) -> Source:
+    def source(self, number: int) -> Source:
+        """Return a shard, opened.
+
+        Raises:
+            ValueError: It has changed since its index was read.
+        """
         index = self._indices[number]
         return self.open.get(self.paths[number], None if index is None else index.mark)
 

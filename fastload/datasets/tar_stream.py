@@ -13,13 +13,16 @@ The order of a reader is a function of the seed, the epoch and the reader's shar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from fastload._memory.write import Place
+from fastload.datasets.nodes import NotGatherableError
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
+from fastload.datasets.tar_batches import gather_samples, makes_batches
 from fastload.datasets.tar_decoding import Decoder
 from fastload.datasets.tar_samples import make_form
 from fastload.datasets.tar_shards import Found, TarShards, UseIndex
@@ -286,6 +289,24 @@ class _SampleIterator(Iterator[Any]):
         self.epoch, self.position, self.is_finished = epoch, position, False
         self._shards = stream.shards
         self._found = stream.read(share, epoch, position)
+        self._makes_batches = type(stream) is TarStream and makes_batches(stream.shards)
+
+    def next_batch(self, count: int, place: Place) -> tuple[int, Any] | None:
+        """Return up to so many samples as one batch, as the default collate makes it.
+
+        Returns:
+            How many they are, and the batch; None: they must be read one by one.
+        """
+        if not self._makes_batches:
+            return None
+        found = list(islice(self._found, count))
+        try:
+            batch = gather_samples(self._shards, found, place)
+        except NotGatherableError:
+            self._found = chain(found, self._found)
+            return None
+        self.position += len(found)
+        return len(found), batch
 
     def __next__(self) -> Any:
         try:

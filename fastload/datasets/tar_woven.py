@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from fastload.datasets.tar_batches import SampleNode, sample_node
 from fastload.datasets.tar_shards import Found, TarShards
 from fastload.datasets.weave import Ints, Weave
 
@@ -66,6 +67,10 @@ class WovenSamples(Dataset[Any]):
 
     def __len__(self) -> int:
         return sum(self._lengths)
+
+    def gather_node(self) -> SampleNode | None:
+        """Return how a loader reads batches; None if samples are changed one by one."""
+        return sample_node(self._shards, len(self), self._find)
 
     def __getitem__(self, position: int) -> Any:
         found = self._find(position)

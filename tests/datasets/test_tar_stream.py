@@ -69,6 +69,9 @@ def assert_equal(ours: Any, theirs: Any) -> None:
         assert list(ours) == list(theirs)
         for name in ours:
             assert_equal(ours[name], theirs[name])
+    elif isinstance(ours, list | tuple):
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_equal(mine, other)
     elif isinstance(ours, np.ndarray):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
@@ -463,3 +466,91 @@ def test_an_empty_shard_has_no_samples(tmp_path: Path) -> None:
     make_indices(shards)
     assert list(TarStream(shards, shuffle=True)) == []
     assert list(fastload.DataLoader(TarStream(shards), 4, seed=0)) == []
+
+
+def photograph_members(count: int, sizes: tuple[int, ...] = (32,)) -> list[tuple[str, bytes]]:
+    image = pytest.importorskip("PIL.Image")
+    draw = np.random.default_rng(0)
+    members = []
+    for number in range(count):
+        side = sizes[number % len(sizes)]
+        file = io.BytesIO()
+        pixels = draw.integers(0, 256, (4, 6, 3), np.uint8).repeat(side // 4, 0)
+        image.fromarray(pixels).save(file, "JPEG")
+        members += [(f"{number}.jpg", file.getvalue()), (f"{number}.txt", b"%d" % number)]
+    return members
+
+
+READERS = {
+    "stream": lambda path, **options: fastload.DataLoader(TarStream(path), 4, **options),
+    "stream of tuples": lambda path, **options: fastload.DataLoader(
+        TarStream(path, fields=["txt", "jpg"]), 4, **options
+    ),
+    "by index": lambda path, **options: fastload.DataLoader(TarDataset(path), 4, **options),
+    "seeded": lambda path, **options: fastload.DataLoader(TarStream(path), 4, seed=0, **options),
+}
+
+
+@pytest.mark.parametrize("sizes", [(32,), (32, 32, 32, 32, 36)], ids=["one size", "two sizes"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
+def test_batches_decoded_in_place_are_those_of_samples(tmp_path, sizes, workers, make) -> None:
+    """The same types, values and lengths as of torch's loader; images in channels-last memory."""
+    path = write_shard(tmp_path / "x.tar", photograph_members(10, sizes))
+    fields = ["txt", "jpg"] if make is READERS["stream of tuples"] else None
+    expected = torch.utils.data.DataLoader(TarStream(path, fields=fields), batch_size=4)
+    if len(sizes) > 1:
+        with pytest.raises(RuntimeError, match="stack"):
+            list(expected)
+        with make(path, num_workers=workers) as loader, pytest.raises(RuntimeError, match="stack"):
+            list(loader)
+        return
+    is_plain_stream = make in {READERS["stream"], READERS["stream of tuples"]}
+    with make(path, num_workers=min(workers, 1) if is_plain_stream else workers) as loader:
+        found = list(loader)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_equal(ours, theirs)
+        images = ours["jpg"] if fields is None else ours[1]
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_in_place_a_damaged_image_is_left_out(tmp_path: Path) -> None:
+    """The rest of its batch arrives; without ``on_error`` the error names it, once."""
+    members = photograph_members(10)
+    members[8] = ("4.jpg", members[8][1][:-40])
+    path = write_shard(tmp_path / "x.tar", members)
+    for make in READERS.values():
+        with pytest.raises(fastload.CorruptDataError, match=r"4\.jpg at offset"):
+            list(make(path))
+        loader = make(path, on_error="skip")
+        texts = [
+            text
+            for batch in loader
+            for text in (batch["txt"] if isinstance(batch, dict) else batch[0])
+        ]
+        assert texts == [str(number) for number in range(10) if number != 4]
+        assert len(loader.stats().skipped) == 1
+
+
+def test_after_an_error_the_next_batch_has_what_comes_next(tmp_path: Path) -> None:
+    """As of any iterator of a class: samples before the error are lost with their batch."""
+    members = photograph_members(10)
+    members[8] = ("4.jpg", members[8][1][:-40])
+    path = write_shard(tmp_path / "x.tar", members)
+    batches = iter(fastload.DataLoader(TarStream(path), 4))
+    assert next(batches)["txt"] == ["0", "1", "2", "3"]
+    with pytest.raises(fastload.CorruptDataError):
+        next(batches)
+    assert next(batches)["txt"] == ["5", "6", "7", "8"]
+
+
+def test_a_state_counts_samples_of_batches(tmp_path: Path) -> None:
+    """Also where batches are made at once."""
+    path = write_shard(tmp_path / "x.tar", photograph_members(10))
+    loader = fastload.DataLoader(TarStream(path), 4)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    other = fastload.DataLoader(TarStream(path), 4)
+    other.load_state_dict(state)
+    assert [batch["txt"] for batch in other] == [["4", "5", "6", "7"], ["8", "9"]]

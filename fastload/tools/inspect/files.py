@@ -121,8 +121,8 @@ def _inspect_tar(path: str, samples: int) -> Inspection:
             states["with an index that is of no use"] += 1
             problems.append(str(error))
         try:
-            found = read_samples(open_shard(shard), left_out)
-            places += [Waiting(number, place) for place in found]
+            for place in read_samples(open_shard(shard), left_out):
+                places.append(Waiting(number, place))  # noqa: PERF401  (those before an error)
         except (ValueError, OSError) as error:
             problems.append(str(error))
     if states["without an index"]:
