@@ -202,20 +202,17 @@ def decode_batch(
         turns: Whether the orientation in EXIF is applied.
 
     Raises:
-        NotGatherableError: Their sizes differ.
+        ValueError: Their sizes differ.
         CorruptDataError: One is damaged.
     """
     wanted = size
     if size is None:
-        sizes = {
-            image_size(encoded, name=name, apply_exif_orientation=turns) for encoded, name in files
-        }
-        if len(sizes) != 1:
-            raise NotGatherableError
-        (size,) = sizes
+        encoded, name = files[0]
+        size = image_size(encoded, name=name, apply_exif_orientation=turns)
     images = _channels_last(len(files), *size, place)
     rows = images.permute(0, 2, 3, 1).numpy()
     for row, (encoded, name) in zip(rows, files, strict=True):
+        # One of another size than the first does not fit.
         decode_image(encoded, size=wanted, out=row, name=name, apply_exif_orientation=turns)
     return place.reference(images)
 
