@@ -7,7 +7,9 @@ Gives: a tensor, an array, a number, a text or what JSON holds; or the bytes.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib
 import io
 import json
 import pickle
@@ -69,6 +71,13 @@ PICKLED: dict[str, Decoder] = {
 """What may run code when it is read."""
 
 
+def import_image_libraries() -> None:
+    """Import what decodes images, where it is installed: once, not in each forked worker."""
+    for name in ("PIL.Image", "simplejpeg"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
 class FieldDecoder:
     """Decodes fields by the last part of their names, as webdataset does.
 
@@ -89,6 +98,8 @@ class FieldDecoder:
                 f"but got {decode!r}"
             )
         self._is_on = decode is not False
+        if self._is_on:
+            import_image_libraries()
         self._given = {name.lower().lstrip("."): function for name, function in given.items()}
         self._allows_pickle = allow_pickle
 

@@ -105,10 +105,13 @@ def spread(sizes: Sequence[int]) -> tuple[int, int, int] | None:
 
 def size_words(size_bytes: float) -> str:
     """Return a number of bytes with its unit."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:,.0f} {unit}" if unit == "bytes" else f"{size_bytes:,.1f} {unit}"
+    if size_bytes < 1024:
+        return counted(int(size_bytes), "byte")
+    for unit in ("KiB", "MiB"):
         size_bytes /= 1024
+        if size_bytes < 1024:
+            return f"{size_bytes:,.1f} {unit}"
+    size_bytes /= 1024
     return f"{size_bytes:,.1f} GiB"
 
 
