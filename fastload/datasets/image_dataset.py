@@ -104,7 +104,16 @@ class ImageDataset(EncodedImages):
         return list(self.images.rows.block_lengths)
 
     def _encoded(self, index: int) -> tuple[Encoded, str]:
-        image, name = self.images[index], f"image {index}"
+        return self._content(self.images[index], f"image {index}")
+
+    def _encoded_batch(self, indices: list[int]) -> list[tuple[Encoded, str]]:
+        return [
+            self._content(image, f"image {index}")
+            for index, image in zip(indices, _take(self.images, indices), strict=True)
+        ]
+
+    def _content(self, image: Any, name: str) -> tuple[Encoded, str]:
+        """Return the bytes of an image in whatever form it is kept, and what it is called."""
         if isinstance(image, Mapping):
             if image.get("bytes") is not None:
                 return image["bytes"], image.get("path") or name
@@ -120,9 +129,20 @@ class ImageDataset(EncodedImages):
         return read_file(path), path
 
     def _label(self, index: int) -> Any:
-        assert self.labels is not None
-        label = self.labels[index]
-        return label.item() if isinstance(label, Tensor | np.generic) else label
+        return self._labels_batch([index])[0]
+
+    def _labels_batch(self, indices: list[int]) -> list[Any]:
+        return [
+            label.item() if isinstance(label, Tensor | np.generic) else label
+            for label in _take(self.labels, indices)
+        ]
+
+
+def _take(values: Any, indices: list[int]) -> list[Any]:
+    """Return several items of a sequence; of a column, in one read."""
+    if isinstance(values, _Column):
+        return values.take(indices)
+    return [values[index] for index in indices]
 
 
 def _as_table(images: Any, column: str) -> Any:
@@ -154,10 +174,19 @@ class _Column:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        row = self.rows[index]
-        if not bool(row[f"{self._name}_valid"]):
-            raise ValueError(f"row {index} of column {self._name!r} is null")
-        return row[self._name]
+        return self.take([index])[0]
+
+    def take(self, indices: list[int]) -> list[Any]:
+        """Return several rows.
+
+        Raises:
+            ValueError: One of them is null.
+        """
+        rows = self.rows.__getitems__(indices)
+        for index, row in zip(indices, rows, strict=True):
+            if not bool(row[f"{self._name}_valid"]):
+                raise ValueError(f"row {index} of column {self._name!r} is null")
+        return [row[self._name] for row in rows]
 
 
 def _open_rows(source: Any, column: str) -> Any:

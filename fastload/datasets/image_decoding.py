@@ -11,7 +11,6 @@ files too. A damaged file is an error that names it, and never an image with a g
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -43,8 +42,12 @@ MOST_PIXELS_UNLESS_PILLOW_SAYS = 89_478_485
 
 
 def has_simplejpeg() -> bool:
-    """Return whether JPEG files are decoded by simplejpeg here."""
-    return importlib.util.find_spec("simplejpeg") is not None
+    """Import simplejpeg, which workers then need not, and return whether it is there."""
+    try:
+        import simplejpeg  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def decode_image(

@@ -115,6 +115,14 @@ class EncodedImages(Dataset[Any]):
     def _label(self, index: int) -> Any:
         raise NotImplementedError
 
+    def _encoded_batch(self, indices: list[int]) -> list[tuple[Encoded, str]]:
+        """Return several encoded images, which may take less time together."""
+        return [self._encoded(index) for index in indices]
+
+    def _labels_batch(self, indices: list[int]) -> list[Any]:
+        """Return several labels."""
+        return [self._label(index) for index in indices]
+
     def _image(self, index: int) -> Any:
         encoded, name = self._encoded(index)
         pixels = decode_image(
@@ -158,21 +166,25 @@ class _ImageNode:
         indices = rows.tolist()
         try:
             images = self._images(indices, place)
+            columns = [(label,) for label in self._labels(indices)]
         except NotGatherableError:
             raise
         except Exception as error:
             if is_from_outside(error):
                 raise
             raise NotGatherableError from error
-        if not dataset.has_labels:
+        if not columns:
             return images
-        labels = collate_in_place([(dataset._label(index),) for index in indices], place)
-        return [images, labels[0]]
+        return [images, collate_in_place(columns, place)[0]]
+
+    def _labels(self, indices: list[int]) -> list[Any]:
+        """Return the labels of a batch; none where a sample is an image alone."""
+        return self._dataset._labels_batch(indices) if self._dataset.has_labels else []
 
     def _images(self, indices: list[int], place: Place) -> Any:
         """Decode the images of a batch into it, if they are all of one size."""
         dataset = self._dataset
-        files = [dataset._encoded(index) for index in indices]
+        files = dataset._encoded_batch(indices)
         return decode_batch(files, dataset.size, place, turns=dataset.apply_exif_orientation)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:

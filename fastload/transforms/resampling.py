@@ -5,7 +5,7 @@ Takes: an image, as a tensor or as an array.
 Gives: the image in another size.
 
 torch's antialiased bilinear kernel for uint8 in channels-last memory takes a third to a sixth of
-the time of Pillow's, copies counted, and differs from it by 1 of 255 at most.
+the time of Pillow's, copies counted, and differs from it by 2 of 255 at most, by 1 as a rule.
 """
 
 from __future__ import annotations

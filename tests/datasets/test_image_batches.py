@@ -220,3 +220,19 @@ def test_a_batch_that_does_not_fit_into_its_slot(root: Path) -> None:
             dataset, batch_sampler=sizes, num_workers=2, memory_limit=limit
         )
         assert_same(list(loader), expected)
+
+
+def test_ranks_share_the_stream(root: Path) -> None:
+    options: dict[str, Any] = {"shuffle": True, "seed": 3, "drop_last": True}
+    alone = list(fastload.DataLoader(ImageFolder(root), batch_size=8, **options))
+    ranks = [
+        fastload.DataLoader(
+            ImageFolder(root), batch_size=4, num_replicas=2, rank=rank, num_workers=1, **options
+        )
+        for rank in range(2)
+    ]
+    for (images, labels), (first, first_labels), (second, second_labels) in zip(
+        alone, *ranks, strict=True
+    ):
+        assert torch.equal(images, torch.cat([first, second]))
+        assert torch.equal(labels, torch.cat([first_labels, second_labels]))

@@ -49,7 +49,7 @@ def test_crops_are_drawn_as_torchvision_draws(shape: Any, options: dict[str, Any
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_are_those_of_torchvision_on_tensors(shape: Any) -> None:
-    """And at most 1 of 255 from Pillow's, to which its transforms of PIL images come."""
+    """And at most 2 of 255 from Pillow's, to which its transforms of PIL images come."""
     v2 = torchvision("transforms.v2")
     pairs = [
         (RandomResizedCrop((24, 30)), v2.RandomResizedCrop((24, 30), antialias=True)),
@@ -72,7 +72,7 @@ def test_pixels_are_those_of_torchvision_on_tensors(shape: Any) -> None:
         found = ours(picture(*shape))
         torch.manual_seed(1)
         by_pillow = torch.from_numpy(np.array(theirs(picture(*shape)))).permute(2, 0, 1)
-        assert (found.int() - by_pillow.int()).abs().max() <= 1, ours
+        assert (found.int() - by_pillow.int()).abs().max() <= 2, ours
 
 
 @pytest.mark.parametrize(

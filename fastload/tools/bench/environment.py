@@ -15,7 +15,7 @@ from fastload._system.memory_limits import default_limit_bytes
 from fastload.tools.bench.machine import describe_machine, version_of
 
 DISTRIBUTIONS = (
-    *("psutil", "rich", "pyarrow", "jinja2", "matplotlib"),
+    *("psutil", "rich", "pyarrow", "jinja2", "matplotlib", "simplejpeg", "pillow"),
     *("accelerate", "lightning", "pytorch-lightning", "torchdata", "transformers", "datasets"),
 )
 """Beside torch, NumPy and fastload: what fastload uses and what uses fastload."""
