@@ -24,6 +24,10 @@ from fastload.datasets.tar_samples import Source, TarForm, field_in_words
 from fastload.datasets.tar_shards import Found, TarShards, Waiting
 
 
+class NoImagesError(NotGatherableError):
+    """Samples hold no image, so nothing is gained by making batches at once."""
+
+
 def makes_batches(shards: TarShards) -> bool:
     """Whether nothing but our own functions makes samples."""
     return shards.form.transform is None and shards.form.decoder.is_usual
@@ -78,7 +82,9 @@ class _Batch:
             [field.name for field in fields] == self._names for _, _, fields in self._samples
         )
         is_each_once = len(set(self._names)) == len(self._names)
-        if not self._images or not is_one_kind or not is_each_once:
+        if not self._images:
+            raise NoImagesError
+        if not is_one_kind or not is_each_once:
             raise NotGatherableError
 
     def make(self, place: Place) -> Any:
@@ -141,5 +147,17 @@ class SampleNode:
 
 
 def sample_node(shards: TarShards, length: int, find: Callable[[int], Found]) -> SampleNode | None:
-    """Return the node of samples; None if the user's functions make some of them."""
-    return SampleNode(shards, length, find) if makes_batches(shards) else None
+    """Return the node of samples; None if the user's functions make some, or no image is in them.
+
+    Args:
+        shards: Where they are.
+        length: How many there are.
+        find: Says where a sample lies, by its number.
+    """
+    if not length or not makes_batches(shards):
+        return None
+    first = find(0)
+    if isinstance(first, Exception):
+        return None
+    names = [field.name for field in first.place.fields if shards.form.is_wanted(field.name)]
+    return SampleNode(shards, length, find) if any(map(_is_image, names)) else None

@@ -12,8 +12,9 @@ The order of a reader is a function of the seed, the epoch and the reader's shar
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.utils.data import IterableDataset
 from fastload._memory.write import Place
 from fastload.datasets.nodes import NotGatherableError
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
-from fastload.datasets.tar_batches import gather_samples, makes_batches
+from fastload.datasets.tar_batches import NoImagesError, gather_samples, makes_batches
 from fastload.datasets.tar_decoding import Decoder
 from fastload.datasets.tar_samples import make_form
 from fastload.datasets.tar_shards import Found, TarShards, UseIndex
@@ -289,6 +290,7 @@ class _SampleIterator(Iterator[Any]):
         self.epoch, self.position, self.is_finished = epoch, position, False
         self._shards = stream.shards
         self._found = stream.read(share, epoch, position)
+        self._put_back: deque[Found] = deque()
         self._makes_batches = type(stream) is TarStream and makes_batches(stream.shards)
 
     def next_batch(self, count: int, place: Place) -> tuple[int, Any] | None:
@@ -299,18 +301,21 @@ class _SampleIterator(Iterator[Any]):
         """
         if not self._makes_batches:
             return None
-        found = list(islice(self._found, count))
+        # Those that were put back are as many as the batch that could not be made, or fewer.
+        found = [*self._put_back, *islice(self._found, count - len(self._put_back))]
+        self._put_back.clear()
         try:
             batch = gather_samples(self._shards, found, place)
-        except NotGatherableError:
-            self._found = chain(found, self._found)
+        except NotGatherableError as error:
+            self._put_back.extend(found)
+            self._makes_batches = not isinstance(error, NoImagesError)
             return None
         self.position += len(found)
         return len(found), batch
 
     def __next__(self) -> Any:
         try:
-            found = next(self._found)
+            found = self._put_back.popleft() if self._put_back else next(self._found)
         except StopIteration:
             self.is_finished = True
             raise

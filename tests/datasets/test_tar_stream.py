@@ -18,6 +18,8 @@ import torch
 
 import fastload
 from fastload import TarDataset, TarStream
+from fastload._memory.write import HEAP
+from fastload.datasets.tar_batches import gather_samples
 from fastload.datasets.tar_index import build_index, index_path, load_index, write_index
 from tests.datasets.shards import numbered, write_shard, write_shards
 
@@ -554,3 +556,25 @@ def test_a_state_counts_samples_of_batches(tmp_path: Path) -> None:
     other = fastload.DataLoader(TarStream(path), 4)
     other.load_state_dict(state)
     assert [batch["txt"] for batch in other] == [["4", "5", "6", "7"], ["8", "9"]]
+
+
+def test_what_is_put_back_does_not_pile_up(tmp_path: Path) -> None:
+    """A batch that can not be made at once, over and over: nothing is lost, nothing grows."""
+    path = write_shard(tmp_path / "x.tar", photograph_members(6, (32, 36)))
+    samples = iter(TarStream(path))
+    for _ in range(3_000):
+        assert samples.next_batch(4, HEAP) is None
+    assert [sample["txt"] for sample in samples] == [str(number) for number in range(6)]
+
+
+def test_samples_without_images_are_not_looked_at_twice(tmp_path: Path, monkeypatch: Any) -> None:
+    """Batches of texts are made of samples, and no batch is tried first but one."""
+    tried = []
+    monkeypatch.setattr(
+        "fastload.datasets.tar_stream.gather_samples",
+        lambda *arguments: tried.append(1) or gather_samples(*arguments),
+    )
+    (path,) = write_shards(tmp_path, [20])
+    assert len(list(fastload.DataLoader(TarStream(path, fields=["cls"]), 2))) == 10
+    assert len(tried) == 1
+    assert TarDataset(path, fields=["cls"]).gather_node() is None
