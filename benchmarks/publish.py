@@ -4,6 +4,7 @@
     fastload bench --rounds 10 --seed 0 --json benchmarks/seed.json
     python benchmarks/test_seed.py
     python benchmarks/images.py
+    python benchmarks/tar.py
     python benchmarks/publish.py
 
 No figure in either page is typed by hand.
@@ -25,6 +26,8 @@ PEERS = ROOT / "benchmarks" / "peers.json"
 SEED = ROOT / "benchmarks" / "seed.json"
 IMAGES = ROOT / "benchmarks" / "images.json"
 IMAGES_MARKS = "<!-- images -->", "<!-- end of images -->"
+TAR = ROOT / "benchmarks" / "tar.json"
+TAR_MARKS = "<!-- tar -->", "<!-- end of tar -->"
 SEED_MARKS = "<!-- seed -->", "<!-- end of seed -->"
 PEERS_MARKS = "<!-- peers -->", "<!-- end of peers -->"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -58,6 +61,8 @@ def main() -> None:
         put(BENCHMARKS, _peers(json.loads(PEERS.read_text())), *PEERS_MARKS)
     if IMAGES.exists():
         put(BENCHMARKS, _images(json.loads(IMAGES.read_text())), *IMAGES_MARKS)
+    if TAR.exists():
+        put(BENCHMARKS, _tar(json.loads(TAR.read_text())), *TAR_MARKS)
 
 
 def make_tables(document: dict[str, Any]) -> str:
@@ -129,6 +134,29 @@ def _images(document: dict[str, Any]) -> str:
         "| load | held against | its images/s | fastload, images/s | ratio | goal |",
         "|---|---|---|---|---|---|",
     )
+    return "\n".join([_conditions(document), "", *head, *rows])
+
+
+TAR_LINES = (
+    ("webdataset", "webdataset's WebLoader, decoded by Pillow", None),
+    ("torch", "torch's loader, Python's tarfile, Pillow", None),
+    ("fastload", "`TarStream`, without indices", 3.0),
+    ("fastload, indexed", "`TarStream`, with indices", 3.0),
+    ("fastload, seed=0", "`TarStream`, with indices, `seed=0`", None),
+)
+"""Lists a way, its words, and the goal: how many times as fast as webdataset it is to be."""
+
+
+def _tar(document: dict[str, Any]) -> str:
+    rates = document["rates"]
+    rows = []
+    for way, words, goal in TAR_LINES:
+        pairs = zip(rates[way], rates["webdataset"], strict=True)
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        missed = "" if goal is None or ratio >= goal else " (missed)"
+        wanted = "none set" if goal is None else f"at least {goal:g}{missed}"
+        rows.append(f"| {words} | {statistics.median(rates[way]):,.0f} | {ratio:.2f} | {wanted} |")
+    head = ("| way | images/s | of webdataset | goal |", "|---|---|---|---|")
     return "\n".join([_conditions(document), "", *head, *rows])
 
 

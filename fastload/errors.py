@@ -84,6 +84,7 @@ class CorruptDataError(FastloadError, ValueError):
         row_group: Number of the row group or record batch in the file, from 0; None if it is the
             file as a whole.
         rows: First row in the file that is affected and the one after the last; None if unknown.
+        offset: Of a tar archive: the byte at which the damage was seen; None if unknown.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class CorruptDataError(FastloadError, ValueError):
         path: str = "",
         row_group: int | None = None,
         rows: tuple[int, int] | None = None,
+        offset: int | None = None,
     ) -> None:
         super().__init__(message)
         self.path = path
         self.row_group = row_group
         self.rows = rows
+        self.offset = offset
 
 
 class WorkerTraceback(Exception):  # noqa: N818  (it is a text to show, never raised)

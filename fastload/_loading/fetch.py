@@ -227,6 +227,10 @@ class _StreamFetcher:
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
         is_ours = collate is convert and hasattr(type(self._samples), "next_into")
         self._next_into: Any = self._samples.next_into if is_ours else None
+        makes_batches = batched and collate is collate_in_place
+        self._next_batch: Any = (
+            getattr(self._samples, "next_batch", None) if makes_batches else None
+        )
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -240,6 +244,8 @@ class _StreamFetcher:
                 raise EndOfStream from None
             self.watch.fetched()
             return self._collate(sample, place)
+        if self._next_batch is not None and (made := self._make_batch(len(indices), place)):
+            return made[0]
         # Not islice, which would call the iterator's __iter__ for each batch.
         samples = [*map(next, itertools.repeat(self._samples, len(indices)))]
         self.source.has_ended = len(samples) < len(indices)
@@ -251,3 +257,19 @@ class _StreamFetcher:
         except BaseException as error:
             explain_failure(error, self._collate, samples, None)
             raise
+
+    def _make_batch(self, count: int, place: Place) -> tuple[Any] | None:
+        """Return a batch that the stream itself makes in its place; None: it can't make this one.
+
+        Raises:
+            EndOfStream: It is not full, and such a batch is left out.
+        """
+        made = self._next_batch(count, place)
+        if made is None:
+            return None
+        samples, batch = made
+        self.source.has_ended = samples < count
+        if self._drop_last and samples < count:
+            raise EndOfStream
+        self.watch.fetched()
+        return (batch,)

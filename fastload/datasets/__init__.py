@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fastload.datasets.image_folder import ImageFolder
     from fastload.datasets.parquet import ParquetDataset
     from fastload.datasets.stream import ParquetStream
+    from fastload.datasets.tar_dataset import TarDataset
+    from fastload.datasets.tar_stream import TarStream
     from fastload.datasets.writing import write_arrow, write_parquet
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "SharedList",
     "StackDataset",
     "Subset",
+    "TarDataset",
+    "TarStream",
     "TensorDataset",
     "random_split",
     "write_arrow",
@@ -58,6 +62,8 @@ _HOMES = {
     "ImageFolder": "fastload.datasets.image_folder",
     "ParquetDataset": "fastload.datasets.parquet",
     "ParquetStream": "fastload.datasets.stream",
+    "TarDataset": "fastload.datasets.tar_dataset",
+    "TarStream": "fastload.datasets.tar_stream",
     "write_arrow": "fastload.datasets.writing",
     "write_parquet": "fastload.datasets.writing",
 }

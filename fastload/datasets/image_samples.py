@@ -184,24 +184,8 @@ class _ImageNode:
     def _images(self, indices: list[int], place: Place) -> Any:
         """Decode the images of a batch into it, if they are all of one size."""
         dataset = self._dataset
-        turns = dataset.apply_exif_orientation
         files = dataset._encoded_batch(indices)
-        size = dataset.size
-        if size is None:
-            sizes = {
-                image_size(encoded, name=name, apply_exif_orientation=turns)
-                for encoded, name in files
-            }
-            if len(sizes) != 1:
-                raise NotGatherableError
-            (size,) = sizes
-        images = _channels_last(len(indices), *size, place)
-        rows = images.permute(0, 2, 3, 1).numpy()
-        for row, (encoded, name) in zip(rows, files, strict=True):
-            decode_image(
-                encoded, size=dataset.size, out=row, name=name, apply_exif_orientation=turns
-            )
-        return place.reference(images)
+        return decode_batch(files, dataset.size, place, turns=dataset.apply_exif_orientation)
 
     def merge(self, parts: Parts, count: int, place: Place) -> Any:
         """Do what ``Node.merge`` says."""
@@ -212,6 +196,37 @@ class _ImageNode:
         if len({getattr(batch, "dtype", None) for _, batch in labels} - {None}) != 1:
             raise NotGatherableError
         return [_merge_images(images, count, place), merge_tensors(labels, count, place)]
+
+
+def decode_batch(
+    files: Sequence[tuple[Encoded, str]],
+    size: tuple[int, int] | None,
+    place: Place,
+    *,
+    turns: bool = False,
+) -> Any:
+    """Decode images into one batch ``(count, 3, height, width)`` in channels-last memory.
+
+    Args:
+        files: Encoded images, and what they are called in errors.
+        size: Height and width to which they are resized; None: as they are.
+        place: Where the batch is to lie.
+        turns: Whether the orientation in EXIF is applied.
+
+    Raises:
+        ValueError: Their sizes differ.
+        CorruptDataError: One is damaged.
+    """
+    wanted = size
+    if size is None:
+        encoded, name = files[0]
+        size = image_size(encoded, name=name, apply_exif_orientation=turns)
+    images = _channels_last(len(files), *size, place)
+    rows = images.permute(0, 2, 3, 1).numpy()
+    for row, (encoded, name) in zip(rows, files, strict=True):
+        # One of another size than the first does not fit.
+        decode_image(encoded, size=wanted, out=row, name=name, apply_exif_orientation=turns)
+    return place.reference(images)
 
 
 def _channels_last(count: int, height: int, width: int, place: Place) -> torch.Tensor:

@@ -7,8 +7,6 @@ Gives: a file that any reader of the format reads, with checksums that ours comp
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from fastload.datasets.checksums import ARROW, MARK, PARQUET, add_table
+from fastload.datasets.whole_files import whole_file
 
 ROWS_PER_BATCH = 16_384
 ROWS_PER_GROUP = 65_536
@@ -48,7 +47,7 @@ def write_arrow(data: Any, path: str | Path, *, rows_per_batch: int = ROWS_PER_B
     schema, tables = _tables(data)
     rows: list[int] = []
     spans: list[list[tuple[int, int]]] = []
-    with _whole_file(path) as part:
+    with whole_file(path) as part:
         with pa.OSFile(part, "wb") as file:
             with pa.ipc.new_file(file, schema) as writer:
                 for table in _pieces(tables, rows_per_batch):
@@ -81,7 +80,7 @@ def write_parquet(
         >>> write_parquet({"text": ["a", "b"], "label": [0, 1]}, "/tmp/two.parquet")
     """
     schema, tables = _tables(data)
-    with _whole_file(path) as part:
+    with whole_file(path) as part:
         options = {"write_page_checksum": True, **options}
         with pq.ParquetWriter(part, schema, **options) as writer:
             for table in _pieces(tables, rows_per_group):
@@ -102,18 +101,6 @@ def column_span(column: Any) -> tuple[int, int]:
     if column.has_dictionary_page and column.dictionary_page_offset:
         offset = min(offset, column.dictionary_page_offset)
     return offset, column.total_compressed_size
-
-
-@contextlib.contextmanager
-def _whole_file(path: str | Path) -> Iterator[str]:
-    """Give a path to write to, which gets the right name once everything went well."""
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield str(part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _tables(data: Any) -> tuple[Any, Iterator[Any]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import fastload
 from fastload.datasets import ParquetStream, write_parquet
-from fastload.datasets.woven import Weave
+from fastload.datasets.weave import Weave
 
 ROWS = 1_003
 

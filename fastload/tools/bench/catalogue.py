@@ -197,6 +197,16 @@ WORKLOADS: tuple[Workload, ...] = (
         needs=("PIL", "simplejpeg", "sklearn"),
     ),
     Workload(
+        name="tar",
+        description="tar shards of JPEG photographs, 256x256: tarfile and Pillow, `TarStream`",
+        recipe=f"{_FOLDER}.tar_files:usual",
+        own=f"{_FOLDER}.tar_files:own",
+        batch_size=64,
+        samples=2_000,
+        quick_samples=512,
+        needs=("PIL", "simplejpeg", "sklearn"),
+    ),
+    Workload(
         name="latency",
         description="samples that wait 20 ms: one at a time against `concurrent_samples=16`",
         recipe=f"{_FOLDER}.latency:usual",

@@ -13,7 +13,7 @@ import traceback
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from fastload.tools.cli import bench, compare, doctor, env, profile, run, train
+from fastload.tools.cli import bench, compare, doctor, env, index, inspect, profile, run, train
 from fastload.tools.cli.console import (
     CannotWrite,
     NobodyReads,
@@ -95,7 +95,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastload {version('fastload')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (bench, compare, doctor, env, profile, run, train):
+    for command in (bench, compare, doctor, env, index, inspect, profile, run, train):
         command.add_parser(commands)
     return parser
 
