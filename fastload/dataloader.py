@@ -29,7 +29,7 @@ from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
 from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
-from fastload._seeded.sampler import StreamSampler
+from fastload._seeded.sampler import StreamSampler, is_dealt
 from fastload._seeded.steps import Even
 from fastload.integrations import lightning
 from fastload.samplers.epochs import natural
@@ -194,6 +194,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        if seed is not None and is_dealt(batch_sampler):
+            num_replicas, rank = 1, 0
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
         self.redo, self.workers_per_batch = redo, workers_per_batch
         if seed is not None:
