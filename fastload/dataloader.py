@@ -86,7 +86,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         snapshot_every_n_steps: For programs written for torchdata's StatefulDataLoader; a state
             here is always exact.
         memory_limit: Bytes of shared memory the loader's workers may take. None: a quarter of
-            what is free, in this machine and in its memory cgroup. What does not fit is sent
+            what is free, in this machine and in its memory cgroup; ranks on one machine
+            (``LOCAL_WORLD_SIZE``) share that quarter. What does not fit is sent
             through a pipe: slower, equal.
         max_worker_restarts: How many workers, in all, are started again when they die (killed,
             crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
