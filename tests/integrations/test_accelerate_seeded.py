@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, Dataset, IterableDataset
 
-from fastload import DataLoader
+from fastload import DataLoader, prefetch
+from fastload._device import copying
 from fastload.integrations import accelerate as ours
+from tests.device.fake_device import FakeDevice
 
 from .data import rows
 
@@ -139,6 +141,20 @@ def test_skipped_batches_are_those_of_the_epoch(make, is_prepared) -> None:
     assert rows(skipped) == expected[1][2:]
     assert rows(skipped) == expected[2]
     assert rows(loader) == expected[0]
+
+
+def test_copies_ahead_of_a_prepared_loader_count_what_was_handed_out(make, monkeypatch) -> None:
+    """Behind Accelerate, which itself reads one batch ahead."""
+    monkeypatch.setattr(copying, "stream_module", lambda _: FakeDevice())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    expected = epochs(make(seed=7), 2)
+    batches = prefetch(ours.prepare(make_accelerator(), make(seed=7)), "cpu", depth=3)
+    iterator = iter(batches)
+    assert [next(iterator).tolist() for _ in range(2)] == expected[0][:2]
+    again = prefetch(ours.prepare(make_accelerator(), make(seed=7)), "cpu", depth=3)
+    again.load_state_dict(batches.state_dict())
+    assert rows(again) == expected[0][2:]
+    assert rows(again) == expected[1]
 
 
 def test_prepared_loader_is_pickled_with_its_clock(make) -> None:

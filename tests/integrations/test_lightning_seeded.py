@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.utils.data import RandomSampler
 
-from fastload import DataLoader
+from fastload import DataLoader, prefetch
+from fastload._device import copying
+from tests.device.fake_device import FakeDevice
 
 from .test_two_processes import run_in_two_processes
 
@@ -49,6 +51,25 @@ def test_checkpoint_goes_on_with_equal_losses(whole, tmp_path, step, workers) ->
     rest, loader = fit(tmp_path, checkpoint=folder / f"step={step}.ckpt", workers=workers)
     assert rest == steps[step:]
     assert loader.state_dict()["epoch"] == EPOCHS
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_checkpoint_counts_what_was_handed_out_behind_copies_ahead(
+    whole, tmp_path, step, monkeypatch
+) -> None:
+    """Lightning saves the state of what it is given, and the rest is that of the loader alone."""
+    monkeypatch.setattr(copying, "stream_module", lambda _: FakeDevice())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+
+    def ahead(loader):
+        return prefetch(loader, "cpu", depth=3)
+
+    steps, _ = fit(tmp_path, wrap=ahead)
+    assert steps == whole[1]
+    for folder, wrap in ((tmp_path, lambda loader: loader), (whole[0], ahead)):
+        checkpoint = folder / f"step={step}.ckpt"
+        rest, _ = fit(tmp_path / "rest", checkpoint=checkpoint, wrap=wrap)
+        assert rest == steps[step:]
 
 
 def test_two_ranks_train_as_one_and_one_goes_on_from_their_checkpoint(whole, tmp_path) -> None:

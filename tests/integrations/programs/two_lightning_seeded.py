@@ -57,7 +57,12 @@ class Line(lightning.LightningModule):
 
 
 def fit(
-    folder: Path, ranks: int = 1, checkpoint: Any = None, workers: int = 0, **options: Any
+    folder: Path,
+    ranks: int = 1,
+    checkpoint: Any = None,
+    workers: int = 0,
+    wrap: Any = lambda loader: loader,
+    **options: Any,
 ) -> Any:
     """Train; the steps that this rank took, and the loader that Lightning used."""
     module = Line()
@@ -83,7 +88,7 @@ def fit(
         **several,
         **options,
     )
-    trainer.fit(module, loader, ckpt_path=checkpoint)
+    trainer.fit(module, wrap(loader), ckpt_path=checkpoint)
     return module.steps, trainer.train_dataloader
 
 
