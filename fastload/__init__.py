@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.data import get_worker_info
 
+    from fastload._device.prefetcher import prefetch
     from fastload.collate import (
         Masked,
         Pack,
@@ -82,6 +83,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "torch.utils.data": ("get_worker_info",),
+    "fastload._device.prefetcher": ("prefetch",),
     "fastload.collate": (
         "Masked",
         "Pack",
@@ -206,6 +208,7 @@ __all__ = [
     "pad_dict",
     "patch",
     "patched",
+    "prefetch",
     "ragged",
     "random_split",
     "shard",

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastload._autotune import numbers as auto
 from fastload._autotune.tuner import Tuner
+from fastload._device.copying import HandedOut
 from fastload._epoch import resume
 from fastload._epoch.loader import Loader
 from fastload._epoch.seeded_pass import EpochClock
@@ -37,6 +38,7 @@ class LoaderState:
         self.arena_user = ArenaUser()
         self.epochs = EpochClock()
         self.crew = Crew()
+        self.handed_out: HandedOut | None = None
         self._tuner: Tuner | None = None
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._newest: weakref.ref[Any] | None = None

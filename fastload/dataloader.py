@@ -19,6 +19,8 @@ from typing_extensions import Self
 from fastload._arguments import arguments_for
 from fastload._autotune import numbers as auto
 from fastload._checks import HAS_OWN_WORKERS, check_concurrency, check_method, check_options
+from fastload._device.copying import DeviceIterator, HandedOut
+from fastload._device.prefetcher import DEPTH, Said, mask_of
 from fastload._epoch import in_memory, inline, resume
 from fastload._epoch.cut import WorkersPerBatch, check_parts
 from fastload._epoch.loader import WorkerMethod
@@ -29,7 +31,7 @@ from fastload._loader_state import LoaderState
 from fastload._loading.on_error import OnError
 from fastload._seeded import state as seeded_state
 from fastload._seeded.options import StreamOptions
-from fastload._seeded.sampler import StreamSampler
+from fastload._seeded.sampler import StreamSampler, is_dealt
 from fastload._seeded.steps import Even
 from fastload.integrations import lightning
 from fastload.samplers.epochs import natural
@@ -86,7 +88,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         snapshot_every_n_steps: For programs written for torchdata's StatefulDataLoader; a state
             here is always exact.
         memory_limit: Bytes of shared memory the loader's workers may take. None: a quarter of
-            what is free, in this machine and in its memory cgroup. What does not fit is sent
+            what is free, in this machine and in its memory cgroup; ranks on one machine
+            (``LOCAL_WORLD_SIZE``) share that quarter. What does not fit is sent
             through a pipe: slower, equal.
         max_worker_restarts: How many workers, in all, are started again when they die (killed,
             crashed) instead of raising ``WorkerDied``. What they had not delivered is loaded again:
@@ -136,6 +139,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             the program at the latest. ``memory_limit`` is not used. With ``seed``, a dataset or
             collate function with generators of its own is copied for each thread, and one whose
             first batch draws from a global generator is refused.
+        device: Copy batches there ahead of the training loop, as ``fastload.prefetch`` does; states
+            and ``mask()`` count what was handed out. None, or the CPU: they stay as they are. Not
+            yet measured on a GPU.
 
     Raises:
         ValueError: As torch's, for arguments that exclude each other; or an option of ours that
@@ -184,9 +190,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         workers_per_batch: WorkersPerBatch = 1,
         worker_method: WorkerMethod = "process",
         concurrent_samples: int = 1,
+        device: torch.device | str | int | None = None,
     ) -> None:
         check_options(memory_limit, max_worker_restarts, on_error, max_errors)
         self.worker_method = worker_method
+        self.device = None if device is None else torch.device(device)
         self.concurrent_samples = natural("concurrent_samples", concurrent_samples, least=1)
         check_concurrency(self.concurrent_samples, dataset, has_seed=seed is not None)
         self.snapshot_every_n_steps = snapshot_every_n_steps
@@ -194,6 +202,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.max_worker_restarts = max_worker_restarts
         self.on_error = on_error
         self.max_errors = max_errors
+        if seed is not None and is_dealt(batch_sampler):
+            num_replicas, rank = 1, 0
         self.seed, self.num_replicas, self.rank, self.even = seed, num_replicas, rank, even
         self.redo, self.workers_per_batch = redo, workers_per_batch
         if seed is not None:
@@ -265,6 +275,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Raises:
             TypeError, ValueError: ``epoch`` is not an integer of at least zero.
         """
+        self._live.handed_out = None
         self._live.epochs.set_epoch(self, epoch)
 
     def mask(self) -> torch.Tensor:
@@ -276,6 +287,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Raises:
             ValueError: The loader has no seed, or no batch was delivered yet.
         """
+        handed_out = self._live.handed_out
+        if handed_out is not None and handed_out.said.mask is not None:
+            mask: torch.Tensor = handed_out.said.mask
+            return mask
+        return self._mask()
+
+    def _mask(self) -> torch.Tensor:
+        """The mask of the newest batch that was loaded, which may be ahead of the one in use."""
         newest = self._live.epochs.newest
         if newest is None or not newest.progress.yielded:
             raise ValueError(
@@ -304,7 +323,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             iterator = self._get_iterator()
         if way.is_kept:
             self._iterator = iterator
-        return iterator
+        if self.device is None or self.device.type == "cpu":
+            return iterator
+        self._live.handed_out = HandedOut(self._say())
+        return DeviceIterator(iterator, self.device, DEPTH, self._say, self._live.handed_out)
 
     def _get_iterator(self) -> Any:
         """Begin an epoch as ``__iter__`` has chosen; for any other caller in a plain way."""
@@ -382,6 +404,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Plain values and tensors, safe for ``torch.load(weights_only=True)``, new at each call; with
         torchdata's keys where it has them. Takes microseconds.
         """
+        if self._live.handed_out is not None:
+            return dict(self._live.handed_out.said.state)
+        return self._state()
+
+    def _say(self) -> Said:
+        """What is to be known when the newest batch that was loaded is handed out."""
+        return Said(self._state(), mask_of(self._mask))
+
+    def _state(self) -> dict[str, Any]:
+        """The state behind the newest batch that was loaded."""
         if self._stream_seed is not None:
             return seeded_state.save(self, *self._live.epochs.stands_at(self))
         if self._live.state is not None:
@@ -402,6 +434,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 length, size of batches, ``drop_last``, order or number of ranks; of a stream, with
                 another number of workers; or with ``in_order=False``.
         """
+        self._live.handed_out = None
         if self._stream_seed is not None:
             self._live.epochs.resume(*seeded_state.check(self, state_dict))
             return

@@ -21,6 +21,7 @@ LAYERS = (
     ("_memory",),
     ("_wire",),
     ("collate", "samplers", "stats", "transforms"),
+    ("_device",),
     ("datasets",),
     ("_loading",),
     ("_seeded",),

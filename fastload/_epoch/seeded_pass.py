@@ -273,10 +273,15 @@ class EpochClock:
     def __init__(self) -> None:
         self.newest: SeededPass | None = None
         self._wanted: tuple[int, int] | None = None
+        self._skipped = 0
         self._told: dict[int, int] = {}
 
     def coming(self, loader: Loader) -> tuple[int, int]:
         """Epoch and first position of the next pass."""
+        epoch, start = self._without_skipping(loader)
+        return epoch, max(start, self._skipped)
+
+    def _without_skipping(self, loader: Loader) -> tuple[int, int]:
         self._look_at_others(loader)
         if self._wanted is not None:
             return self._wanted
@@ -295,7 +300,7 @@ class EpochClock:
             each.set_epoch(epoch)
         for each in _holders(loader):
             self._told[id(each)] = each.epoch
-        self.newest, self._wanted = one, None
+        self.newest, self._wanted, self._skipped = one, None, 0
         return one
 
     def newest_epoch(self, loader: Loader) -> int:
@@ -311,17 +316,21 @@ class EpochClock:
             for each in _holders(loader):
                 each.set_epoch(epoch)
             return
-        before = self.coming(loader)
+        before = self._without_skipping(loader)
         self._wanted = before if before[0] == epoch and self._wanted is not None else (epoch, 0)
 
     def resume(self, epoch: int, position: int) -> None:
         """Make the next pass go on where a state was taken."""
-        self._wanted = epoch, position
+        self._wanted, self._skipped = (epoch, position), 0
+
+    def skip(self, position: int) -> None:
+        """Make the next pass begin at a position, whichever epoch it is."""
+        self._skipped = position
 
     def stands_at(self, loader: Loader) -> tuple[int, int]:
         """Epoch and position for a state."""
         newest = self.newest
-        if self._wanted is not None or newest is None:
+        if self._wanted is not None or self._skipped or newest is None:
             return self.coming(loader)
         return (
             (newest.begin.epoch + 1, 0)

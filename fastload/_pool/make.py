@@ -17,6 +17,7 @@ from fastload._memory import reuse
 from fastload._memory.arena import Arena
 from fastload._memory.reuse import ArenaUser
 from fastload._memory.slots import SPARE_GRANTS, Slots
+from fastload._pool.device_tensors import check_no_device_tensors
 from fastload._pool.pool import Pool
 from fastload._pool.start import (
     check_room_for,
@@ -68,6 +69,7 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
     Raises:
         AssertionError: As torch's, if nothing is to be prefetched.
         OSError: No more files or processes may be open.
+        ValueError: The dataset has a tensor on an accelerator, which a forked worker can't use.
     """
     check_prefetch(prefetch_factor)
     is_stream = iterator._dataset_kind == is_iterable_kind
@@ -86,6 +88,8 @@ def make_pool(iterator: Any, loader: PoolLoader, workers: int, prefetch_factor: 
         concurrent_samples=loader.concurrent_samples,
     )
     context = context_of(loader.multiprocessing_context)
+    if forks(context):
+        check_no_device_tensors(dataset=spec.dataset, collate_fn=spec.collate_fn)
     with signals_deferred(context), opening_files_for(workers):
         check_room_for(workers)
         slots = None

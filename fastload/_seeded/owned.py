@@ -30,11 +30,14 @@ DEEPEST: Final = 8
 MOST_ITEMS: Final = 1000
 MOST_OBJECTS: Final = 100_000
 
-_WITHOUT_GENERATORS: Final = (
+WITHOUT_PARTS: Final = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, range, slice),
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
-    *(torch.Tensor, torch.UntypedStorage, np.ndarray, np.generic, np.dtype, torch.dtype),
+    *(torch.UntypedStorage, np.ndarray, np.generic, np.dtype, torch.dtype),
 )
+"""Classes of objects that own nothing."""
+
+_WITHOUT_GENERATORS: Final = (*WITHOUT_PARTS, torch.Tensor)
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types of which lists are long: their items are passed over without being looked at one by one."""
@@ -98,7 +101,21 @@ def find_generators(root: Any, name: str) -> list[OwnedGenerator]:
         root: A dataset, collate function or sampler.
         name: What the paths begin with.
     """
-    found: list[OwnedGenerator] = []
+    found = walk(root, name, passed_over=_WITHOUT_GENERATORS, wanted=_GENERATORS)
+    return [OwnedGenerator(path, each) for path, each in found if _is_generator(each)]
+
+
+def walk(
+    root: Any, name: str, *, passed_over: tuple[type, ...], wanted: tuple[type, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Objects of some classes that an object owns, with their paths; each once, outermost first.
+
+    Args:
+        root: A dataset, collate function or sampler.
+        name: What the paths begin with.
+        passed_over: Classes of objects that are not looked into.
+        wanted: Classes of objects to be found; they are not looked into either.
+    """
     seen: set[int] = set()
     level: list[tuple[str, Any]] = [(name, root)]
     for _ in range(DEEPEST + 1):
@@ -106,15 +123,14 @@ def find_generators(root: Any, name: str) -> list[OwnedGenerator]:
         for path, each in level:
             if len(seen) >= MOST_OBJECTS:
                 break
-            if isinstance(each, _WITHOUT_GENERATORS) or id(each) in seen:
+            if isinstance(each, passed_over) or id(each) in seen:
                 continue
             seen.add(id(each))
-            if _is_generator(each):
-                found.append(OwnedGenerator(path, each))
-            elif not isinstance(each, _GENERATORS):
+            if isinstance(each, wanted):
+                yield path, each
+            else:
                 inner += islice(_parts(path, each), MOST_OBJECTS - len(inner))
         level = inner
-    return found
 
 
 def _is_generator(each: Any) -> bool:

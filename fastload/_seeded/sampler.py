@@ -14,6 +14,16 @@ from fastload._seeded.options import StreamOptions
 from fastload._seeded.replicas import ranks_of
 from fastload._seeded.steps import Steps
 from fastload._seeded.stream_order import ComputedOrder
+from fastload.samplers.epochs import nested
+
+
+def is_dealt(batch_sampler: Any) -> bool:
+    """Whether a batch sampler takes its indices from one that a loader with ``seed=`` made.
+
+    Lightning makes such a one for predictions. It has the samples of its rank alone, so the loader
+    must not deal its batches to ranks again.
+    """
+    return any(isinstance(each, StreamSampler) for each in nested(batch_sampler))
 
 
 class StreamSampler(DistributedSampler[int]):
@@ -23,14 +33,14 @@ class StreamSampler(DistributedSampler[int]):
     they tell its ``set_epoch`` counts as the loader's. The loader itself does not iterate over it.
 
     Attributes:
-        options: The loader's seed, ranks and step.
+        deals_for: The loader's seed, ranks and step.
         dataset: The loader's dataset.
         shuffle: Whether the order is shuffled.
         epoch: The epoch of the next pass.
     """
 
     def __init__(self, options: StreamOptions, dataset: Any, *, shuffle: bool) -> None:
-        self.options = options
+        self.deals_for = options
         self.dataset: Any = dataset
         self.shuffle = shuffle
         self.epoch = 0
@@ -40,12 +50,12 @@ class StreamSampler(DistributedSampler[int]):
     @property
     def num_replicas(self) -> int:  # type: ignore[override]  # torch's is set once
         """Number of ranks, as it is now."""
-        return ranks_of(self.options)[0]
+        return ranks_of(self.deals_for)[0]
 
     @property
     def rank(self) -> int:  # type: ignore[override]  # torch's is set once
         """This rank, as it is now."""
-        return ranks_of(self.options)[1]
+        return ranks_of(self.deals_for)[1]
 
     def __len__(self) -> int:
         return sum(block.samples + block.fillers for block in self._steps())
@@ -60,7 +70,7 @@ class StreamSampler(DistributedSampler[int]):
         self.epoch = epoch
 
     def _steps(self) -> Steps:
-        options, length = self.options, len(self.dataset)
+        options, length = self.deals_for, len(self.dataset)
         return Steps(
             length,
             0,

@@ -210,6 +210,8 @@ def has_own_batches(loader: StreamLoader) -> bool:
 def check_sampler(sampler: Any) -> None:
     """Refuse samplers that deal to ranks: with a seed, the loader itself does.
 
+    The own sampler of a loader with ``seed=`` is none of them; trainers put it into others.
+
     Raises:
         ValueError: There is such a sampler, at any depth.
     """
@@ -220,11 +222,15 @@ def check_sampler(sampler: Any) -> None:
                 f"rank {each.rank} of {each.num_replicas}; give the sampler inside it instead: "
                 f"sampler={type(each.source).__name__}(...)"
             )
-        if isinstance(each, DistributedSampler):
-            raise ValueError(  # noqa: TRY004  (as above)
+        if isinstance(each, DistributedSampler) and not hasattr(each, "deals_for"):
+            raise ValueError(
                 f"seed= deals the stream to ranks itself, but the sampler is a "
-                f"{type(each).__name__} for rank {each.rank} of {each.num_replicas}; give "
-                f"shuffle={each.shuffle} instead of a sampler"
+                f"{type(each).__name__} for rank {each.rank} of {each.num_replicas}; "
+                + (
+                    "Lightning put it around yours: Trainer(use_distributed_sampler=False)"
+                    if "lightning" in type(each).__module__
+                    else f"give shuffle={each.shuffle} instead of a sampler"
+                )
             )
 
 

@@ -46,12 +46,16 @@ def affinity_cores() -> int:
     return os.cpu_count() or 1
 
 
+def local_ranks() -> int:
+    """How many training processes share this machine, as torchrun says; 1 where nobody does."""
+    with own_suppressed(ValueError):
+        return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return 1
+
+
 def find_cores() -> Cores:
     """Ask the system how many cores this process may use."""
-    ranks = 1
-    with own_suppressed(ValueError):
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return Cores(affinity_cores(), cpu_quota_cores(), ranks)
+    return Cores(affinity_cores(), cpu_quota_cores(), local_ranks())
 
 
 def core_wait_s(who: int | str) -> float:

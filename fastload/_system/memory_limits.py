@@ -11,9 +11,10 @@ import sys
 import psutil
 
 from fastload._system.cgroups import memory_cgroups
+from fastload._system.cores import local_ranks
 
 SHARE = 4
-"""A pool takes at most one part in this many of what is free when it starts."""
+"""The pools of all ranks on this machine take at most one part in this many of what is free."""
 
 LARGEST_BYTES = 1 << 40
 
@@ -21,13 +22,14 @@ LARGEST_BYTES = 1 << 40
 def default_limit_bytes(held_bytes: int = 0) -> int:
     """A quarter of what is free, by the machine's account and by every enclosing cgroup's.
 
-    ``held_bytes`` of what is not free are the pool's own.
+    The ranks on one machine share that quarter. ``held_bytes`` of what is not free are the pool's
+    own.
     """
     free_bytes = int(psutil.virtual_memory().available)
     for cgroup in memory_cgroups():
         if (room_bytes := cgroup.room_bytes()) is not None:
             free_bytes = min(free_bytes, room_bytes)
-    return min((free_bytes + held_bytes) // SHARE, LARGEST_BYTES)
+    return min((free_bytes + held_bytes) // (SHARE * local_ranks()), LARGEST_BYTES)
 
 
 def address_space_limit_bytes() -> int:

@@ -44,7 +44,7 @@ def counted(number: float, noun: str) -> str:
         >>> counted(1, "epoch"), counted(1_200, "batch"), counted(1.5, "core")
         ('1 epoch', '1,200 batches', '1.5 cores')
     """
-    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith("tch") else f"{noun}s"
     figure = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{figure} {noun if figure == '1' else plural}"
 

@@ -42,12 +42,13 @@ def both_ways(*arguments: str, cwd: Path | None = None) -> list[tuple[str, str, 
         ("plain", ("--workers", "2"), 17),
         pytest.param("with_accelerate", (), 20, marks=pytest.mark.exhaustive),
         pytest.param("with_lightning", (), 24, marks=pytest.mark.exhaustive),
+        ("with_transformers", ("1",), 17),
         ("with_torchdata", (), 4),
     ],
 )
 def test_program_prints_the_same(name, arguments, batches) -> None:
     """Every loss, every batch, every random number after them; and a summary to stderr."""
-    needs = {"with_accelerate": "accelerate", "with_lightning": "lightning"}.get(name, "torch")
+    needs = name.removeprefix("with_") if name.startswith("with_") else "torch"
     if importlib.util.find_spec(needs) is None:
         pytest.skip(f"{needs} is not installed")
     plain, ours = both_ways(str(PROGRAMS / f"{name}.py"), *arguments)

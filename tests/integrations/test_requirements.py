@@ -39,7 +39,7 @@ OURS = {
     *("memory_limit", "snapshot_every_n_steps"),
     *("max_worker_restarts", "on_error", "max_errors"),
     *("seed", "num_replicas", "rank", "even", "redo", "worker_method"),
-    *("concurrent_samples", "workers_per_batch"),
+    *("concurrent_samples", "workers_per_batch", "device"),
 }
 
 

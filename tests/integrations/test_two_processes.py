@@ -22,7 +22,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_in_two_processes(name: str, package: str = "") -> list[dict]:
+def run_in_two_processes(name: str, package: str = "", arguments: tuple = ()) -> list[dict]:
     """What each rank printed last, as torchrun would start them."""
     if importlib.util.find_spec(package or name.removeprefix("two_")) is None:
         pytest.skip("not installed")
@@ -37,7 +37,7 @@ def run_in_two_processes(name: str, package: str = "") -> list[dict]:
     }
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAMS / f"{name}.py")],
+            [sys.executable, str(PROGRAMS / f"{name}.py"), *map(str, arguments)],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,3 +90,6 @@ def test_accelerate_passes_a_seeded_stream_on() -> None:
         assert sorted(found["gathered"]) == list(range(11)), name
         assert found["epochs"][0] == found["alone"][0], name
         assert found["epochs"][1] == found["alone"][1], name
+        assert found["resumed"] == found["alone"], name
+        step = 2 * (3 if name == "workers" else 2)
+        assert found["skipped"] == found["alone"][1][step:], name

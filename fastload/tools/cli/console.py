@@ -128,6 +128,18 @@ def result_file(text: str) -> Path:
     return path
 
 
+def existing_file(text: str) -> Path:
+    """Parse the argument of an option that names a file to read.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such file.
+    """
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text!r}")
+    return path
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print `document` to stdout, indented: nothing else may be printed there."""
     make_output().out(json.dumps(document, indent=2), highlight=False)

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Exit | int:
         if problem is not None:
             warn(f"fastload run: {problem}")
             return Exit.USAGE
-        warn(f"fastload: replaced {', '.join(names)}")
+        warn(f"fastload: replaced {', '.join(names)}{_ranks_beside()}")
         try:
             with _display(args, epochs):
                 return _run(program, is_module=args.m)
@@ -176,6 +176,22 @@ def _below_runpy(error: BaseException) -> tuple[Any, bool]:
     if below is not None or not has_begun:
         return below, False
     return None, True
+
+
+def _ranks_beside() -> str:
+    """Say what this rank has, where several share the machine."""
+    from fastload._system.cores import find_cores
+    from fastload._system.memory_limits import default_limit_bytes
+    from fastload.tools.doctor.finding import gibibytes
+
+    cores = find_cores()
+    if cores.ranks == 1:
+        return ""
+    return (
+        f"; {cores.ranks} ranks share this machine (LOCAL_WORLD_SIZE): each has "
+        f"{counted(round(cores.usable, 1), 'core')}, and {gibibytes(default_limit_bytes())} of "
+        f"shared memory for a loader"
+    )
 
 
 def _summary(epochs: list[Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from fastload._system.cgroups import memory_cgroups
+from fastload._system.cores import local_ranks
 from fastload._system.memory_limits import (
     LARGEST_BYTES,
     address_space_limit_bytes,
@@ -39,6 +40,7 @@ class Memory:
         shm_free: What is free of it.
         address_space: ``RLIMIT_AS``; None: no limit.
         address_space_for_pool: What of it a pool may map.
+        ranks: Training processes on this machine that share it, by ``LOCAL_WORLD_SIZE``.
     """
 
     total: int
@@ -49,6 +51,7 @@ class Memory:
     shm_free: int = 0
     address_space: int | None = None
     address_space_for_pool: int = LARGEST_BYTES
+    ranks: int = 1
 
 
 def observe() -> Memory:
@@ -65,6 +68,7 @@ def observe() -> Memory:
         shm_free=0 if shm is None else shm.free,
         address_space=soft_limit("RLIMIT_AS"),
         address_space_for_pool=address_space_limit_bytes(),
+        ranks=local_ranks(),
     )
 
 
@@ -80,6 +84,8 @@ def _judge_limit(memory: Memory) -> Finding:
         + ("no cgroup limit" if room is None else f"cgroup allows {gibibytes(room)} more")
         + f"; a pool of workers takes {gibibytes(memory.pool_limit)} at most"
     )
+    if memory.ranks > 1:
+        found += f" in each of the {memory.ranks} ranks on this machine (LOCAL_WORLD_SIZE)"
     if memory.pool_limit < LITTLE_BYTES:
         return Finding(
             "memory",

@@ -8,17 +8,19 @@ Nothing in it depends on the number of workers or ranks, so the run that goes on
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastload.tools.training.config import TrainingConfig
+from fastload.tools.training.config import TaskName, TrainingConfig
+from fastload.tools.training.history import History
+from fastload.tools.training.module import Classifier
 from fastload.tools.training.ranks import Ranks
 
-_DECIDES = ("task", "seed", "learning_rate")
+_DECIDES = ("task", "seed", "learning_rate", "precision", "encoder")
 """Settings that a run has to share with the one it goes on from."""
 
 
@@ -32,7 +34,7 @@ class Checkpoint:
         module: the module in training, not wrapped for several ranks.
         optimizer: of the module's parameters.
         loader: of the training samples; it says where its stream stands.
-        losses: of every step; `resume` fills it.
+        history: what the training has seen; `resume` fills it.
     """
 
     config: TrainingConfig
@@ -40,7 +42,7 @@ class Checkpoint:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     loader: Any
-    losses: list[float]
+    history: History
 
     def resume(self) -> None:
         """Go on from the file, if that is wanted and there is one.
@@ -59,7 +61,7 @@ class Checkpoint:
 
     def after_step(self) -> None:
         """Save, each time so many steps have been taken."""
-        if len(self.losses) % self.config.checkpoint_every == 0:
+        if len(self.history.losses) % self.config.checkpoint_every == 0:
             self.save()
 
     def save(self) -> None:
@@ -71,7 +73,7 @@ class Checkpoint:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "loader": self.loader.state_dict(),
-            "losses": self.losses,
+            **asdict(self.history),
             # The dataset's draws follow from the loader's seed; a module with dropout has its own.
             "generator": torch.get_rng_state(),
         }
@@ -88,8 +90,33 @@ class Checkpoint:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
-        self.losses[:] = state["losses"]
+        self.history.losses[:] = state["losses"]
+        self.history.stalls[:] = state["stalls"]
+        self.history.accuracies[:] = state["accuracies"]
         torch.set_rng_state(state["generator"])
+
+
+def take_over_encoder(module: Classifier, task: TaskName, checkpoint: str) -> None:
+    """Give a module the encoder of another training, frozen; what stands above it stays new.
+
+    Raises:
+        ValueError: the file is of a training of another task, whose encoder is another one.
+    """
+    state = torch.load(checkpoint, weights_only=True)
+    if state["config"]["task"] != task:
+        raise ValueError(
+            f"the encoder in {checkpoint} is of task {state['config']['task']!r} and does not fit "
+            f"task {task!r}; give a checkpoint of the same task"
+        )
+    prefix = "encoder."
+    module.encoder.load_state_dict(
+        {
+            name.removeprefix(prefix): weights
+            for name, weights in state["module"].items()
+            if name.startswith(prefix)
+        }
+    )
+    module.encoder.requires_grad_(False)
 
 
 def write_whole(path: Path, state: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 TaskName: TypeAlias = Literal["digits", "text"]
 LoaderName: TypeAlias = Literal["fastload", "torch"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,12 @@ class TrainingConfig:
         workers: the loader's worker processes.
         prefetch_factor: batches that each of them loads ahead; None: the loader's default.
         epochs: passes over the training data.
-        batch_size: samples per step.
+        batch_size: samples of a batch, on each rank.
+        accumulate: batches whose gradients are added up for one step of the optimizer.
         learning_rate: of AdamW.
+        precision: of the module's products; the weights stay float32.
+        encoder: checkpoint of another training of this task, whose encoder is taken over and
+            frozen: only what stands above it is trained.
         seed: of all random generators: the same seed gives the same losses, whichever the loader.
         stream: give the seed to the loader too: the losses then don't depend on the number of
             workers or on interruptions, and several ranks share the samples. Torch's has no such
@@ -40,6 +45,9 @@ class TrainingConfig:
     checkpoint: str | None = None
     checkpoint_every: int = 50
     resume: bool = False
+    accumulate: int = 1
+    precision: Precision = "float32"
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
         if self.stream and self.loader != "fastload":
@@ -74,11 +82,14 @@ class TrainingResult:
     Attributes:
         loss: mean over the last epoch's steps.
         accuracy: share of held-out samples classified rightly, from 0 to 1.
-        samples_per_s: over the training epochs, everything in them counted.
+        samples_per_s: over the training epochs, evaluation left out.
         stall_share: share of that time spent waiting for the loader, from 0 to 1.
         elapsed_s: the time of the training epochs.
         samples: training samples of this run, over all ranks; what it went on from not counted.
+        ranks: processes that trained together.
         loss_history: the loss of every step, of the runs before that it goes on from too.
+        stall_history: for each of them, the share of its time that was spent waiting.
+        accuracy_history: on held-out samples, after each epoch.
     """
 
     loss: float
@@ -87,4 +98,7 @@ class TrainingResult:
     stall_share: float
     elapsed_s: float
     samples: int
+    ranks: int
     loss_history: tuple[float, ...]
+    stall_history: tuple[float, ...]
+    accuracy_history: tuple[float, ...]

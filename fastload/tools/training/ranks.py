@@ -1,14 +1,14 @@
 """The ranks of a reference training: one process, or several that `torchrun` started.
 
-    torchrun --nproc-per-node 2 -m fastload train --stream
+    torchrun --nproc-per-node 2 -m fastload train
 
 Runs in: consumer.
 Takes: the environment that `torchrun` sets.
-Gives: what differs between one rank and several: the module's gradients, the mean of a loss, sums.
+Gives: what differs between one rank and several: the module's gradients, sums, what counts.
 
-With several ranks the loss is the mean over the samples of all ranks, and what the loader filled an
-incomplete step with does not count. So two ranks with batches of 32 train like one with batches
-of 64, up to the order in which numbers are added.
+With several ranks the loss is the mean over the samples of all ranks, and what an incomplete step
+was filled with does not count. So two ranks with batches of 32 train like one with batches of 64,
+up to the order in which numbers are added.
 """
 
 import contextlib
@@ -21,8 +21,11 @@ import torch
 import torch.distributed
 from torch import nn
 
-_LABEL_SMOOTHING = 0.05
 _LONGEST_WAIT = timedelta(minutes=5)  # for another rank; after that the run fails
+
+
+class RankLostError(RuntimeError):
+    """Another rank of the training has ended, or does not answer."""
 
 
 class Ranks(Protocol):
@@ -39,8 +42,8 @@ class Ranks(Protocol):
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module to call in training: its gradients are the mean over the ranks."""
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:
-        """Return this rank's loss; the mean over the ranks is that over the step's samples."""
+    def without_exchange(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within the block, `backward` adds to this rank's own gradients only."""
 
     def counted(self, samples: int, loader: Any) -> torch.Tensor:
         """Return which of the newest batch's samples count `(samples,)`: those not filled in."""
@@ -58,17 +61,13 @@ class OneRank:
     rank = 0
     size = 1
 
-    def __init__(self) -> None:
-        self._loss = nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
-
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module itself."""
         return module
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:  # noqa: ARG002
-        """Return the mean loss of the batch."""
-        loss: torch.Tensor = self._loss(logits, labels)
-        return loss
+    def without_exchange(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Return a block without effect."""
+        return contextlib.nullcontext()
 
     def counted(self, samples: int, loader: Any) -> torch.Tensor:  # noqa: ARG002
         """Return that all samples count."""
@@ -86,24 +85,22 @@ class OneRank:
 class SeveralRanks:
     """A training in several processes, over torch.distributed's default group.
 
-    The loader has `even="mask"`: all ranks take equally many steps, so none waits for another one
-    at the end of an epoch, and `mask()` says which samples were only filled in.
+    All ranks take equally many steps, so none waits for another one at the end of an epoch, and
+    the loader's `mask()` says which samples were only filled in.
     """
 
     def __init__(self) -> None:
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()
-        self._loss = nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING, reduction="none")
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module such that `backward` takes the mean of the gradients over the ranks."""
         return nn.parallel.DistributedDataParallel(module)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, loader: Any) -> torch.Tensor:
-        """Return this rank's summed loss, over the samples that each rank has on average."""
-        counted = self.counted(len(labels), loader)
-        total: torch.Tensor = (self._loss(logits, labels) * counted).sum()
-        return total * (self.size / self.sum(int(counted.sum())))
+    def without_exchange(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within the block, `backward` adds to this rank's own gradients only."""
+        no_sync: contextlib.AbstractContextManager[None] = wrapped.no_sync()  # type: ignore[operator]
+        return no_sync
 
     def counted(self, samples: int, loader: Any) -> torch.Tensor:  # noqa: ARG002
         """Return the loader's mask of the newest batch."""
@@ -125,13 +122,25 @@ class SeveralRanks:
 
 @contextlib.contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the process group of this program's ranks, if there are several, until leaving."""
+    """Join the process group of this program's ranks, if there are several, until leaving.
+
+    Raises:
+        RankLostError: another rank has ended, or does not answer within five minutes.
+    """
     if rank_count() == 1:
         yield OneRank()
         return
     torch.distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
     try:
         yield SeveralRanks()
+    except RuntimeError as error:
+        if not _is_of_gloo(error):
+            raise
+        raise RankLostError(
+            f"rank {os.environ['RANK']} of {rank_count()} can't go on: another rank has ended or "
+            f"does not answer, and what it wrote says why. The training goes on from its newest "
+            f"checkpoint (--checkpoint FILE --resume), also with fewer ranks"
+        ) from error
     finally:
         torch.distributed.destroy_process_group()
 
@@ -139,3 +148,9 @@ def joined_ranks() -> Iterator[Ranks]:
 def rank_count() -> int:
     """Return how many processes `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_of_gloo(error: RuntimeError) -> bool:
+    """Whether a connection to another rank failed: torch has no type of its own for it."""
+    text = str(error)
+    return "gloo" in text or "closed by peer" in text or "reset by peer" in text

@@ -4,7 +4,9 @@
     fastload train --task text --workers 2              # which package is this snippet from?
     fastload train --loader torch                       # the same losses, torch's loader
     fastload train --stream --checkpoint run.pt --resume   # the same losses after any interruption
-    torchrun --nproc-per-node 2 -m fastload train --stream
+    fastload train --encoder run.pt                     # transfer learning: train the head alone
+    fastload train --precision bfloat16 --accumulate 4  # mixed precision, larger steps
+    torchrun --nproc-per-node 2 -m fastload train       # one model, over two ranks
 
 Runs in: consumer.
 Takes: a `TrainingConfig`.
@@ -13,34 +15,27 @@ Gives: a `TrainingResult`. One seed gives the same losses to the last bit, which
 """
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
-from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
-import fastload
-from fastload.tools.training.checkpoint import Checkpoint
+from fastload.tools.training.checkpoint import Checkpoint, take_over_encoder
 from fastload.tools.training.config import Step, TrainingConfig, TrainingResult
+from fastload.tools.training.history import History, StallClock
+from fastload.tools.training.loaders import open_loader
 from fastload.tools.training.ranks import Ranks, joined_ranks, rank_count
-from fastload.tools.training.training_tasks import TrainingTask, make_task
-
-_LOADERS: dict[str, Callable[..., DataLoader[Any]]] = {
-    "fastload": fastload.DataLoader,
-    "torch": DataLoader,
-}
-
-T = TypeVar("T")
+from fastload.tools.training.training_tasks import make_task
 
 
 def train(
     config: TrainingConfig, on_step: Callable[[Step], None] = lambda _: None
 ) -> TrainingResult:
-    """Train a task's module and test it on held-out data.
+    """Train a task's module and test it on held-out data after each epoch.
 
     Seeds the global generators of torch, NumPy and Python.
 
@@ -49,117 +44,123 @@ def train(
         on_step: called after every step.
     """
     _check_ranks(config)
-    with (
-        _reproducible(config.seed),
-        joined_ranks() as ranks,
-        contextlib.ExitStack() as stack,
-    ):
+    with _reproducible(config.seed), joined_ranks() as ranks, contextlib.ExitStack() as stack:
+        # The module. Every rank draws the same weights, because all have the same seed.
         task = make_task(config.task)
         module = task.module
-        training = _open(stack, task, task.training, config, shuffle=True)
-        held_out = _open(stack, task, task.held_out, config, shuffle=False)
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
+        if config.encoder is not None:
+            take_over_encoder(module, config.task, config.encoder)
+
+        # The data.
+        training, held_out = (
+            stack.enter_context(open_loader(task, dataset, config, ranks, shuffle=shuffle))
+            for dataset, shuffle in ((task.training, True), (task.held_out, False))
         )
-        stall = _StallClock()
-        losses: list[float] = []
-        samples = 0
-        checkpoint = Checkpoint(config, ranks, module, optimizer, training, losses)
+
+        # What is frozen is left out: without a gradient, the optimizer must not touch it.
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate)
+        criterion = nn.CrossEntropyLoss(label_smoothing=0.05, reduction="none")
+        mixed_precision = torch.autocast(
+            "cpu", torch.bfloat16, enabled=config.precision == "bfloat16"
+        )
+
+        # Where a run before was interrupted, also in the middle of an epoch.
+        history = History()
+        checkpoint = Checkpoint(config, ranks, module, optimizer, training, history)
         checkpoint.resume()
         parallel = ranks.wrap(module)
         first_epoch: int = getattr(training, "epoch", 0)  # torch's loader has none
-        steps = config.epochs * len(training)
+        if first_epoch > len(history.accuracies):  # interrupted just after an epoch
+            history.accuracies.append(_accuracy(module, held_out, ranks))
 
-        module.train()
-        started = perf_counter()
+        steps_per_epoch = -(-len(training) // config.accumulate)
+        clock = StallClock()
+        samples = 0
         for epoch in range(first_epoch, config.epochs):
-            for *inputs, labels in stall.watch(training):
+            module.train()
+            for batches in clock.watch(_steps(training, ranks, config.accumulate)):
+                step_samples = ranks.sum(sum(int(batch.counted.sum()) for batch in batches))
+                loss = 0.0
                 optimizer.zero_grad()
-                logits = parallel(*inputs)
-                loss: Any = ranks.loss(logits, labels, training)
-                loss.backward()
+                for batch in batches:
+                    # The ranks exchange gradients once a step, with those of its last batch.
+                    is_last = batch is batches[-1]
+                    with contextlib.nullcontext() if is_last else ranks.without_exchange(parallel):
+                        with mixed_precision:
+                            losses = criterion(parallel(*batch.inputs), batch.labels)
+                        part = (losses * batch.counted).sum() / step_samples
+                        # Over the ranks gradients are averaged, while these parts add up.
+                        (part * ranks.size).backward()
+                    loss += part.item()
                 optimizer.step()
 
-                losses.append(ranks.sum(loss.item()) / ranks.size)
-                samples += int(ranks.counted(len(labels), training).sum())
-                stall_share = stall.stalled_s / (perf_counter() - started)
+                clock.step_ends()
+                samples += int(step_samples)
+                history.losses.append(ranks.sum(loss))
+                history.stalls.append(clock.newest_share)
                 checkpoint.after_step()
-                on_step(Step(epoch, len(losses), steps, losses[-1], stall_share))
-        elapsed_s = perf_counter() - started
+                on_step(
+                    Step(
+                        epoch,
+                        len(history.losses),
+                        config.epochs * steps_per_epoch,
+                        history.losses[-1],
+                        clock.stall_share,
+                    )
+                )
+            history.accuracies.append(_accuracy(module, held_out, ranks))
         checkpoint.save()
 
-        samples = int(ranks.sum(samples))
         return TrainingResult(
-            loss=float(np.mean(losses[-len(training) :])),
-            accuracy=_accuracy(module, held_out, ranks),
-            samples_per_s=samples / elapsed_s,
-            stall_share=stall.stalled_s / elapsed_s,
-            elapsed_s=elapsed_s,
+            loss=float(np.mean(history.losses[-steps_per_epoch:])),
+            accuracy=history.accuracies[-1],
+            samples_per_s=samples / clock.elapsed_s if samples else 0.0,
+            stall_share=clock.stall_share if samples else 0.0,
+            elapsed_s=clock.elapsed_s,
             samples=samples,
-            loss_history=tuple(losses),
+            ranks=ranks.size,
+            loss_history=tuple(history.losses),
+            stall_history=tuple(history.stalls),
+            accuracy_history=tuple(history.accuracies),
         )
 
 
-def _check_ranks(config: TrainingConfig) -> None:
-    if rank_count() > 1 and not config.stream:
-        raise ValueError(
-            f"{rank_count()} ranks (WORLD_SIZE) need stream: otherwise each one would train on all "
-            f"samples; give --stream"
-        )
+class _Batch(NamedTuple):
+    """A batch of this rank; `counted` `(samples,)` says which samples are no fillers."""
+
+    inputs: list[torch.Tensor]
+    labels: torch.Tensor
+    counted: torch.Tensor
+
+
+def _steps(loader: Iterable[Any], ranks: Ranks, accumulate: int) -> Iterator[list[_Batch]]:
+    """Yield the batches of each step; the last step of an epoch may have fewer."""
+    batches = (
+        _Batch(inputs, labels, ranks.counted(len(labels), loader)) for *inputs, labels in loader
+    )
+    while step := list(itertools.islice(batches, accumulate)):
+        yield step
 
 
 @torch.no_grad()
-def _accuracy(module: nn.Module, batches: Iterable[Any], ranks: Ranks) -> float:
+def _accuracy(module: nn.Module, loader: Iterable[Any], ranks: Ranks) -> float:
     """Return the share of samples, over all ranks, whose most likely class is the right one."""
     module.eval()
     right = total = 0
-    for *inputs, labels in batches:
-        counted = ranks.counted(len(labels), batches)
-        right += int(((module(*inputs).argmax(dim=1) == labels) & counted).sum())
-        total += int(counted.sum())
+    for step in _steps(loader, ranks, 1):
+        for inputs, labels, counted in step:
+            right += int(((module(*inputs).argmax(dim=1) == labels) & counted).sum())
+            total += int(counted.sum())
     return ranks.sum(right) / ranks.sum(total)
 
 
-class _StallClock:
-    """Adds up how long the loop waits for batches, the start of the epoch included."""
-
-    def __init__(self) -> None:
-        self.stalled_s = 0.0
-
-    def watch(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches, the time until each one counted."""
-        started = perf_counter()
-        for batch in batches:
-            self.stalled_s += perf_counter() - started
-            yield batch
-            started = perf_counter()
-        self.stalled_s += perf_counter() - started
-
-
-def _open(
-    stack: contextlib.ExitStack,
-    task: TrainingTask,
-    dataset: Dataset[Any],
-    config: TrainingConfig,
-    *,
-    shuffle: bool,
-) -> DataLoader[Any]:
-    """Make a loader, closed with `stack` where it can be closed: torch's cannot."""
-    loader = _LOADERS[config.loader](
-        dataset,
-        batch_size=config.batch_size,
-        shuffle=shuffle,
-        num_workers=config.workers,
-        prefetch_factor=config.prefetch_factor if config.workers else None,
-        collate_fn=task.collate_fn,
-        persistent_workers=shuffle and config.workers > 0,
-        **({"seed": config.seed, "even": "mask"} if config.stream else {}),
-    )
-    close = getattr(loader, "close", None)
-    if close is not None:
-        stack.callback(close)
-    return loader
+def _check_ranks(config: TrainingConfig) -> None:
+    if rank_count() > 1 and config.loader == "fastload" and not config.stream:
+        raise ValueError(
+            f"{rank_count()} ranks (WORLD_SIZE) need stream: otherwise each one would train on all "
+            f"samples; give stream=True"
+        )
 
 
 @contextlib.contextmanager

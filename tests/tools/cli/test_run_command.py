@@ -125,6 +125,17 @@ def test_program_gets_our_loader(run_here: Run, program: Path) -> None:
     assert torch.utils.data.DataLoader is before
 
 
+def test_ranks_on_one_machine_are_counted(
+    run_here: Run, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share its cores and its memory, and each line says which of them writes it."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    ours = run_here(str(program), "0")
+    assert "; 4 ranks share this machine (LOCAL_WORLD_SIZE): each has " in ours.err
+    assert ours.err.startswith("[rank 3] fastload: replaced ")
+
+
 @pytest.mark.parametrize("module", ["program", "package.program"])
 def test_module_is_run_as_by_python(run_here: Run, program: Path, module: str) -> None:
     """With -m, from the folder it lies in or that its package lies in."""

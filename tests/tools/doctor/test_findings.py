@@ -75,6 +75,13 @@ def test_ranks_share_the_cores() -> None:
     assert "8 ranks" in computing.judge(facts)[0].found
 
 
+def test_ranks_share_the_memory() -> None:
+    """Each rank's pool has its part, and the line says so."""
+    facts = memory.Memory(total=64 * GIB, available=60 * GIB, pool_limit=2 * GIB, ranks=8)
+    found = memory.judge(facts)[0].found
+    assert "takes 2.0 GiB at most in each of the 8 ranks on this machine" in found
+
+
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
