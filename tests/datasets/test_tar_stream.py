@@ -141,7 +141,9 @@ def npz() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "workers", [0, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in (1, 2)), 3]
+)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_each_sample_comes_once(paths, indexed, workers: int, ranks: int, shuffle: bool) -> None:

@@ -125,7 +125,8 @@ def test_any_number_of_workers_gives_the_same_losses(expected, workers, tmp_path
     assert result["accuracy"] == expected["accuracy"]
 
 
-@pytest.mark.parametrize("case", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", [0, 1])
 def test_killed_and_resumed_gives_the_same_losses(expected, case, tmp_path):
     """Killed twice, each time at a random step, and resumed with other workers: equal losses."""
     draw = random.Random(case)
