@@ -259,7 +259,7 @@ UNORDERED = {"num_workers": 2, "in_order": False}
 STORMS = [{}, WORKERS, KEPT, UNORDERED, THREADS, KEPT_THREADS, {**THREADS, "in_order": False}]
 
 
-# An exception that hits between the call that opens a file and the line that notes it leaves it open.
+# An exception between the call that opens a file and the line that notes it leaves it open.
 @pytest.mark.leaves(r"descriptor \d+ (pipe:|anon_inode:)")
 @pytest.mark.parametrize("data", ["memory", "numbers"])
 @pytest.mark.parametrize("options", STORMS, ids=str)
