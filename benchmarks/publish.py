@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and the README's table from a results file of ``fastload bench``.
+"""Write docs/benchmarks.md, and the README's table and chart, from the files of results.
 
     fastload bench --rounds 10 --json benchmarks/results.json
     fastload bench --rounds 10 --seed 0 --json benchmarks/seed.json
@@ -7,7 +7,7 @@
     python benchmarks/tar.py
     python benchmarks/publish.py
 
-No figure in either page is typed by hand.
+No figure in either page is typed by hand. The chart needs matplotlib (``fastload[plot]``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,19 @@ from fastload.tools.bench.ratios import geometric_mean
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+PICTURES = ROOT / "docs" / "pictures"
+SHORT = ("images-uint8", "jpeg", "digits", "tiny-tensor", "tokens")
+"""Lists the workloads in the README, beside the one with the lowest ratio."""
+
+BAR = "#3b7dd8"
+LIGHT, DARK = "#1f2328", "#e6edf3"
+STYLES = {
+    name: dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), colour
+    )
+    for name, colour in (("light", LIGHT), ("dark", DARK))
+}
 PEERS = ROOT / "benchmarks" / "peers.json"
 SEED = ROOT / "benchmarks" / "seed.json"
 IMAGES = ROOT / "benchmarks" / "images.json"
@@ -48,9 +61,11 @@ OWN = (
 
 def main() -> None:
     """Regenerate both pages."""
-    table = make_tables(json.loads(RESULTS.read_text()))
-    for page in (ROOT / "README.md", BENCHMARKS):
-        put(page, table, BEGIN, END)
+    results = json.loads(RESULTS.read_text())
+    put(BENCHMARKS, make_tables(results), BEGIN, END)
+    put(README, _short_table(results), BEGIN, END)
+    for name, style in STYLES.items():
+        draw_ratios(results, PICTURES / f"ratios-{name}.svg", style)
     if SEED.exists():
         document = json.loads(SEED.read_text())
         seeded = make_tables(document).replace(
@@ -78,6 +93,49 @@ def make_tables(document: dict[str, Any]) -> str:
     if own:
         lines += ["", OWN, "", *HEAD, *own]
     return "\n".join([*lines, "", _mean(document)])
+
+
+def _short_table(document: dict[str, Any]) -> str:
+    """A few rows for the README, the last of which is the lowest ratio of all."""
+    measured = [each for each in document["workloads"] if each["summary"]]
+    lowest = min(measured, key=_ratio_of)
+    chosen = [each for each in measured if each["workload"] in SHORT and each is not lowest]
+    rows = [_row(each) for each in (*chosen, lowest)]
+    return "\n".join([_conditions(document), "", *HEAD, *rows])
+
+
+def draw_ratios(document: dict[str, Any], path: Path, style: dict[str, str]) -> None:
+    """Draw how many times torch's throughput fastload has, where both get the same data."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    workloads = [
+        each
+        for each in document["workloads"]
+        if each["workers"] and each["summary"] and each.get("same_data", True)
+    ]
+    workloads.sort(key=_ratio_of)
+    ratios = [_ratio_of(each) for each in workloads]
+    with mpl.rc_context({"svg.hashsalt": "fastload", "svg.fonttype": "none", **style}):
+        figure, axes = plt.subplots(figsize=(8, 0.3 * len(ratios) + 0.9), layout="constrained")
+        bars = axes.barh([each["workload"] for each in workloads], ratios, color=BAR)
+        axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios], padding=3)
+        axes.axvline(1, color=style["text.color"], linewidth=1)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
+        axes.minorticks_off()
+        axes.set_xlim(0.8, 2 * max(ratios))
+        axes.set_xlabel("samples a second, as a multiple of torch's DataLoader (2 workers)")
+        axes.spines[["top", "right"]].set_visible(False)
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+        plt.close(figure)
+
+
+def _ratio_of(workload: dict[str, Any]) -> float:
+    return float(workload["summary"]["ratio"]["median"])
 
 
 def put(page: Path, table: str, begin: str, end: str) -> None:
