@@ -345,3 +345,67 @@ def test_nothing_of_the_package_is_imported_without_need() -> None:
         "assert 'fastload.datasets.hugging_face' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def stream(shards: int = 4) -> Any:
+    numbers = datasets.Dataset.from_dict({"x": list(range(100))})
+    return numbers.to_iterable_dataset(num_shards=shards)
+
+
+def xs(loader: Any) -> list[list[int]]:
+    return [batch["x"].tolist() for batch in loader]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2, 4])
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_stream_has_torchs_batches(style: Any, num_workers: int) -> None:
+    both(stream().with_format(style), batch_size=8, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ranks_and_workers_share_a_stream(num_workers: int) -> None:
+    """Which shards a rank reads is said by ``split_dataset_by_node``, as anywhere else."""
+    from datasets.distributed import split_dataset_by_node
+
+    found = []
+    for rank in range(2):
+        share = split_dataset_by_node(stream(), rank, 2)
+        found += flat(xs(fastload.DataLoader(share, batch_size=8, num_workers=num_workers)))
+    assert sorted(found) == list(range(100))
+
+
+@pytest.mark.filterwarnings("ignore:num_workers=2, but with seed= one worker reads")
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_goes_on_from_its_state(num_workers: int, seed: int | None) -> None:
+    options: dict[str, Any] = {"batch_size": 8, "num_workers": num_workers}
+    if seed is not None:
+        options["seed"] = seed
+    whole = xs(fastload.DataLoader(stream(), **options))
+    assert sorted(flat(whole)) == list(range(100))
+    for taken in (1, 5):
+        first = fastload.DataLoader(stream(), **options)
+        iterator = iter(first)
+        got = [next(iterator)["x"].tolist() for _ in range(taken)]
+        state = first.state_dict()
+        del iterator
+        second = fastload.DataLoader(stream(), **options)
+        second.load_state_dict(state)
+        assert got + xs(second) == whole
+
+
+@pytest.mark.filterwarnings("ignore:num_workers=2, but with seed= one worker reads")
+def test_a_seeded_stream_does_not_depend_on_workers_or_ranks() -> None:
+    expected = list(range(100))
+    for num_workers in (0, 2):
+        loader = fastload.DataLoader(stream(), batch_size=10, num_workers=num_workers, seed=7)
+        assert flat(xs(loader)) == expected
+    steps = [
+        xs(fastload.DataLoader(stream(), batch_size=5, seed=7, num_replicas=2, rank=rank))
+        for rank in range(2)
+    ]
+    assert [n for pair in zip(*steps, strict=True) for batch in pair for n in batch] == expected
