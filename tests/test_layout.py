@@ -24,6 +24,7 @@ LAYERS = (
     ("datasets",),
     ("_loading",),
     ("_seeded",),
+    ("sources",),
     ("_worker",),
     ("_pool",),
     ("_threads",),
