@@ -69,12 +69,11 @@ def identity(dataset: Any) -> Any:
 
 def node(dataset: Any) -> Node | None:
     """Make the node of a dataset; None: it must be read by its own methods."""
-    made = None
     with own_suppressed(Exception):  # another version of datasets may have other attributes
         made = _make(dataset)
-        if made is not None and not _reads_the_same(made, dataset):
-            return None
-    return made
+        if made is not None and _reads_the_same(made, dataset):
+            return made
+    return None
 
 
 def row_bytes(dataset: Any) -> int | None:
@@ -178,8 +177,11 @@ class _TableChunks:
     def _attach(self, chunk: int) -> None:
         arrays = self._batches[chunk].columns
         pairs = zip(self.columns, arrays, strict=True)
-        attached = [column.attach(chunk, array) for column, array in pairs]
-        self._is_readable[chunk] = all(attached)
+        try:
+            attached = [column.attach(chunk, array) for column, array in pairs]
+            self._is_readable[chunk] = all(attached)
+        except ValueError:  # it does not lie at a multiple of its elements' size
+            self._is_readable[chunk] = False
         self._is_attached[chunk] = True
 
 

@@ -213,6 +213,17 @@ def test_what_is_not_known_is_left_to_the_dataset(name: str) -> None:
     assert not is_taken_over(LEFT[name]())
 
 
+def test_numbers_that_do_not_lie_in_line_are_left_to_the_dataset() -> None:
+    """In the only chunk, so that nothing can be read; and in one of several."""
+    memory = pa.py_buffer(np.arange(9, dtype=np.int64).tobytes()).slice(4, 64)
+    odd = pa.table({"x": pa.Array.from_buffers(pa.int64(), 8, [None, memory])})
+    assert not is_taken_over(datasets.Dataset(odd).with_format("torch"))
+    even = pa.table({"x": np.arange(8)})
+    dataset = datasets.Dataset(pa.concat_tables([even, odd, even])).with_format("torch")
+    assert is_taken_over(dataset)
+    both(dataset, batch_size=3)
+
+
 def test_a_formatter_that_somebody_registered_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(datasets.formatting.torch_formatter.TorchFormatter):
         pass
