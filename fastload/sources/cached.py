@@ -203,7 +203,7 @@ def _reduce_tensor(tensor: Tensor) -> Any:
     """Write the elements alone, not the whole storage, and without torch's own file in a file."""
     is_plain = is_its_bytes(tensor) and tensor.is_contiguous() and not tensor.requires_grad
     if not is_plain or tensor.__dict__ or not tensor.numel():
-        return tensor.__reduce_ex__(5)
+        return tensor.__reduce_ex__(5)  # type: ignore[no-untyped-call]
     numbers = tensor.view(CARRIERS.get(tensor.dtype.itemsize, tensor.dtype)).numpy()
     return _tensor, (numbers, tensor.dtype)
 
