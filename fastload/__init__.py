@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         WeightedRandomSampler,
         shard,
     )
+    from fastload.sources import Cached
     from fastload.stats.snapshot import SkippedSample, Stats
 
 __version__ = "0.1.0"
@@ -147,6 +148,7 @@ _HOMES = {
         "WeightedRandomSampler",
         "shard",
     ),
+    "fastload.sources": ("Cached",),
     "fastload.stats": ("SkippedSample", "Stats"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -156,6 +158,7 @@ __all__ = [
     "ArrowDataset",
     "BatchSampler",
     "BlockShuffleSampler",
+    "Cached",
     "ChainDataset",
     "CollateError",
     "ConcatDataset",

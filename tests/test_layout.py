@@ -25,6 +25,7 @@ LAYERS = (
     ("datasets",),
     ("_loading",),
     ("_seeded",),
+    ("sources",),
     ("_worker",),
     ("_pool",),
     ("_threads",),

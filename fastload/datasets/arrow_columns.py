@@ -83,7 +83,7 @@ class FixedColumn(Column):
         super().__init__(whole, chunks)
         self._bytes = Bytes(whole, chunks)
         self._dtype, self._shape = dtype, shape
-        self._torch_dtype = TORCH_DTYPES[dtype]
+        self.torch_dtype = TORCH_DTYPES[dtype]
         self._carrier = CARRIERS[dtype.itemsize]
         self._width = int(np.prod(shape))
         self._windows: Tensor | None = None
@@ -98,7 +98,7 @@ class FixedColumn(Column):
     def take(self, rows: BufferRows, place: Place) -> Tensor:
         """Do what ``Column.take`` says."""
         count = len(rows.within)
-        out = place.tensor((count, *self._shape), self._torch_dtype)
+        out = place.tensor((count, *self._shape), self.torch_dtype)
         if not self._width or not count:
             return out
         if self._windows is None:
@@ -112,7 +112,7 @@ class FixedColumn(Column):
 
     def slice(self, first: int, count: int, place: Place) -> Tensor:
         """Do what ``Column.slice`` says."""
-        out = place.tensor((count, *self._shape), self._torch_dtype)
+        out = place.tensor((count, *self._shape), self.torch_dtype)
         if not self._width or not count:
             return out
         if self._in_a_row is None:

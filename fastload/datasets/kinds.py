@@ -261,8 +261,46 @@ _KINDS: dict[type, Kind] = {
 }
 
 
+class _HuggingFace(Kind):
+    """Datasets of the package ``datasets``, of which nothing is imported until there is one."""
+
+    def __init__(self, cls: Any) -> None:
+        super().__init__(cls)
+        self._inner = cls._getitem
+        self._own = {"__getitem__", "__getitems__", "_getitem"}
+
+    def is_unchanged(self, dataset: Any) -> bool:
+        is_of_class = self._own.isdisjoint(dataset.__dict__)
+        return super().is_unchanged(dataset) and is_of_class and self._cls._getitem is self._inner
+
+    def parts(self, _: Any) -> Sequence[Any]:
+        return ()
+
+    def identity(self, dataset: Any) -> Any:
+        from fastload.datasets import hugging_face
+
+        return hugging_face.identity(dataset)
+
+    def node(self, dataset: Any, _: list[Node]) -> Node | None:
+        from fastload.datasets import hugging_face
+
+        return hugging_face.node(dataset)
+
+    def sample_bytes(self, dataset: Any, _: list[int]) -> int | None:
+        from fastload.datasets import hugging_face
+
+        return hugging_face.row_bytes(dataset)
+
+
+def _known_kind(cls: type) -> Kind | None:
+    kind = _KINDS.get(cls)
+    if kind is None and (cls.__module__, cls.__name__) == ("datasets.arrow_dataset", "Dataset"):
+        kind = _KINDS[cls] = _HuggingFace(cls)
+    return kind
+
+
 def _kind_of(dataset: Any) -> Kind | None:
-    kind = _KINDS.get(type(dataset))
+    kind = _known_kind(type(dataset))
     return kind if kind is not None and kind.is_unchanged(dataset) else None
 
 
@@ -327,7 +365,7 @@ def _node(dataset: Any) -> Node | None:
 
 def _signature(dataset: Any) -> Any:
     # Once a batch: benchmarks of small batches without workers see each microsecond.
-    kind = _KINDS.get(type(dataset))
+    kind = _known_kind(type(dataset))
     if kind is None or not (kind.is_field or kind.is_unchanged(dataset)):
         return _Unknown(dataset)
     if kind.is_field:
