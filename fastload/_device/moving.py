@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
 
@@ -34,7 +34,7 @@ def moved(batch: Any, device: torch.device, *, non_blocking: bool) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=non_blocking)
     if callable(getattr(batch, "to", None)) and not isinstance(batch, type):
-        kind: Hashable = type(batch)
+        kind: Any = type(batch)
         if _takes_non_blocking(kind):
             return batch.to(device, non_blocking=non_blocking)
         return batch.to(device)
