@@ -12,7 +12,9 @@ up to the order in which numbers are added.
 """
 
 import contextlib
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Protocol
@@ -134,6 +136,7 @@ def joined_ranks() -> Iterator[Ranks]:
     try:
         yield SeveralRanks()
     except RuntimeError as error:
+        traceback.clear_frames(error.__traceback__)  # they refer to the wrapped module
         if not _is_of_gloo(error):
             raise
         raise RankLostError(
@@ -142,6 +145,10 @@ def joined_ranks() -> Iterator[Ranks]:
             f"checkpoint (--checkpoint FILE --resume), also with fewer ranks"
         ) from error
     finally:
+        # The wrapped module must be gone first. Otherwise it is the last to refer to the group, and
+        # the group's threads are joined while the interpreter's lock is held, which some of them
+        # need: about one run in five hung for ever.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 

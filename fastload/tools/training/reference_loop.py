@@ -44,7 +44,13 @@ def train(
         on_step: called after every step.
     """
     _check_ranks(config)
-    with _reproducible(config.seed), joined_ranks() as ranks, contextlib.ExitStack() as stack:
+    with _reproducible(config.seed), joined_ranks() as ranks:
+        return _train(config, ranks, on_step)
+
+
+def _train(config: TrainingConfig, ranks: Ranks, on_step: Callable[[Step], None]) -> TrainingResult:
+    """Train, as one of the ranks; all that refers to their connections is gone at the end."""
+    with contextlib.ExitStack() as stack:
         # The module. Every rank draws the same weights, because all have the same seed.
         task = make_task(config.task)
         module = task.module
