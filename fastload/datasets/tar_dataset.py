@@ -82,7 +82,7 @@ class TarDataset(Dataset[Any]):
     @property
     def block_lengths(self) -> list[int]:
         """Return the number of samples of each shard."""
-        return self.shards.counts()
+        return list(self.shards.counts())
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -7,6 +7,7 @@ Gives: the sample: a dict, or a tuple of the fields that are wanted.
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -28,8 +29,8 @@ Source = PlainSource | GzipSource
 class OpenShards:
     """The shards that are being read, those that were used last kept open.
 
-    Each thread opens its own, because a packed shard has a position; so do copies in other
-    processes.
+    Each thread opens its own, because a packed shard has a position; so does each process, also
+    one that was forked.
     """
 
     def __init__(self) -> None:
@@ -45,9 +46,7 @@ class OpenShards:
         Raises:
             ValueError: It has changed.
         """
-        sources: OrderedDict[str, Source] | None = getattr(self._of_thread, "sources", None)
-        if sources is None:
-            sources = self._of_thread.sources = OrderedDict()
+        sources = self._sources()
         source = sources.get(path)
         if source is None:
             source = open_shard(path)
@@ -62,6 +61,13 @@ class OpenShards:
                 sources.popitem(last=False)
         sources.move_to_end(path)
         return source
+
+    def _sources(self) -> OrderedDict[str, Source]:
+        mine: Any = self._of_thread
+        if getattr(mine, "process", None) != os.getpid():
+            mine.process, mine.sources = os.getpid(), OrderedDict()
+        sources: OrderedDict[str, Source] = mine.sources
+        return sources
 
     def __reduce__(self) -> tuple[type[OpenShards], tuple[()]]:
         return OpenShards, ()

@@ -69,6 +69,7 @@ class TarShards:
         self._indices: list[ShardIndex | None] = [None] * len(self.paths)
         if index != "ignore":
             self._indices = [load_index(path, verify=form.verify) for path in self.paths]
+        self._counts: list[int] | None = None
         without = [path for path, one in zip(self.paths, self._indices, strict=True) if one is None]
         if without and index == "require":
             raise FileNotFoundError(
@@ -82,11 +83,9 @@ class TarShards:
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether it is known where each sample lies."""
-        return all(one is not None for one in self._indices)
+        # From the beginning: that a loader with seed= reads headers must not change the order.
+        self.is_indexed = not without
+        """Whether it is known where each sample lies, without reading headers."""
 
     def is_gzip(self, number: int) -> bool:
         """Whether a shard can only be read forwards."""
@@ -105,7 +104,9 @@ class TarShards:
 
     def counts(self) -> list[int]:
         """Return the number of samples of each shard."""
-        return [one.samples for one in self.require_indices()]
+        if self._counts is None:
+            self._counts = [one.samples for one in self.require_indices()]
+        return self._counts
 
     def order(self, seed: int | None, epoch: int) -> list[int]:
         """Return the shards in the order of an epoch; without a seed, as they were named."""
@@ -174,9 +175,9 @@ class TarShards:
                     yield found
 
     def _read_stretch(self, order: list[int], first: int, end: int) -> Iterator[Found]:
-        begin = 0
+        begin, counts = 0, self.counts()
         for number in order:
-            count = self.counts()[number]
+            count = counts[number]
             for sample in range(max(first - begin, 0), min(end - begin, count)):
                 yield self.loaded_if_packed(self.place(number, sample))
             begin += count

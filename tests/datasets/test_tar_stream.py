@@ -580,3 +580,31 @@ def test_samples_without_images_are_not_looked_at_twice(tmp_path: Path, monkeypa
     assert len(list(fastload.DataLoader(TarStream(path, fields=["cls"]), 2))) == 10
     assert len(tried) == 1
     assert TarDataset(path, fields=["cls"]).gather_node() is None
+
+
+@pytest.mark.parametrize("way", ["fork", "thread"])
+def test_workers_read_with_positions_of_their_own(tmp_path: Path, way: str) -> None:
+    """Packed shards that the program has begun to read are opened anew by each worker."""
+    shards = write_shards(tmp_path, [400, 400], suffix="tar.gz")
+    make_indices(shards)
+    stream = TarStream(shards, fields=["cls"])
+    begun = iter(stream)
+    assert next(begun) == (0,)
+    options = {"worker_method": "thread"} if way == "thread" else {}
+    for seed in (None, 0):
+        with fastload.DataLoader(stream, 7, num_workers=2, seed=seed, **options) as loader:
+            found = torch.cat([batch for (batch,) in loader]).tolist()
+        assert sorted(found) == list(range(800))
+    assert [number for (number,) in begun] == list(range(1, 800))
+
+
+def test_a_seeded_loader_does_not_change_the_stream(tmp_path: Path) -> None:
+    """That it has read headers gives others neither a length nor another order or state."""
+    shards = write_shards(tmp_path, [3, 4])
+    stream = TarStream(shards, rank=1, world_size=2)
+    state, expected = stream.state_dict(), numbers(stream)
+    assert stream.seeded_length == 7
+    assert numbers(stream) == expected == [3, 4, 5, 6]
+    stream.load_state_dict(state)
+    with pytest.raises(TypeError, match="no length"):
+        len(stream)

@@ -17,6 +17,7 @@ from fastload.tools.bench.machine import describe_machine, version_of
 DISTRIBUTIONS = (
     *("psutil", "rich", "pyarrow", "jinja2", "matplotlib", "simplejpeg", "pillow"),
     *("accelerate", "lightning", "pytorch-lightning", "torchdata", "transformers", "datasets"),
+    "webdataset",
 )
 """Beside torch, NumPy and fastload: what fastload uses and what uses fastload."""
 
