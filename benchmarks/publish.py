@@ -104,7 +104,7 @@ def _short_table(document: dict[str, Any]) -> str:
     return "\n".join([_conditions(document), "", *HEAD, *rows])
 
 
-def draw_ratios(document: dict[str, Any], path: Path, style: dict[str, str]) -> None:
+def draw_ratios(document: dict[str, Any], path: Path, style: dict[str, Any]) -> None:
     """Draw how many times torch's throughput fastload has, where both get the same data."""
     import matplotlib as mpl
 
@@ -118,7 +118,8 @@ def draw_ratios(document: dict[str, Any], path: Path, style: dict[str, str]) -> 
     ]
     workloads.sort(key=_ratio_of)
     ratios = [_ratio_of(each) for each in workloads]
-    with mpl.rc_context({"svg.hashsalt": "fastload", "svg.fonttype": "none", **style}):
+    settings: Any = {"svg.hashsalt": "fastload", "svg.fonttype": "none", **style}
+    with mpl.rc_context(settings):
         figure, axes = plt.subplots(figsize=(8, 0.3 * len(ratios) + 0.9), layout="constrained")
         bars = axes.barh([each["workload"] for each in workloads], ratios, color=BAR)
         axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios], padding=3)

@@ -203,6 +203,8 @@ class _Indices:
 class _FormattedTable:
     """The node of a dataset: columns of a table, each as its format gives it."""
 
+    loads_samples = False
+
     def __init__(
         self,
         rows: _TableChunks,
