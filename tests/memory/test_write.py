@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -50,3 +54,37 @@ def test_a_storage_arrives(content):
 
 def same(batch):
     return batch
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+def test_many_tensors_lie_side_by_side_in_memory_without_a_name():
+    """No file, mapping or descriptor for each, and no file in /dev/shm that could be left there."""
+    tensors = [torch.full((4,), float(k)) for k in range(128)]
+    (batch,) = fastload.DataLoader([tensors], batch_size=None, num_workers=1)
+
+    assert all(map(torch.equal, batch, tensors))
+    addresses = [tensor.data_ptr() for tensor in batch]
+    assert max(addresses) - min(addresses) < 128 * 64
+    maps = re.findall(
+        r"^(\w+)-(\w+) .{4} \w+ \S+ \d+ *(.*)$", Path("/proc/self/maps").read_text(), re.MULTILINE
+    )
+    (name,) = {
+        name
+        for begin, end, name in maps
+        if any(int(begin, 16) <= address < int(end, 16) for address in addresses)
+    }
+    assert name == "/memfd:fastload (deleted)"
+
+
+def test_a_small_view_takes_only_its_elements():
+    """Not the storage behind it, however many are kept."""
+    base = torch.arange(1 << 22)
+    views = [base[100 * k : 100 * k + 10] for k in range(8)]
+    loader = fastload.DataLoader(views, batch_size=None, num_workers=1)
+
+    kept = list(loader)
+
+    assert all(map(torch.equal, kept, views))
+    assert {view.untyped_storage().nbytes() for view in kept} == {80}
+    assert loader.stats().shared_bytes == 8 * 80

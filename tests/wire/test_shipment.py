@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from fastload import DataLoader
 from fastload._wire.shipment import NeedsInheritanceError, SharedPickle
+from tests.start_methods import ANEW
 
 
 def through_a_shared_pickle(content):
@@ -103,3 +105,41 @@ def test_the_default_device_does_not_matter() -> None:
         torch.set_default_device(None)
     assert torch.equal(opened["rows"], rows.T)
     assert torch.equal(opened["same"], rows)
+
+
+class CountsPickles:
+    """A dataset of 8 MiB whose samples say which mapping of their process it lies in."""
+
+    pickles = 0
+
+    def __init__(self) -> None:
+        self.rows = torch.arange(1 << 20)
+
+    def __getstate__(self):
+        CountsPickles.pickles += 1
+        return self.__dict__
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[int, str]:
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+            if begin <= self.rows.data_ptr() < end:
+                return int(self.rows[index]), line
+        raise AssertionError
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("method", ANEW)
+def test_the_dataset_is_pickled_once_for_all_workers(method: str) -> None:
+    """And each of them maps its tensors, where torch pickles and copies them for each."""
+    CountsPickles.pickles = 0
+    loader = DataLoader(
+        CountsPickles(), batch_size=None, num_workers=3, multiprocessing_context=method
+    )
+    samples = list(loader)
+    assert CountsPickles.pickles == 1
+    assert [row for row, _ in samples] == list(range(12))
+    assert all(line.endswith("/memfd:fastload (deleted)") for _, line in samples)
