@@ -242,6 +242,14 @@ def test_braces_stand_for_what_they_do_in_a_shell(pattern: str, names: list[str]
     assert list(braceexpand.braceexpand(pattern)) == names
 
 
+def test_a_folder_is_no_shard(tmp_path: Path) -> None:
+    """It says what to name."""
+    (tmp_path / "shards.tar").mkdir()
+    for name in (tmp_path / "shards.tar", tmp_path / "*.tar"):
+        with pytest.raises(FileNotFoundError, match=r"is a folder; name the shards in it"):
+            find_shards(name)
+
+
 def test_names_are_looked_up(tmp_path: Path) -> None:
     """Patterns, in order; what is missing, or no file, is told."""
     for name in ("b.tar", "a.tar", "a.tar.index.npz", "{odd}.tar"):
