@@ -148,6 +148,11 @@ class GzipSource:
                 path=self.path,
                 offset=offset,
             ) from error
+        except BaseException:
+            # A signal handler's: what was unpacked may be lost, and then all that follows is moved.
+            self._raw.seek(0)
+            self._unpacked = gzip.GzipFile(fileobj=self._raw)
+            raise
 
 
 def is_gzip(path: str) -> bool:
