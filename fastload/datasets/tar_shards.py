@@ -74,6 +74,8 @@ class TarShards:
         self._indices: list[ShardIndex | None] = [None] * len(self.paths)
         if index != "ignore":
             self._indices = [load_index(path, verify=form.verify) for path in self.paths]
+        # Not asked later: headers that are read meanwhile must not change how samples are dealt.
+        self.is_indexed = all(one is not None for one in self._indices)
         without = [path for path, one in zip(self.paths, self._indices, strict=True) if one is None]
         if without and index == "require":
             raise FileNotFoundError(
@@ -87,11 +89,6 @@ class TarShards:
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether it is known where each sample lies."""
-        return all(one is not None for one in self._indices)
 
     def is_gzip(self, number: int) -> bool:
         """Whether a shard can only be read forwards."""

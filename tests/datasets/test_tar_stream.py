@@ -616,6 +616,16 @@ def test_a_state_counts_samples_of_batches(tmp_path: Path) -> None:
     assert [batch["txt"] for batch in other] == [["4", "5", "6", "7"], ["8", "9"]]
 
 
+def test_a_seeded_epoch_does_not_change_how_shards_are_dealt(paths: list[str]) -> None:
+    """It reads headers; what other epochs, ranks and states rest on stays as it was."""
+    stream = TarStream(paths)
+    state = stream.state_dict()
+    list(fastload.DataLoader(stream, 4, seed=0, collate_fn=list))
+    assert stream.state_dict() == state
+    with pytest.raises(TypeError, match="without indices has no length"):
+        len(stream)
+
+
 def test_a_stream_that_is_being_read_travels(tmp_path: Path) -> None:
     """Its iterator stays where it is, so workers of ``spawn`` and copies begin an epoch."""
     (path,) = write_shards(tmp_path, [5])
