@@ -43,7 +43,7 @@ from fastload._memory.write import Place, SlotPlace
 from fastload._wire.indices import plain
 from fastload.collate.inplace import Collate, collate_in_place, convert
 from fastload.datasets.gather import gatherer
-from fastload.datasets.nodes import NotGatherableError
+from fastload.datasets.nodes import MakesBatches, NotGatherableError, WritesItems
 from fastload.errors import annotate, show
 
 
@@ -225,12 +225,11 @@ class _StreamFetcher:
         self._collate = collate
         self._drop_last = drop_last
         # Of ours, which write ready batches where they will lie; nothing else may see them there.
-        is_ours = collate is convert and hasattr(type(self._samples), "next_into")
-        self._next_into: Any = self._samples.next_into if is_ours else None
-        makes_batches = batched and collate is collate_in_place
-        self._next_batch: Any = (
-            getattr(self._samples, "next_batch", None) if makes_batches else None
-        )
+        writes_items = collate is convert and isinstance(self._samples, WritesItems)
+        self._next_into: Any = self._samples.next_into if writes_items else None
+        is_usual = batched and collate is collate_in_place
+        makes_batches = is_usual and isinstance(self._samples, MakesBatches)
+        self._next_batch: Any = self._samples.next_batch if makes_batches else None
         self.watch = Watch()
 
     def fetch(self, indices: Any, place: Place) -> Any:
@@ -266,6 +265,8 @@ class _StreamFetcher:
         """
         made = self._next_batch(count, place)
         if made is None:
+            if isinstance(place, SlotPlace):
+                place.empty()  # of what was decoded before it was seen that it can't be made
             return None
         samples, batch = made
         self.source.has_ended = samples < count

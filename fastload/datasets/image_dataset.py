@@ -19,6 +19,7 @@ from fastload.datasets.image_decoding import Encoded
 from fastload.datasets.image_samples import EncodedImages, Size, read_file
 
 _ENDINGS = (".parquet", ".arrow", ".feather", ".ipc")
+_NARROW_FLOATS = frozenset({"float32", "float16", "bfloat16"})
 
 
 class ImageDataset(EncodedImages):
@@ -33,7 +34,10 @@ class ImageDataset(EncodedImages):
             ``.parquet`` or ``.arrow`` files, or any object with ``__arrow_c_stream__`` (a table
             of pyarrow, a DataFrame of polars). Parquet is read a row group at a time, so shuffle
             it with ``fastload.BlockShuffleSampler(dataset, window=…)``.
-        labels: A label for each image, or the name of the column of a table that holds them.
+        labels: A label for each image, or the name of the column of a table that holds them. Of a
+            Series of pandas the first label is the first image's, whatever its index. Single
+            numbers of NumPy and torch become Python's, except for floats of another dtype than
+            float64, which batches keep.
         transform: The same as for ``ImageFolder``.
         target_transform: Called with each label.
         size: The same as for ``ImageFolder``.
@@ -73,7 +77,7 @@ class ImageDataset(EncodedImages):
         super().__init__(transform, target_transform, size, apply_exif_orientation)
         self.root = root
         table = _as_table(images, column)
-        self.images: Any = images if table is None else _Column(table, column)
+        self.images: Any = _in_order(images) if table is None else _Column(table, column)
         if isinstance(labels, str):
             if table is None:
                 raise ValueError(
@@ -81,11 +85,12 @@ class ImageDataset(EncodedImages):
                     "with a label for each image"
                 )
             labels = cast("Sequence[Any]", _Column(table, labels))
-        if labels is not None and len(labels) != len(self.images):
+        self.labels: Any = _in_order(labels)
+        if labels is not None and len(self.labels) != len(self.images):
             raise ValueError(
-                f"there are {len(labels)} labels for {len(self.images)} images; give one for each"
+                f"there are {len(self.labels)} labels for {len(self.images)} images; give one "
+                "for each"
             )
-        self.labels = labels
         self.has_labels = labels is not None
 
     def __len__(self) -> int:
@@ -132,10 +137,7 @@ class ImageDataset(EncodedImages):
         return self._labels_batch([index])[0]
 
     def _labels_batch(self, indices: list[int]) -> list[Any]:
-        return [
-            label.item() if isinstance(label, Tensor | np.generic) else label
-            for label in _take(self.labels, indices)
-        ]
+        return list(map(_as_label, _take(self.labels, indices)))
 
 
 def _take(values: Any, indices: list[int]) -> list[Any]:
@@ -145,11 +147,35 @@ def _take(values: Any, indices: list[int]) -> list[Any]:
     return [values[index] for index in indices]
 
 
+def _as_label(value: Any) -> Any:
+    """Return a single number as Python's, unless batches of those would be of another dtype."""
+    if not isinstance(value, Tensor | np.generic) or value.ndim:
+        return value
+    is_narrow = str(value.dtype).removeprefix("torch.") in _NARROW_FLOATS
+    return value if is_narrow else value.item()
+
+
+def _in_order(values: Any) -> Any:
+    """Return a Series, of pandas or polars, as an array; a sequence as it is.
+
+    pandas looks numbers up in the Series' index, which a selection or a shuffle of rows leaves with
+    other numbers than 0, 1, 2.
+    """
+    if hasattr(values, "to_pylist"):  # of Arrow, whose items are objects of its own
+        return values.to_pylist()
+    return np.asarray(values) if _is_series(values) else values
+
+
+def _is_series(values: Any) -> bool:
+    return hasattr(values, "to_numpy") and len(getattr(values, "shape", ())) == 1
+
+
 def _as_table(images: Any, column: str) -> Any:
     """Return a path, or a table of pyarrow; None: they are a sequence of images."""
     if isinstance(images, str | os.PathLike):
         return images
-    if not (hasattr(images, "__arrow_c_stream__") or hasattr(images, "__arrow_c_array__")):
+    has_columns = hasattr(images, "__arrow_c_stream__") or hasattr(images, "__arrow_c_array__")
+    if not has_columns or _is_series(images):
         return None
     import pyarrow as pa
 

@@ -106,7 +106,8 @@ class ImageFolder(EncodedImages):
         Raises:
             FileNotFoundError: There is none.
         """
-        classes = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+        entries = os.scandir(Path(directory).expanduser())
+        classes = sorted(entry.name for entry in entries if entry.is_dir())
         if not classes:
             raise FileNotFoundError(
                 f"there is no class folder in {directory}: images lie in a folder for each class, "

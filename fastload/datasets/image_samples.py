@@ -193,7 +193,9 @@ class _ImageNode:
             return _merge_images(parts, count, place)
         images = [(at, batch[0]) for at, batch in parts]
         labels = [(at, batch[1]) for at, batch in parts]
-        if len({getattr(batch, "dtype", None) for _, batch in labels} - {None}) != 1:
+        if not all(isinstance(batch, torch.Tensor) for _, batch in labels):
+            raise NotGatherableError
+        if len({(batch.dtype, batch.shape[1:]) for _, batch in labels}) != 1:
             raise NotGatherableError
         return [_merge_images(images, count, place), merge_tensors(labels, count, place)]
 

@@ -11,7 +11,8 @@ tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,29 @@ def carrier_of(dtype: torch.dtype) -> torch.dtype:
 
 class NotGatherableError(Exception):
     """Raised for indices that must be read sample by sample."""
+
+
+class MakesBatches(Iterator[Any]):
+    """An iterator of ours over samples, which the loader may ask for a whole batch of them.
+
+    A base class, not a method that is looked up: iterators of the user's have methods of any name.
+    """
+
+    @abstractmethod
+    def next_batch(self, count: int, place: Place) -> tuple[int, Any] | None:
+        """Return up to so many samples as one batch, as the default collate makes it.
+
+        Returns:
+            How many they are, and the batch; None: they must be read one by one.
+        """
+
+
+class WritesItems(Iterator[Any]):
+    """An iterator of ours over ready batches, which it may write where they will lie."""
+
+    @abstractmethod
+    def next_into(self, place: Place) -> Any:
+        """Return the next item; tensors of a batch lie in ``place`` if they can."""
 
 
 class Node(Protocol):

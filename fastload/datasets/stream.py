@@ -29,6 +29,7 @@ from torch.utils.data import IterableDataset
 
 from fastload._memory.write import HEAP, Place
 from fastload.datasets.arrow_types import Decimals
+from fastload.datasets.nodes import WritesItems
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
 from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
@@ -407,7 +408,7 @@ class _Hand:
         self.place: Place = HEAP
 
 
-class _Reader(Iterator[Any]):
+class _Reader(WritesItems):
     """The iterator of a stream, which the loader may give the place for a batch."""
 
     def __init__(self, items: Iterator[Any], hand: _Hand) -> None:

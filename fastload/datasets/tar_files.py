@@ -18,6 +18,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from fastload.errors import CorruptDataError
 
 INDEX_SUFFIX = ".index.npz"
@@ -37,6 +39,14 @@ class FileMark(NamedTuple):
     size: int
     mtime_ns: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileMark:
+        """Return the state of a file."""
+        return cls(status.st_size, status.st_mtime_ns)
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes, changed at {np.datetime64(self.mtime_ns, 'ns')}"
+
 
 class TarSource(Protocol):
     """The bytes of one archive, as they are once unpacked."""
@@ -44,6 +54,8 @@ class TarSource(Protocol):
     path: str
     size: int | None
     """Number of bytes; None if only reading tells."""
+    mark: FileMark
+    """The state in which the file was opened."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes at an offset; fewer if the archive ends before."""
@@ -63,9 +75,17 @@ class PlainSource:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._close = weakref.finalize(self, os.close, self._descriptor)
         self._close.atexit = False
-        status = os.fstat(self._descriptor)
-        self.mark = FileMark(status.st_size, status.st_mtime_ns)
-        self.size: int | None = status.st_size
+        self._status = os.fstat(self._descriptor)
+        self.mark = FileMark.of(self._status)
+        self.size: int | None = self.mark.size
+
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to the open file."""
+        return FileMark.of(os.fstat(self._descriptor)) == self.mark
+
+    def is_still(self, status: os.stat_result) -> bool:
+        """Whether a file is the open one, and nobody has written to it."""
+        return os.path.samestat(self._status, status) and self.mark == FileMark.of(status)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes at an offset; fewer if the archive ends before."""
@@ -92,11 +112,19 @@ class GzipSource:
     def __init__(self, path: str) -> None:
         self.path = path
         self._raw = open(path, "rb")  # noqa: SIM115, PTH123  (closed with the source)
-        status = os.fstat(self._raw.fileno())
-        self.mark = FileMark(status.st_size, status.st_mtime_ns)
+        self._status = os.fstat(self._raw.fileno())
+        self.mark = FileMark.of(self._status)
         self._unpacked = gzip.GzipFile(fileobj=self._raw)
         self._close = weakref.finalize(self, self._raw.close)
         self._close.atexit = False
+
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to the open file."""
+        return FileMark.of(os.fstat(self._raw.fileno())) == self.mark
+
+    def is_still(self, status: os.stat_result) -> bool:
+        """Whether a file is the open one, and nobody has written to it."""
+        return os.path.samestat(self._status, status) and self.mark == FileMark.of(status)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes at an offset; fewer if the archive ends before.
@@ -120,6 +148,11 @@ class GzipSource:
                 path=self.path,
                 offset=offset,
             ) from error
+        except BaseException:
+            # A signal handler's: what was unpacked may be lost, and then all that follows is moved.
+            self._raw.seek(0)
+            self._unpacked = gzip.GzipFile(fileobj=self._raw)
+            raise
 
 
 def is_gzip(path: str) -> bool:
@@ -146,6 +179,11 @@ def find_shards(urls: Any) -> list[str]:
         ValueError: A name is a URL or a command, which is not read.
     """
     found = [path for name in _names(urls) for path in _matching(name)]
+    folders = [path for path in found if Path(path).is_dir()]
+    if folders:
+        raise FileNotFoundError(
+            f"{folders[0]} is a folder; name the shards in it, as {Path(folders[0]) / '*.tar'}"
+        )
     missing = [path for path in found if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(found)} shards are missing: {missing[:5]}")

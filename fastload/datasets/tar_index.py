@@ -178,22 +178,16 @@ def load_index(shard: str, *, verify: bool = True) -> ShardIndex | None:
     if not Path(path).exists():
         return None
     index = _read_index(path)
-    status = Path(shard).stat()
-    mark = FileMark(status.st_size, status.st_mtime_ns)
+    mark = FileMark.of(Path(shard).stat())
     if mark == index.mark:
         return index
     is_same = mark.size == index.mark.size and verify and len(index.crcs) == len(index.sizes)
     if is_same and build_index(shard, checksums=False).has_places_of(index):
         return index._replace(mark=mark)
     raise ValueError(
-        f"{path} is the index of another state of the shard: of {index.mark.size} bytes, changed "
-        f"at {_time(index.mark)}, but {shard} has {mark.size} bytes, changed at {_time(mark)}. "
-        f"Make it again with `fastload index {shard}`"
+        f"{path} is the index of another state of the shard: of {index.mark}, "
+        f"but {shard} has {mark}. Make it again with `fastload index {shard}`"
     )
-
-
-def _time(mark: FileMark) -> str:
-    return str(np.datetime64(mark.mtime_ns, "ns"))
 
 
 def _read_index(path: str) -> ShardIndex:

@@ -36,12 +36,24 @@ class OpenShards:
     def __init__(self) -> None:
         self._of_thread = threading.local()
 
-    def get(self, path: str, mark: FileMark | None = None) -> Source:
+    def begin(self, path: str) -> Source:
+        """Return a shard, opened to be read from its beginning: the file that is there now."""
+        sources = self._sources()
+        source = sources.get(path)
+        if source is not None and not source.is_still(os.stat(path)):  # noqa: PTH116
+            del sources[path]
+        return self.get(path)
+
+    def get(
+        self, path: str, mark: FileMark | None = None, *, has_checksums: bool = False
+    ) -> Source:
         """Return a shard, opened.
 
         Args:
             path: Of the shard.
             mark: The state that it must be in; None: any.
+            has_checksums: What is read is compared with checksums, so that it need not be asked
+                each time whether somebody has written to the open file.
 
         Raises:
             ValueError: It has changed.
@@ -51,18 +63,17 @@ class OpenShards:
         if source is None:
             source = open_shard(path)
             if mark is not None and source.mark != mark:
-                raise ValueError(
-                    f"{path} has changed since its index was read: it had {mark.size} bytes and "
-                    f"now has {source.mark.size}. Make the dataset anew, and shards under a new "
-                    f"name that is changed to the right one when they are complete"
-                )
+                raise _changed(path, mark, source.mark)
             sources[path] = source
             if len(sources) > _OPEN_SHARDS:
                 sources.popitem(last=False)
+        elif mark is not None and not (has_checksums or source.is_unchanged()):
+            raise _changed(path, mark, FileMark.of(os.stat(path)))  # noqa: PTH116
         sources.move_to_end(path)
         return source
 
     def _sources(self) -> OrderedDict[str, Source]:
+        """Return the shards that are open in this thread, those that were used last at the end."""
         mine: Any = self._of_thread
         if getattr(mine, "process", None) != os.getpid():
             mine.process, mine.sources = os.getpid(), OrderedDict()
@@ -71,6 +82,14 @@ class OpenShards:
 
     def __reduce__(self) -> tuple[type[OpenShards], tuple[()]]:
         return OpenShards, ()
+
+
+def _changed(path: str, before: FileMark, now: FileMark) -> ValueError:
+    return ValueError(
+        f"{path} has changed since its index was read, or its headers: it had {before}, and now "
+        f"has {now}. Make the dataset anew, and shards under a new name that is changed to the "
+        f"right one when they are complete"
+    )
 
 
 class TarForm(NamedTuple):

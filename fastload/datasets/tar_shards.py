@@ -8,14 +8,16 @@ Gives: the samples of a stretch of the epoch's line, one after another.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from fastload._system.interruptions import is_from_outside
 from fastload.datasets.ranks_and_workers import StreamShare
-from fastload.datasets.tar_files import find_shards, is_gzip
+from fastload.datasets.tar_files import FileMark, find_shards, is_gzip
 from fastload.datasets.tar_format import read_content
 from fastload.datasets.tar_grouping import FieldPlace, SamplePlace, read_samples
 from fastload.datasets.tar_index import ShardIndex, build_index, index_path, load_index
@@ -65,6 +67,9 @@ class TarShards:
         self.paths = find_shards(urls)
         self.form = form
         self.open = OpenShards()
+        self.identity = _identity(self.paths)
+        """What tells these shards from others, wherever they lie: plain values, for states."""
+        self._marks: dict[int, FileMark] = {}
         self._is_gzip = [is_gzip(path) for path in self.paths]
         self._indices: list[ShardIndex | None] = [None] * len(self.paths)
         if index != "ignore":
@@ -188,15 +193,19 @@ class TarShards:
         """Return a shard, opened.
 
         Raises:
-            ValueError: It has changed since its index was read.
+            ValueError: It has changed since its index was read, or its headers.
         """
-        index = self._indices[number]
-        return self.open.get(self.paths[number], None if index is None else index.mark)
+        path, index = self.paths[number], self._indices[number]
+        if index is None:
+            return self.open.get(path, self._marks.get(number))
+        has_checksums = self.form.verify and len(index.crcs) > 0
+        return self.open.get(path, index.mark, has_checksums=has_checksums)
 
     def _read_shard(self, number: int) -> Iterator[Found]:
         """Yield the samples of a shard by its headers; an error ends the shard, not the epoch."""
         try:
-            source = self.open.get(self.paths[number])
+            source = self.open.begin(self.paths[number])
+            self._marks[number] = source.mark
             make_place = self._unpacking(source) if self._is_gzip[number] else FieldPlace
             for place in read_samples(source, make_place=make_place):
                 yield Waiting(number, place)
@@ -214,3 +223,11 @@ class TarShards:
             return FieldPlace(name, offset, size, content=content)
 
         return make_place
+
+
+def _identity(paths: list[str]) -> list[Any]:
+    """Return the number of shards, the name of the first, and a checksum of all names and sizes."""
+    names = [Path(path).name for path in paths]
+    sizes = [Path(path).stat().st_size for path in paths]
+    checksum = zlib.crc32(repr((names, sizes)).encode())
+    return [len(paths), names[0], checksum]

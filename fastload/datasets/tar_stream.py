@@ -21,7 +21,7 @@ import numpy as np
 from torch.utils.data import IterableDataset
 
 from fastload._memory.write import Place
-from fastload.datasets.nodes import NotGatherableError
+from fastload.datasets.nodes import MakesBatches, NotGatherableError
 from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
 from fastload.datasets.tar_batches import NoImagesError, gather_samples, makes_batches
 from fastload.datasets.tar_decoding import Decoder
@@ -184,6 +184,10 @@ class TarStream(IterableDataset[Any]):
             total += (end - first) // size if drop_last else -(-(end - first) // size)
         return total
 
+    def __getstate__(self) -> dict[str, Any]:
+        # An iterator stays in its process; what was loaded goes along.
+        return {**self.__dict__, "_reader": None}
+
     def __iter__(self) -> Iterator[Any]:
         share = this_share(self.rank, self.world_size)
         epoch, position = self._start(share)
@@ -245,7 +249,7 @@ class TarStream(IterableDataset[Any]):
         """Return as plain values what, beside the epoch, ``seeded_rows`` follows from."""
         shuffled = [self.seed, self.buffer_samples] if self.shuffle else []
         return {
-            "stream": [len(self.shards.paths), self.seeded_length, *shuffled],
+            "stream": [*self.shards.identity, self.seeded_length, *shuffled],
             "canonical_shards": self.canonical_shards,
             "turn_samples": self.turn_samples,
         }
@@ -280,10 +284,10 @@ class TarStream(IterableDataset[Any]):
     def _fingerprint(self) -> list[Any]:
         shuffled = [self.seed, self.buffer_samples] if self.shuffle else []
         samples = sum(self.shards.counts()) if self.shards.is_indexed else None
-        return [len(self.shards.paths), samples, *shuffled]
+        return [*self.shards.identity, samples, *shuffled]
 
 
-class _SampleIterator(Iterator[Any]):
+class _SampleIterator(MakesBatches):
     """The iterator of a stream. After an error it goes on with the next sample, or shard."""
 
     def __init__(self, stream: TarStream, share: StreamShare, epoch: int, position: int) -> None:
@@ -294,11 +298,7 @@ class _SampleIterator(Iterator[Any]):
         self._makes_batches = type(stream) is TarStream and makes_batches(stream.shards)
 
     def next_batch(self, count: int, place: Place) -> tuple[int, Any] | None:
-        """Return up to so many samples as one batch, as the default collate makes it.
-
-        Returns:
-            How many they are, and the batch; None: they must be read one by one.
-        """
+        """Do what ``MakesBatches.next_batch`` says."""
         if not self._makes_batches:
             return None
         # Those that were put back are as many as the batch that could not be made, or fewer.
@@ -311,6 +311,7 @@ class _SampleIterator(Iterator[Any]):
             self._makes_batches = not isinstance(error, NoImagesError)
             return None
         self.position += len(found)
+        self.is_finished = len(found) < count
         return len(found), batch
 
     def __next__(self) -> Any:

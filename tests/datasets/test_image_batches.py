@@ -236,3 +236,19 @@ def test_ranks_share_the_stream(root: Path) -> None:
     ):
         assert torch.equal(images, torch.cat([first, second]))
         assert torch.equal(labels, torch.cat([first_labels, second_labels]))
+
+
+@pytest.mark.parametrize("labels", [["cat"], [[0, 1]], [{"a": 1}], np.ones((1, 3)), [0.5]], ids=str)
+def test_labels_of_two_datasets_in_a_batch(labels: Any) -> None:
+    """Those that do not go together are torch's to refuse, in its own words."""
+    numbers = ImageDataset([jpeg(*SIZE, number) for number in range(4)], labels=[1, 2, 3, 4])
+    both = ConcatDataset([numbers, ImageDataset([jpeg(*SIZE, 9)], labels=labels)])
+    for order in ([0, 4], [4, 0]):
+        results = []
+        for loader_class in (torch.utils.data.DataLoader, fastload.DataLoader):
+            try:
+                ((_, found),) = loader_class(both, 2, sampler=order)
+                results.append(str(found))
+            except Exception as error:
+                results.append(repr(error))
+        assert results[0] == results[1]

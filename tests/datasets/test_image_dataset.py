@@ -93,6 +93,43 @@ def test_labels_of_every_kind() -> None:
     )
 
 
+def test_a_label_may_be_several_values(tmp_path: Path) -> None:
+    """Of tensors, arrays and columns of lists."""
+    labels = torch.arange(3 * COUNT).reshape(COUNT, 3)
+    table = pa.table({"image": FILES, "label": labels.tolist()})
+    pq.write_table(table, tmp_path / "table.parquet", row_group_size=5)
+    for dataset in (
+        ImageDataset(FILES, labels),
+        ImageDataset(FILES, labels.numpy()),
+        ImageDataset(FILES, labels.tolist(), target_transform=torch.tensor),
+        ImageDataset(tmp_path / "table.parquet", "label"),
+    ):
+        for workers in (0, 1):
+            loader = fastload.DataLoader(dataset, batch_size=5, num_workers=workers)
+            assert torch.equal(torch.cat([batch for _, batch in loader]), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_labels_keep_the_dtype_of_floats(dtype: torch.dtype) -> None:
+    """As a dataset of the user's own that returns them."""
+    labels = torch.linspace(0, 1, COUNT, dtype=dtype)
+    for given in (labels, labels.numpy()):
+        for _, batch in fastload.DataLoader(ImageDataset(FILES, given), batch_size=COUNT):
+            assert batch.dtype is dtype
+            assert torch.equal(batch, labels)
+
+
+def test_of_a_series_the_order_counts() -> None:
+    """Not the numbers in its index, which are others once rows were selected or shuffled."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"image": FILES, "label": LABELS}, index=range(COUNT)[::-1])
+    check(ImageDataset(frame["image"], frame["label"]))
+    check(ImageDataset(FILES, frame["label"].set_axis(range(100, 100 + COUNT))))
+    polars = pytest.importorskip("polars")
+    check(ImageDataset(polars.Series(FILES), polars.Series(LABELS)))
+    check(ImageDataset(FILES, pa.array(LABELS)))
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), "structs", pa.string()])
 @pytest.mark.parametrize("form", ["parquet", "own parquet", "arrow", "table"])
 def test_tables(kind: Any, form: str, paths: list[Path], tmp_path: Path) -> None:

@@ -213,6 +213,13 @@ def test_orientation(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path, apply_exif_orientation=True)[0][0].shape == (3, 48, 40)
 
 
+def test_a_folder_in_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision's."""
+    monkeypatch.setenv("HOME", str(root.parent))
+    dataset = ImageFolder(f"~/{root.name}")
+    assert dataset.samples == ImageFolder(root).samples
+
+
 def test_it_travels(root: Path) -> None:
     dataset = ImageFolder(root, size=20)
     again = pickle.loads(pickle.dumps(dataset))

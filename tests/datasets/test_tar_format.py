@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -240,6 +242,41 @@ def test_braces_stand_for_what_they_do_in_a_shell(pattern: str, names: list[str]
     except ImportError:
         return
     assert list(braceexpand.braceexpand(pattern)) == names
+
+
+def test_an_interrupted_read_of_a_packed_shard_moves_nothing(tmp_path: Path) -> None:
+    """What was unpacked and dropped then would be missing from whatever is read next."""
+    content = random.Random(0).randbytes(1 << 20)
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(content))
+    source = open_shard(str(path))
+    assert source.read(0, 1000) == content[:1000]
+    reader = source._unpacked._buffer.raw  # type: ignore[union-attr]
+    decompressor = reader._decompressor
+
+    class Interrupted:
+        """A handler raises after the call, before its result is stored."""
+
+        def decompress(self, *arguments: Any) -> bytes:
+            decompressor.decompress(*arguments)
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(decompressor, name)
+
+    reader._decompressor = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        source.read(500_000, 1000)
+    reader._decompressor = decompressor
+    assert source.read(700_000, 1000) == content[700_000:701_000]
+
+
+def test_a_folder_is_no_shard(tmp_path: Path) -> None:
+    """It says what to name."""
+    (tmp_path / "shards.tar").mkdir()
+    for name in (tmp_path / "shards.tar", tmp_path / "*.tar"):
+        with pytest.raises(FileNotFoundError, match=r"is a folder; name the shards in it"):
+            find_shards(name)
 
 
 def test_names_are_looked_up(tmp_path: Path) -> None:

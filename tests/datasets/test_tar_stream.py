@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import gzip
 import io
@@ -221,6 +222,30 @@ def test_a_state_of_another_stream_is_refused(paths: list[str]) -> None:
         list(stream)
 
 
+@pytest.mark.parametrize("has_index", [False, True])
+def test_a_state_of_other_shards_is_refused(tmp_path: Path, has_index: bool) -> None:
+    """Of as many as these, of other order too; it says both. Where they lie is of no concern."""
+    states = {}
+    for place, names in {"a": "xy", "b": "xy", "c": "pq"}.items():
+        (tmp_path / place).mkdir()
+        paths = [
+            write_shard(tmp_path / place / f"{name}.tar", numbered(0, 5 + number))
+            for number, name in enumerate(names)
+        ]
+        if has_index:
+            make_indices(paths)
+        states[place] = paths, TarStream(paths).state_dict()
+    paths, state = states["a"]
+    TarStream(states["b"][0]).load_state_dict(state)
+    for others in (states["c"][0], paths[::-1]):
+        with pytest.raises(ValueError, match=r"it says .*'x\.tar', .* here it is .*'[py]\.tar'"):
+            TarStream(others).load_state_dict(state)
+        loader = fastload.DataLoader(TarStream(paths), 2, seed=0)
+        other = fastload.DataLoader(TarStream(others), 2, seed=0)
+        with pytest.raises(ValueError, match=r"x\.tar.*[py]\.tar"):
+            other.load_state_dict(loader.state_dict())
+
+
 def test_a_resume_with_an_index_reads_nothing_of_before(tmp_path: Path) -> None:
     """The shards that came before may even be damaged by now, at equal size and time."""
     shards = write_shards(tmp_path, [5, 5, 5])
@@ -423,6 +448,39 @@ def test_a_shard_that_changes_later_is_refused(tmp_path: Path) -> None:
         dataset[0]
 
 
+def test_a_shard_that_is_written_anew_while_it_is_open_is_refused(tmp_path: Path) -> None:
+    """Its samples would be found where others were; with checksums, those tell it."""
+    for has_index in (False, True):
+        path = write_shard(tmp_path / f"{has_index}.tar", numbered(0, 4))
+        if has_index:
+            make_indices([path])
+        for make in (TarDataset, lambda path: TarDataset(path, verify=False)):
+            dataset = make(path)
+            assert dataset[1]["cls"] == 1
+            write_shard(path, numbered(0, 4)[::-1])
+            os.utime(path, ns=(0, 0))
+            error = r"(?s)has changed since its index was read.*1970|its checksum is not that"
+            with pytest.raises(ValueError, match=error):
+                dataset[1]
+            write_shard(path, numbered(0, 4))
+            if has_index:
+                make_indices([path])
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_an_epoch_reads_the_shards_that_are_there_when_it_begins(tmp_path, suffix) -> None:
+    """One that was replaced or written anew since the epoch before is opened again."""
+    (path,) = write_shards(tmp_path, [4], suffix=suffix)
+    stream = TarStream(path)
+    assert numbers(stream) == [0, 1, 2, 3]
+    mode = "w:gz" if suffix.endswith("gz") else "w"
+    new = write_shard(tmp_path / "new", numbered(10, 15), mode=mode)
+    Path(new).replace(path)
+    assert numbers(stream) == [10, 11, 12, 13, 14]
+    write_shard(path, numbered(20, 27), mode=mode)
+    assert numbers(stream) == list(range(20, 27))
+
+
 def test_a_damaged_index_is_told(tmp_path: Path) -> None:
     """Wherever it is damaged, or cut."""
     (path,) = write_shards(tmp_path, [4])
@@ -558,6 +616,45 @@ def test_a_state_counts_samples_of_batches(tmp_path: Path) -> None:
     other = fastload.DataLoader(TarStream(path), 4)
     other.load_state_dict(state)
     assert [batch["txt"] for batch in other] == [["4", "5", "6", "7"], ["8", "9"]]
+
+
+def test_a_seeded_epoch_does_not_change_how_shards_are_dealt(paths: list[str]) -> None:
+    """It reads headers; what other epochs, ranks and states rest on stays as it was."""
+    stream = TarStream(paths)
+    state = stream.state_dict()
+    list(fastload.DataLoader(stream, 4, seed=0, collate_fn=list))
+    assert stream.state_dict() == state
+    with pytest.raises(TypeError, match="without indices has no length"):
+        len(stream)
+
+
+def test_a_stream_that_is_being_read_travels(tmp_path: Path) -> None:
+    """Its iterator stays where it is, so workers of ``spawn`` and copies begin an epoch."""
+    (path,) = write_shards(tmp_path, [5])
+    stream = TarStream(path)
+    samples = iter(stream)
+    next(samples)
+    for other in (pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream)):
+        assert numbers(other) == [0, 1, 2, 3, 4]
+    assert numbers(samples) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_end_is_known_where_batches_are_made_at_once(tmp_path: Path, workers: int) -> None:
+    """The state then begins an epoch, as after samples one by one."""
+    path = write_shard(tmp_path / "x.tar", photograph_members(10))
+    stream = TarStream(path)
+    loader = fastload.DataLoader(stream, 4, num_workers=workers)
+    assert len(list(loader)) == 3
+    if not workers:
+        assert stream.state_dict()["is_finished"]
+        other = TarStream(path)
+        other.load_state_dict(stream.state_dict())
+        assert len(list(other)) == 10
+    again = fastload.DataLoader(TarStream(path), 4, num_workers=workers)
+    again.load_state_dict(loader.state_dict())
+    assert len(list(again)) in {0, 3}  # of the end of the epoch, or the one behind it
+    assert len(list(again)) == 3
 
 
 def test_what_is_put_back_does_not_pile_up(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Runs in: consumer.
 Takes: what was found.
-Gives: the page, as text. Nothing of a file is in it as it is: names and texts are escaped, and
-images are made anew of their pixels.
+Gives: the page, as text. Nothing of a file is in it as it is: names and texts are escaped, what is
+not printable too (it may turn the direction of writing), and images are made anew of their pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastload.tools.inspect.inspection import Inspection, size_words
+from fastload.tools.words import printable
 
 _THUMBNAIL = 160
 """The longer side of a thumbnail, in pixels."""
@@ -26,6 +27,7 @@ def render_page(found: Inspection) -> str:
         loader=PackageLoader("fastload.tools.inspect"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if isinstance(value, str) else value,
     )
     thumbnails = [None if each.image is None else _thumbnail(each.image) for each in found.samples]
     return environment.get_template("inspect.html.j2").render(
