@@ -9,6 +9,7 @@ batches in ``fastload._epoch.cut``.
 from __future__ import annotations
 
 import os
+from numbers import Real
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -29,8 +30,10 @@ def check_options(
     Raises:
         ValueError: One of them is out of range.
     """
-    if memory_limit is not None and memory_limit < 0:
-        raise ValueError(f"memory_limit is a number of bytes, but got {memory_limit!r}")
+    if memory_limit is not None and not (isinstance(memory_limit, Real) and memory_limit >= 0):
+        raise ValueError(
+            f"memory_limit is a number of bytes, such as 2**30, but got {memory_limit!r}"
+        )
     if max_worker_restarts < 0 or max_errors < 0:
         raise ValueError(
             f"max_worker_restarts and max_errors count from 0, but got "

@@ -37,13 +37,14 @@ class ArrowDataset(TableDataset):
     ======================================  =================================================
     Arrow type                              in a batch
     ======================================  =================================================
-    integers, floats, booleans              tensor ``(batch,)`` of the same dtype dates, times,
-    timestamps, durations     tensor ``(batch,)`` of the integers Arrow stores decimals refused, or
-    with ``decimals="float64"`` a tensor fixed-size lists of those (no bools),   tensor ``(batch,
-    *shape)`` fixed-shape tensors lists of those (no bools)               ragged tensor:
-    ``torch.nested``, jagged structs                                 dict of columns strings,
-    binaries                       list of str or bytes other lists, maps, anything else        list
-    with the Python object of each row
+    integers, floats, booleans              tensor ``(batch,)`` of the same dtype
+    dates, times, timestamps, durations     tensor ``(batch,)`` of the integers Arrow stores
+    decimals                                refused; a tensor with ``decimals="float64"``
+    fixed-size lists of those (no bools)    tensor ``(batch, *shape)``, as fixed-shape tensors
+    lists of those (no bools)               ragged tensor: ``torch.nested``, jagged
+    structs                                 dict of columns
+    strings, binaries                       list of str or bytes
+    other lists, maps, anything else        list with the Python object of each row
     ======================================  =================================================
 
     With another ``collate_fn``, such as one that pads, samples are dicts with a tensor of its own

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import zlib
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -61,6 +63,10 @@ class _Footer(NamedTuple):
     checksums: Extents | None
 
 
+def _checksum_of(groups: list[Group]) -> int:
+    return zlib.crc32(repr([(PurePath(group.path).name, group.rows) for group in groups]).encode())
+
+
 class RowGroups:
     """All row groups of some files, in order.
 
@@ -97,6 +103,8 @@ class RowGroups:
                 schema = metadata.schema.to_arrow_schema()
             schemas.append((path, self._files.partitions.schema(schema)))
             self._add(path, metadata)
+        self.checksum = _checksum_of(self.groups)
+        """A checksum of the names of the files and of the rows of each group, for states."""
         self.schema = one_schema(schemas, columns)
         self._types = [readable(field.type, decimals) for field in self.schema]
 

@@ -326,7 +326,8 @@ class ParquetStream(IterableDataset[Any]):
         groups = self._row_groups.groups
         shuffled = [self.seed, self.buffer_rows] if self.shuffle else []
         filtered = [] if self._filters is None else [str(self._filters)]
-        return [len(groups), sum(group.rows for group in groups), *shuffled, *filtered]
+        rows = sum(group.rows for group in groups)
+        return [len(groups), rows, self._row_groups.checksum, *shuffled, *filtered]
 
     def _order(self, epoch: int) -> list[int]:
         groups = len(self._row_groups.groups)

@@ -165,6 +165,9 @@ def test_wrong_option_is_refused_at_once(workers):
         fastload.DataLoader(Bad(), num_workers=workers, on_error="ignore")
     with pytest.raises(ValueError, match="count from 0"):
         fastload.DataLoader(Bad(), num_workers=workers, max_worker_restarts=-1)
+    for limit in (-1, "1MB"):
+        with pytest.raises(ValueError, match=f"memory_limit is a number of bytes.*{limit!r}"):
+            fastload.DataLoader(Bad(), num_workers=workers, memory_limit=limit)
 
 
 def test_what_replaces_a_sample_of_a_stream_stands_in_its_place(workers):

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.utils.data
@@ -412,3 +413,25 @@ def test_a_loader_that_makes_batches_of_batches_says_so(folder: Path) -> None:
     fastload.DataLoader(made, batch_size=None)
     fastload.DataLoader(made, batch_size=3, collate_fn=list)
     fastload.DataLoader(stream(folder), batch_size=3)
+
+
+def test_a_state_of_other_files_of_equal_lengths_is_refused(tmp_path):
+    """Wherever the files lie, it fits files of the same names; a copied folder goes on."""
+    table = pa.table({"x": range(20)})
+    for folder, name in (("a", "one"), ("b", "one"), ("b", "two")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / folder / f"{name}.parquet", row_group_size=5)
+    stream = ParquetStream(str(tmp_path / "a" / "one.parquet"), batch_size=4)
+    for loader in (stream, fastload.DataLoader(stream, batch_size=None, seed=0)):
+        batches = iter(loader)
+        next(batches)
+        state = loader.state_dict()
+        for name, fits in (("one", True), ("two", False)):
+            other = ParquetStream(str(tmp_path / "b" / f"{name}.parquet"), batch_size=4)
+            if loader is not stream:
+                other = fastload.DataLoader(other, batch_size=None, seed=0)
+            if fits:
+                other.load_state_dict(state)
+            else:
+                with pytest.raises(ValueError, match="stream"):
+                    other.load_state_dict(state)
