@@ -23,7 +23,7 @@ HAS_OWN_WORKERS = os.name == "posix"
 
 
 def check_options(
-    memory_limit: int | None, max_worker_restarts: int, on_error: OnError, max_errors: int
+    memory_limit: Any, max_worker_restarts: int, on_error: OnError, max_errors: int
 ) -> None:
     """Check the options of ours that stand for themselves.
 
