@@ -9,7 +9,6 @@ batches in ``fastload._epoch.cut``.
 from __future__ import annotations
 
 import os
-from numbers import Real
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -30,7 +29,9 @@ def check_options(
     Raises:
         ValueError: One of them is out of range.
     """
-    if memory_limit is not None and not (isinstance(memory_limit, Real) and memory_limit >= 0):
+    if memory_limit is not None and not (
+        isinstance(memory_limit, int | float) and memory_limit >= 0
+    ):
         raise ValueError(
             f"memory_limit is a number of bytes, such as 2**30, but got {memory_limit!r}"
         )
