@@ -29,6 +29,7 @@ from fastload._epoch.with_workers import PersistentWorkers, WorkersIterator
 from fastload._memory.leaves import size_bytes
 from fastload._pool.make import make_pool
 from fastload._pool.pool import Pool
+from fastload._system.interruptions import NOTHING
 from fastload._torch_private import MultiProcessingIterator
 from fastload.stats.counters import new_counters
 
@@ -183,8 +184,7 @@ class AutoIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[misc
 
     _shutdown_workers = close  # what trainers call of torch's iterator
 
-    def __del__(self) -> None:
-        """Nothing: torch's would touch state that is not there."""
+    __del__ = NOTHING  # torch's would touch state that is not there
 
 
 class SegmentedDraws(Draws):

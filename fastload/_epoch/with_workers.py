@@ -23,7 +23,7 @@ from fastload._epoch.worker_pool import WorkerPool
 from fastload._memory.fake_tensors import real_tensors
 from fastload._pool.make import make_pool
 from fastload._pool.pool import PoolClosedError
-from fastload._system.interruptions import is_from_outside
+from fastload._system.interruptions import NOTHING, is_from_outside
 from fastload._torch_private import BaseIterator, MultiProcessingIterator, pin_memory
 from fastload._wire.exceptions import reraisable
 from fastload._wire.messages import Loaded, SeededBegin
@@ -312,5 +312,4 @@ class WorkersIterator(EpochIterator, MultiProcessingIterator):  # type: ignore[m
 
     _shutdown_workers = close  # what trainers call of torch's iterator
 
-    def __del__(self) -> None:
-        """Nothing: torch's would touch state that is not there; the pool ends by itself."""
+    __del__ = NOTHING  # torch's would touch state that is not there; the pool ends by itself

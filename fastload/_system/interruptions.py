@@ -117,6 +117,13 @@ def in_c(function: Callable[..., object], *each: Iterable[Any]) -> Callable[[obj
     return functools.partial(next, map(function, *each))
 
 
+NOTHING: Any = type(None)
+"""Called without arguments it does nothing, in C; as a ``__del__`` it replaces torch's.
+
+In a function of Python's the handler of a signal could run, and what a destructor raises is lost.
+"""
+
+
 def is_from_outside(error: BaseException) -> bool:
     """Whether an exception that came out of a call was raised by a signal handler.
 

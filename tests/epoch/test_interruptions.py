@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -305,3 +306,10 @@ def _stormy(loader: Any, interval_s: float) -> tuple[list[list[int]], bool]:
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
     return [(each[0] if isinstance(each, list) else each).tolist() for each in got], is_said
+
+
+@pytest.mark.parametrize("options", [WORKERS, THREADS, {"num_workers": "auto"}], ids=str)
+def test_no_code_of_pythons_runs_where_an_iterator_ends(options):
+    """A signal handler could run there, and what it raises would be lost."""
+    with fastload.DataLoader(Numbers(), BATCH, **options) as loader:
+        assert not isinstance(type(iter(loader)).__del__, types.FunctionType)
