@@ -20,7 +20,6 @@ two bare processes that read the files and decode them, each into one buffer, an
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import statistics
@@ -33,20 +32,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import fastload  # noqa: E402
+from benchmarks.in_turn import WrongError, look_at_machine, measure  # noqa: E402
 from fastload import ImageFolder, transforms  # noqa: E402
-from fastload.tools.bench.child import Child, await_turn  # noqa: E402
-from fastload.tools.bench.machine import BUSY_LOAD, describe_machine  # noqa: E402
+from fastload.tools.bench.child import await_turn  # noqa: E402
 from fastload.tools.bench.workloads.image_files import PillowFolder, folder_of  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "images.json"
 ROUNDS = 5
-LIMIT_S = 60.0
 SAMPLES = 2_000
 COMPARED = 256
 WORKERS = 2
@@ -69,14 +66,8 @@ class SimplejpegFolder(PillowFolder):
         return torch.from_numpy(pixels).permute(2, 0, 1), label
 
 
-class AugmentedByPillow(Dataset[tuple[torch.Tensor, int]]):
+class AugmentedByPillow(PillowFolder):
     """The usual way to train on photographs: Pillow decodes, cuts, resizes and mirrors."""
-
-    def __init__(self, samples: list[tuple[str, int]]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         from PIL import Image
@@ -123,10 +114,6 @@ LOADS: dict[str, tuple[tuple[int, int], dict[str, tuple[str, Make]]]] = {
     ),
 }
 """Of each load: height and width of the files, and the ways to load them."""
-
-
-class WrongError(Exception):
-    """Ways give different batches, or one could not be measured."""
 
 
 def loader_of(load: str, way: str, samples: int = SAMPLES) -> Any:
@@ -203,39 +190,6 @@ def _decode_all(paths: list[str], size: tuple[int, int]) -> None:
             decode_jpeg(file.read(), "RGB", buffer=buffer)
 
 
-def measure(load: str, rounds: int) -> dict[str, list[float]]:
-    """Images a second of all ways to a load, in each round, once their batches are checked.
-
-    Raises:
-        WrongError: batches differ, a process failed, or it took too long.
-    """
-    _, ways = LOADS[load]
-    found: dict[str, list[float]] = {way: [] for way in ways}
-    with _process("--check", load) as child:
-        _output(f"the comparison of {load}", child)
-    for _ in range(rounds):
-        with contextlib.ExitStack() as stack:
-            children = {way: stack.enter_context(_process("--one", load, way)) for way in ways}
-            for child in children.values():
-                child.await_ready(LIMIT_S)
-            for way, child in children.items():
-                found[way].append(float(_output(f"{way} of {load}", child)))
-    return found
-
-
-def _process(*arguments: str) -> Child:
-    return Child([sys.executable, __file__, *arguments])
-
-
-def _output(who: str, child: Child) -> str:
-    finished = child.finish(LIMIT_S)
-    if finished.overran:
-        raise WrongError(f"{who} took more than {LIMIT_S:g} s and was killed")
-    if finished.returncode != 0:
-        raise WrongError(f"{finished.stderr}\n{who} ended with exit code {finished.returncode}")
-    return finished.stdout
-
-
 def main() -> None:
     """Measure all loads and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -255,14 +209,13 @@ def main() -> None:
 
 
 def _measure_all(loads: list[str], rounds: int, *, writes: bool) -> None:
-    machine = describe_machine()
-    if machine.load > BUSY_LOAD * machine.cores:
-        print(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
+    machine = look_at_machine()
     for size, _ in LOADS.values():
         folder_of(SAMPLES, *size)
     rates = {}
     for load in loads:
-        rates[load] = measure(load, rounds)
+        ways = {way: ("--one", load, way) for way in LOADS[load][1]}
+        rates[load] = measure(__file__, ("--check", load), ways, rounds, of=f" of {load}")
         for way, values in rates[load].items():
             print(f"{load}: {way}: {statistics.median(values):,.0f} images/s", flush=True)
     if writes:

@@ -17,7 +17,6 @@ its workers, as its documentation advises; `torch` a stream over Python's tarfil
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import sys
@@ -35,24 +34,19 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import fastload  # noqa: E402
+from benchmarks.in_turn import WrongError, look_at_machine, measure  # noqa: E402
 from fastload.datasets.tar_index import build_index, load_index, write_index  # noqa: E402
-from fastload.tools.bench.child import Child, await_turn  # noqa: E402
-from fastload.tools.bench.machine import BUSY_LOAD, describe_machine  # noqa: E402
+from fastload.tools.bench.child import await_turn  # noqa: E402
 from fastload.tools.bench.workloads.tar_files import FIELDS, TarfileShards, shards_of  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "tar.json"
 ROUNDS = 7
-LIMIT_S = 60.0
 SAMPLES = 2_000
 WORKERS = 2
 BATCH_SIZE = 64
 WAYS = ("webdataset", "torch", "fastload", "fastload, indexed", "fastload, seed=0")
 IN_ORDER = WAYS[:3]
 """Lists the ways that deal whole shards to workers."""
-
-
-class WrongError(Exception):
-    """Ways give different batches, or one could not be measured."""
 
 
 def loader_of(way: str) -> Any:
@@ -127,38 +121,6 @@ def epoch(way: str) -> float:
     return count / elapsed_s
 
 
-def measure(rounds: int) -> dict[str, list[float]]:
-    """Images a second of all ways, in each round, once their batches are checked.
-
-    Raises:
-        WrongError: batches differ, a process failed, or it took too long.
-    """
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    with _process("--check") as child:
-        _output("the comparison", child)
-    for _ in range(rounds):
-        with contextlib.ExitStack() as stack:
-            children = {way: stack.enter_context(_process("--one", way)) for way in WAYS}
-            for child in children.values():
-                child.await_ready(LIMIT_S)
-            for way, child in children.items():
-                found[way].append(float(_output(way, child)))
-    return found
-
-
-def _process(*arguments: str) -> Child:
-    return Child([sys.executable, __file__, *arguments])
-
-
-def _output(who: str, child: Child) -> str:
-    finished = child.finish(LIMIT_S)
-    if finished.overran:
-        raise WrongError(f"{who} took more than {LIMIT_S:g} s and was killed")
-    if finished.returncode != 0:
-        raise WrongError(f"{finished.stderr}\n{who} ended with exit code {finished.returncode}")
-    return finished.stdout
-
-
 def main() -> None:
     """Measure all ways and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -177,11 +139,9 @@ def main() -> None:
 
 
 def _measure_all(rounds: int, *, writes: bool) -> None:
-    machine = describe_machine()
-    if machine.load > BUSY_LOAD * machine.cores:
-        print(f"this machine is busy (load {machine.load:.1f}): mistrust these figures")
+    machine = look_at_machine()
     make_indices()
-    rates = measure(rounds)
+    rates = measure(__file__, ("--check",), {way: ("--one", way) for way in WAYS}, rounds)
     for way, values in rates.items():
         print(f"{way}: {statistics.median(values):,.0f} images/s", flush=True)
     if writes:
