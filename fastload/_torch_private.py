@@ -7,6 +7,7 @@ The tests of ``tests/contract`` fail when one of them changes its meaning. Writt
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,22 @@ dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 without_dispatch_modes: Any = _python_dispatch._disable_current_modes
 """A context in which none of these modes does anything."""
 
-unchecked_sparse: list[Any] = getattr(torch._utils, "_sparse_tensors_to_validate", [])
-"""Where torch puts each sparse tensor that is unpickled, until the next ``torch.load`` checks them.
+_unchecked_sparse: list[Any] = getattr(torch._utils, "_sparse_tensors_to_validate", [])
+"""Where torch puts each sparse tensor that is unpickled, until the next ``torch.load``."""
 
-Whoever unpickles without ``torch.load`` has to take them out again: they would never be freed.
-"""
+
+def unpickled(load: Callable[[], Any]) -> Any:
+    """Return what ``load`` unpickles, without leaving its sparse tensors in that list.
+
+    Whoever unpickles without ``torch.load`` has to take them out again: they would never be freed.
+    """
+    before = len(_unchecked_sparse)
+    try:
+        return load()
+    finally:
+        if len(_unchecked_sparse) > before:
+            del _unchecked_sparse[before:]
+
 
 dispatch_keys: Any = torch._C._dispatch_keys
 """What decides how torch treats one tensor: its device and layout, and what wraps it."""

@@ -22,7 +22,7 @@ from fastload._memory.layout import DTYPES, Layout, Leaf
 from fastload._memory.share_memory import remember
 from fastload._memory.write import LEAF_MODULE, LEAF_NAME
 from fastload._system.interruptions import is_from_outside
-from fastload._torch_private import unchecked_sparse
+from fastload._torch_private import unpickled
 
 _frombuffer: Final = torch.frombuffer
 
@@ -137,16 +137,12 @@ def rebuild_batch(leaves: list[Any], skeleton: bytes, attached: Sequence[Any] = 
         BaseException: A signal handler raised it: a batch of leaves in containers runs no code.
     """
     unpickler = _BatchUnpickler(io.BytesIO(skeleton), leaves, attached)
-    before = len(unchecked_sparse)
     try:
-        return unpickler.load()
+        return unpickled(unpickler.load)
     except (Exception, SystemExit) as error:
         if unpickler.has_objects:
             raise BrokenBatchError from error
         raise
-    finally:
-        if len(unchecked_sparse) > before:
-            del unchecked_sparse[before:]
 
 
 def view_leaves(memory: Bytes, layout: Layout) -> list[Any]:

@@ -30,7 +30,7 @@ from fastload._memory.reducers import LiveReducers
 from fastload._memory.shared_bytes import SharedBytes, Span, attach
 from fastload._memory.write import is_its_bytes, is_plain
 from fastload._system.descriptors import Descriptor
-from fastload._torch_private import unchecked_sparse
+from fastload._torch_private import unpickled
 
 
 class NeedsInheritanceError(Exception):
@@ -88,11 +88,7 @@ class SharedPickle:
         os.close(self._descriptor.number)
         view = memoryview(mapping)
         buffers = [view[start:end] for start, end in self._spans[1:]]
-        before = len(unchecked_sparse)
-        try:
-            return _Unpickler(mapping, buffers, self._frozen).load()  # the pickle lies first
-        finally:
-            del unchecked_sparse[before:]
+        return unpickled(_Unpickler(mapping, buffers, self._frozen).load)  # the pickle lies first
 
     def close(self) -> None:
         """Close its descriptors in a process that has not opened it."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
-from fastload._torch_private import unchecked_sparse
+from fastload._torch_private import unpickled
 from fastload.errors import annotate
 
 Chunk = Any
@@ -94,11 +94,8 @@ def _read_bytes(offsets: memoryview[int], content: memoryview) -> Read:
 
 def _read_pickled(offsets: memoryview[int], content: memoryview) -> Read:
     def read(position: int) -> Any:
-        before = len(unchecked_sparse)
-        sample = pickle.loads(content[offsets[position] : offsets[position + 1]])
-        if len(unchecked_sparse) > before:
-            del unchecked_sparse[before:]
-        return sample
+        piece = content[offsets[position] : offsets[position + 1]]
+        return unpickled(lambda: pickle.loads(piece))
 
     return read
 
