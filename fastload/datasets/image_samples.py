@@ -14,7 +14,6 @@ import torch
 from torch.utils.data import Dataset
 
 from fastload._memory.write import Place
-from fastload._system.interruptions import is_from_outside
 from fastload._system.warn import warn_program
 from fastload.collate.inplace import collate_in_place
 from fastload.datasets.image_decoding import (
@@ -29,6 +28,7 @@ from fastload.datasets.nodes import (
     NotGatherableError,
     Parts,
     RowNumbers,
+    left_to_samples,
     merge_tensors,
 )
 from fastload.transforms.inputs import call_transform
@@ -164,15 +164,9 @@ class _ImageNode:
         if not dataset._is_plain() or type(dataset).__getitem__ is not _SAMPLE:
             raise NotGatherableError
         indices = rows.tolist()
-        try:
+        with left_to_samples():
             images = self._images(indices, place)
             columns = [(label,) for label in self._labels(indices)]
-        except NotGatherableError:
-            raise
-        except Exception as error:
-            if is_from_outside(error):
-                raise
-            raise NotGatherableError from error
         if not columns:
             return images
         return [images, collate_in_place(columns, place)[0]]

@@ -11,6 +11,7 @@ tree.
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from fastload._memory.layout import CARRIERS, Shape
 from fastload._memory.write import HEAP, Place
+from fastload._system.interruptions import is_from_outside
 
 RowNumbers = npt.NDArray[np.int64]
 Parts = Sequence[tuple[RowNumbers, Any]]
@@ -42,6 +44,24 @@ def carrier_of(dtype: torch.dtype) -> torch.dtype:
 
 class NotGatherableError(Exception):
     """Raised for indices that must be read sample by sample."""
+
+
+@contextlib.contextmanager
+def left_to_samples() -> Iterator[None]:
+    """Leave whatever fails to reading sample by sample, which gives the usual result or error.
+
+    Raises:
+        NotGatherableError: Something failed.
+        Exception: From outside, such as of a signal handler: that is no failure.
+    """
+    try:
+        yield
+    except NotGatherableError:
+        raise
+    except Exception as error:
+        if is_from_outside(error):
+            raise
+        raise NotGatherableError from error
 
 
 class MakesBatches(Iterator[Any]):

@@ -25,12 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
-from torch.utils.data import IterableDataset
 
 from fastload._memory.write import HEAP, Place
 from fastload.datasets.arrow_types import Decimals
+from fastload.datasets.epoch_stream import EpochStream
 from fastload.datasets.nodes import WritesItems
-from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
+from fastload.datasets.ranks_and_workers import StreamShare, this_share
 from fastload.datasets.row_blocks import refuse_nulls
 from fastload.datasets.row_groups import RowGroups
 from fastload.datasets.tabular import ColumnOptions, Nulls, Values
@@ -56,7 +56,7 @@ class StreamPosition(NamedTuple):
     row: int
 
 
-class ParquetStream(IterableDataset[Any]):
+class ParquetStream(EpochStream):
     """Yields rows of Parquet files, one row group after another, at the speed of the file.
 
     Whole row groups are dealt to ranks and then to workers: every row is read once in an epoch, by
@@ -148,34 +148,13 @@ class ParquetStream(IterableDataset[Any]):
         self.seed = seed
         self.canonical_shards = canonical_shards
         self.turn_rows = turn_rows
-        self.given_rank = None if rank is None else (rank, world_size)
-        self.rank, self.world_size = this_rank(rank, world_size)
+        super().__init__(rank, world_size)
         self._filters = _expression(filters)
         self._row_groups = RowGroups(source, columns, filesystem, verify=verify, decimals=decimals)
         self.schema = self._row_groups.schema
         self._form = ColumnOptions(self.schema, nulls, fill, transform, batch_transform, decimals)
-        self._epoch = Epoch()
         self._position: StreamPosition | None = None
         self._is_finished = False
-        self._loaded: dict[str, Any] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle differently from now on; call it before each epoch.
-
-        All workers of fastload's loader are told. Of other loaders' persistent workers, those that
-        were forked see it, those of spawn and forkserver do not.
-
-        Raises:
-            ValueError: ``epoch`` is negative.
-        """
-        if epoch < 0:
-            raise ValueError(f"epoch is at least 0, but got {epoch}")
-        self._epoch.set(epoch)
-
-    @property
-    def epoch(self) -> int:
-        """Return what ``set_epoch`` was given, at first 0."""
-        return self._epoch.get()
 
     def __len__(self) -> int:
         """Return how many batches, or samples, this rank's only reader yields.
@@ -253,13 +232,7 @@ class ParquetStream(IterableDataset[Any]):
         Raises:
             ValueError: The state is of other files, or of another order.
         """
-        expected = {"version": _VERSION, "order": self._fingerprint()}
-        got = {key: state_dict.get(key) for key in expected}
-        if got != expected:
-            raise ValueError(
-                f"this state is of another stream: it says {got}, but here it is {expected}"
-            )
-        self._loaded = None if state_dict.get("is_finished") else dict(state_dict)
+        self._take(state_dict, _VERSION)
         self._position, self._is_finished = None, bool(state_dict.get("is_finished"))
 
     def seeded_rows(self, epoch: int) -> WovenRows:

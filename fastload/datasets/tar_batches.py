@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastload._memory.write import Place
-from fastload._system.interruptions import is_from_outside
 from fastload.collate.inplace import collate_in_place, collates_as_torch, is_cpu_default
 from fastload.datasets.image_samples import decode_batch
-from fastload.datasets.nodes import NotGatherableError, Parts, RowNumbers
+from fastload.datasets.nodes import NotGatherableError, Parts, RowNumbers, left_to_samples
 from fastload.datasets.tar_decoding import IMAGES
 from fastload.datasets.tar_grouping import FieldPlace
 from fastload.datasets.tar_samples import Source, TarForm, field_in_words
@@ -49,14 +48,8 @@ def gather_samples(shards: TarShards, found: Sequence[Found], place: Place) -> A
     waiting = [each for each in found if isinstance(each, Waiting)]
     if len(waiting) < len(found):
         raise NotGatherableError
-    try:
+    with left_to_samples():
         return _Batch(shards, waiting).make(place)
-    except NotGatherableError:
-        raise
-    except Exception as error:
-        if is_from_outside(error):
-            raise
-        raise NotGatherableError from error
 
 
 class _Batch:

@@ -18,11 +18,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset
 
 from fastload._memory.write import Place
+from fastload.datasets.epoch_stream import EpochStream
 from fastload.datasets.nodes import MakesBatches, NotGatherableError
-from fastload.datasets.ranks_and_workers import Epoch, StreamShare, this_rank, this_share
+from fastload.datasets.ranks_and_workers import StreamShare, this_share
 from fastload.datasets.tar_batches import NoImagesError, gather_samples, makes_batches
 from fastload.datasets.tar_decoding import Decoder
 from fastload.datasets.tar_samples import make_form
@@ -35,7 +35,7 @@ TURN_SAMPLES = 256
 _VERSION = 1
 
 
-class TarStream(IterableDataset[Any]):
+class TarStream(EpochStream):
     """Yields the samples of tar shards in WebDataset's convention, without unpacking them to disk.
 
     Members that follow one another and share their name up to the first dot are a sample: a dict of
@@ -123,31 +123,10 @@ class TarStream(IterableDataset[Any]):
         self.seed = seed
         self.canonical_shards = canonical_shards
         self.turn_samples = turn_samples
-        self.given_rank = None if rank is None else (rank, world_size)
-        self.rank, self.world_size = this_rank(rank, world_size)
+        super().__init__(rank, world_size)
         form = make_form(decode, fields, transform, allow_pickle=allow_pickle, verify=verify)
         self.shards = TarShards(urls, form, index)
-        self._epoch = Epoch()
         self._reader: _SampleIterator | None = None
-        self._loaded: dict[str, Any] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle differently from now on; call it before each epoch.
-
-        All workers of fastload's loader are told. Of other loaders' persistent workers, those that
-        were forked see it, those of spawn and forkserver do not.
-
-        Raises:
-            ValueError: ``epoch`` is negative.
-        """
-        if epoch < 0:
-            raise ValueError(f"epoch is at least 0, but got {epoch}")
-        self._epoch.set(epoch)
-
-    @property
-    def epoch(self) -> int:
-        """Return what ``set_epoch`` was given, at first 0."""
-        return self._epoch.get()
 
     def __len__(self) -> int:
         """Return how many samples this rank's only reader yields.
@@ -220,13 +199,7 @@ class TarStream(IterableDataset[Any]):
         Raises:
             ValueError: The state is of other shards, or of another order.
         """
-        expected = {"version": _VERSION, "order": self._fingerprint()}
-        got = {key: state_dict.get(key) for key in expected}
-        if got != expected:
-            raise ValueError(
-                f"this state is of another stream: it says {got}, but here it is {expected}"
-            )
-        self._loaded = None if state_dict.get("is_finished") else dict(state_dict)
+        self._take(state_dict, _VERSION)
         self._reader = None
 
     def seeded_rows(self, epoch: int) -> WovenSamples:
