@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 import pytest
-import torch
+from torch.library import Library
 
 _MISSING = ("nms", "qnms")
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -31,7 +31,7 @@ def torchvision(module: str = "") -> Any:
         except RuntimeError as error:
             if "torchvision::nms does not exist" not in str(error):
                 raise
-            library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+            library = Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
             for each in _MISSING:
                 library.define(each + _SIGNATURE)  # type: ignore[no-untyped-call]
             _kept.append(library)

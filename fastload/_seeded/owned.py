@@ -13,6 +13,7 @@ lists of numbers; what lies deeper is not found.
 from __future__ import annotations
 
 import functools
+import pickle
 import random
 import types
 from collections.abc import Iterator
@@ -92,6 +93,11 @@ class OwnedGenerator:
             generator.set_state(state)
         else:
             _bits_of(generator).state = state
+
+
+def comparable(state: Any) -> bytes:
+    """Bytes that are equal where the states of a generator are; a pickled tensor's are not."""
+    return state.numpy().tobytes() if isinstance(state, torch.Tensor) else pickle.dumps(state)
 
 
 def find_generators(root: Any, name: str) -> list[OwnedGenerator]:

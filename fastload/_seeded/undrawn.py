@@ -10,15 +10,12 @@ matter of timing which sample draws first. So the first sample of each process i
 
 from __future__ import annotations
 
-import pickle
 from typing import Any, Final
-
-import torch
 
 from fastload._loading.concurrent import Concurrency, awaits_batches, awaits_samples
 from fastload._loading.crew import Crew
 from fastload._seeded.generators import GLOBAL, NUMPY, PYTHON, TORCH
-from fastload._seeded.owned import find_generators
+from fastload._seeded.owned import comparable, find_generators
 from fastload.errors import show
 
 _NAMES: Final = {
@@ -98,7 +95,7 @@ class FirstDraws:
         states = {_NAMES[each.number]: each.save() for each in GLOBAL}
         for each in find_generators(self._dataset, "dataset"):
             states[each.path] = each.save()
-        return {name: _comparable(state) for name, state in states.items()}
+        return {name: comparable(state) for name, state in states.items()}
 
     def _reason(self) -> str:
         if self._is_seeded:
@@ -116,8 +113,3 @@ class FirstDraws:
         if self._is_async:
             cure = "Load samples by a plain `def __getitem__` and with concurrent_samples=1"
         return f"{cure}, or make what is random a function of the index"
-
-
-def _comparable(state: Any) -> bytes:
-    """Bytes that are equal where the states of a generator are; a pickled tensor's are not."""
-    return state.numpy().tobytes() if isinstance(state, torch.Tensor) else pickle.dumps(state)

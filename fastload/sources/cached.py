@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from fastload._memory.layout import CARRIERS
 from fastload._memory.write import is_its_bytes
 from fastload._seeded.generators import GLOBAL
-from fastload._seeded.owned import find_generators
+from fastload._seeded.owned import comparable, find_generators
 from fastload.errors import annotate
 from fastload.sources.sample_store import SampleStore
 
@@ -138,7 +138,7 @@ class Cached(Dataset[Any]):
             looks = {name: each.look() for name, each in zip(_NAMES, GLOBAL, strict=True)}
         if not self._are_owned_seen:
             for each in find_generators(self.dataset, "dataset"):
-                looks[each.path] = _comparable(each.save())
+                looks[each.path] = comparable(each.save())
         return looks
 
     def _claim(self) -> None:
@@ -212,8 +212,3 @@ def _tensor(numbers: Any, dtype: torch.dtype) -> Tensor:
     # A view in a mapped file would be read-only; this array has memory of its own.
     array = numbers if numbers.flags.writeable else np.array(numbers)
     return torch.from_numpy(array).view(dtype)
-
-
-def _comparable(state: Any) -> bytes:
-    """Bytes that are equal where the states of a generator are; a pickled tensor's are not."""
-    return state.numpy().tobytes() if isinstance(state, Tensor) else pickle.dumps(state)
